@@ -1,0 +1,39 @@
+// Files in and out: whole texts, and results that appear under their name only when complete.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <string_view>
+
+namespace a2sf::app {
+
+// The bytes of a regular file or pipe ("-": stdin). Ends the command if it cannot be read.
+std::string read_file(const std::string& path);
+
+// FNV-1a, 64 bits, of a file's size and its first and last MiB, as 16 hex digits.
+std::string hash_of_file(const std::string& path);
+
+// Ends the command where standard output could not take everything.
+void print(std::string_view text);
+void flush_output();
+
+// Written beside its target and renamed by commit(). A target that exists and is no regular file is written directly.
+class OutputFile {
+ public:
+  explicit OutputFile(const std::string& path);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  void write(std::string_view text);
+  void commit();
+
+ private:
+  [[noreturn]] void give_up(const char* what);
+
+  std::string name_, target_, temporary_;  // temporary_ is empty if the target is written directly
+  std::FILE* file_ = nullptr;
+};
+
+}  // namespace a2sf::app

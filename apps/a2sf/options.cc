@@ -1,0 +1,232 @@
+#include "options.h"
+
+#include "files.h"
+#include "outcome.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <utility>
+
+namespace a2sf::app {
+namespace {
+
+// A check of a number that also refuses NaN and infinity.
+CLI::Validator number_in(double least, bool least_allowed, double most, const char* allowed) {
+  return CLI::Validator(
+      [=](std::string& text) {
+        double value = 0;
+        const bool valid = CLI::detail::lexical_cast(text, value) && std::isfinite(value) && value <= most &&
+                           (least_allowed ? value >= least : value > least);
+        return valid ? std::string() : fmt::format("{} is not allowed: {}", text, allowed);
+      },
+      "");
+}
+
+void add_text_option(CLI::App* command, const char* name, std::string* value, const char* help, const char* type) {
+  command->add_option(name, *value, help)->type_name(type);
+}
+
+void apply(PolicySpec& spec, const char* option, const std::string& value) {
+  if (!value.empty()) need(set_option(spec, option, value), kWrongUsage);
+}
+
+// The widest rule of the heads of a table, else the only one.
+void check_fit(const PolicySpec& spec) {
+  if (spec.policy == Policy::full || spec.policy == Policy::hook) return;
+  const std::int64_t any_length = spec.budget.ratio > 0 ? 1'000'000 : 0;
+  need(resolve(spec, 0, 0, any_length, 0), kWrongUsage);
+}
+
+void warn_of_freezing(const PolicySpec& spec) {
+  if (spec.policy != Policy::a2sf || spec.budget.ratio > 0) return;
+  const HeadRule rule = need(resolve(spec, 0, 0, 0, 0), kWrongUsage);
+  const bool remembers_longer = rule.alpha >= 1 || 1 / (1 - rule.alpha) > static_cast<double>(rule.budget);
+  if (rule.recent == 0 && remembers_longer) {
+    warn(fmt::format("alpha={} without a recent window remembers longer than the budget of {}: new tokens go at once and "
+                     "the cache freezes on the first ones; use --recent 0.5 or a smaller alpha",
+                     rule.alpha, rule.budget));
+  }
+}
+
+}  // namespace
+
+CLI::App* add_command(CLI::App& app, const char* name, const char* description, const char* example) {
+  CLI::App* command = app.add_subcommand(name, description);
+  command->footer(fmt::format("Example:\n  {}", example));
+  command->set_version_flag("--version", fmt::format("a2sf {}", version()));
+  return command;
+}
+
+void add_model_flags(CLI::App* command, ModelFlags* flags) {
+  add_text_option(command, "-m,--model", &flags->model, "The model, a GGUF file", "FILE");
+  command->get_option("--model")->required();
+  command->add_option("--threads", flags->threads, "Threads to compute with; 0: one per core")->check(CLI::Range(0, 1024));
+  command->add_option("--device", flags->device, "cpu, cuda, or reference (the plain definition, slow)")
+      ->check(CLI::IsMember({"cpu", "cuda", "reference"}));
+  command->add_option("--repack", flags->repack, "on or off; for now both compute with the weights as they are mapped")
+      ->check(CLI::IsMember({"on", "off"}));
+}
+
+void add_json_flag(CLI::App* command, OutputFlags* flags) {
+  command->add_flag("--json", flags->json, "Print one JSON document");
+}
+
+void add_output_file(CLI::App* command, OutputFlags* flags) {
+  add_text_option(command, "-o,--output", &flags->file, "Also write the JSON document to a file", "FILE");
+}
+
+void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick) {
+  if (pick) {
+    add_text_option(command, "--policy", &flags->policy, "What stays in the cache, with options if wanted (a2sf:alpha=0.9)",
+                    "P");
+    add_text_option(command, "--budget", &flags->budget,
+                    "Tokens kept per layer and KV head: a count, a ratio of the sequence (0.2, 20%), or a table @FILE", "B");
+  }
+  add_text_option(command, "--alpha", &flags->alpha, "Forgetting factor, 0 to 1, or auto", "A");
+  add_text_option(command, "--sink", &flags->sink, "First tokens that always stay", "N");
+  add_text_option(command, "--recent", &flags->recent, "Newest tokens that always stay: a count or a ratio of the budget", "N");
+  add_text_option(command, "--block", &flags->block, "Evict every N tokens, or once at the end of the prompt: prompt", "N");
+  add_text_option(command, "--pin", &flags->pin, "First tokens that are never evicted, part of the budget", "N");
+  add_kv_type_flag(command, flags);
+}
+
+void add_kv_type_flag(CLI::App* command, CacheFlags* flags) {
+  command->add_option("--kv-type", flags->kv_type, "Format of keys and values: f16 or f32")
+      ->check(CLI::IsMember({"f16", "f32"}));
+}
+
+void add_sampling_flags(CLI::App* command, SamplingFlags* flags) {
+  constexpr double kMost = 1e6;
+  SamplerOptions& options = flags->options;
+  command->add_option("--temp", options.temperature, "Temperature; 0: always the likeliest token", true)
+      ->check(number_in(0, true, kMost, "a temperature is 0 or more"));
+  command->add_option("--top-k", options.top_k, "Sample from the K likeliest tokens; 0: all", true)
+      ->check(CLI::Range(0, 1 << 30));
+  command->add_option("--top-p", options.top_p, "Sample from the likeliest tokens of this probability together", true)
+      ->check(number_in(0, false, 1, "top-p is above 0 and at most 1"));
+  command->add_option("--min-p", options.min_p, "Leave out tokens below this share of the likeliest one's", true)
+      ->check(number_in(0, true, 1, "min-p is 0 to 1"));
+  command->add_option("--repeat-penalty", options.repeat_penalty, "Penalty of repeated tokens; 1: none", true)
+      ->check(number_in(0, false, kMost, "a penalty is above 0"));
+  command->add_option("--seed", options.seed, "Seed of sampling", true)->check(CLI::Range(0.0, 4294967295.0));
+  command->add_option("--stop", flags->stop, "Text that ends the generation; may be given several times")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
+}
+
+void add_text_flags(CLI::App* command, TextFlags* flags) {
+  add_text_option(command, "-f,--file", &flags->file, "The text; -: standard input", "FILE");
+  command->get_option("--file")->required();
+  command->add_option("--tokens", flags->tokens, "Only the first N tokens of the text")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 30));
+}
+
+PolicySpec default_spec(const CacheFlags& flags) {
+  PolicySpec spec;
+  apply(spec, "budget", flags.budget);
+  apply(spec, "alpha", flags.alpha);
+  apply(spec, "sink", flags.sink);
+  apply(spec, "recent", flags.recent);
+  apply(spec, "block", flags.block);
+  apply(spec, "pin", flags.pin);
+  return spec;
+}
+
+PolicySpec read_policy(const std::string& text, const PolicySpec& defaults) {
+  PolicySpec spec = need(parse_policy(text, defaults), kWrongUsage);
+  check_fit(spec);
+  warn_of_freezing(spec);
+  return spec;
+}
+
+PolicySpec spec_of(const CacheFlags& flags) { return read_policy(flags.policy, default_spec(flags)); }
+
+KvType kv_type_of(const CacheFlags& flags) { return flags.kv_type == "f32" ? KvType::f32 : KvType::f16; }
+
+std::shared_ptr<const Model> load_model(const ModelFlags& flags) {
+  if (flags.device == "cuda") fail_with(kFailed, "this build has no CUDA: use --device cpu");
+  return need(Model::load(flags.model, {.threads = flags.threads, .device = flags.device, .isa = ""}));
+}
+
+std::vector<Token> read_tokens(const TextFlags& flags, const Tokenizer& tokenizer) {
+  const std::string text = read_file(flags.file);
+  if (text.empty()) fail_with(kFailed, fmt::format("{} is empty", flags.file));
+  if (const auto wrong = find_invalid_utf8(text)) {
+    fail_with(kFailed, fmt::format("{} is not valid UTF-8: the first wrong byte is at offset {}", flags.file, *wrong));
+  }
+  std::vector<Token> tokens = need(tokenizer.encode(text, true, false));
+  if (tokens.size() < flags.tokens) {
+    warn(fmt::format("{} has only {} tokens, fewer than --tokens {}", flags.file, tokens.size(), flags.tokens));
+  }
+  if (flags.tokens > 0 && tokens.size() > flags.tokens) tokens.resize(flags.tokens);
+  return tokens;
+}
+
+void warn(const std::string& line) { fmt::print(stderr, "a2sf: warning: {}\n", line); }
+
+void warn_past_context(const ModelInfo& info, std::size_t tokens) {
+  if (info.context <= 0 || tokens <= static_cast<std::size_t>(info.context)) return;
+  warn(fmt::format("{} tokens are more than the {} that the model was trained on", tokens, info.context));
+}
+
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> items;
+  std::size_t begin = 0;
+  while (true) {
+    const std::size_t comma = text.find(',', begin);
+    items.push_back(text.substr(begin, comma - begin));
+    if (comma == std::string::npos) return items;
+    begin = comma + 1;
+  }
+}
+
+std::vector<std::size_t> read_numbers(const std::string& option, const std::string& text, std::size_t least) {
+  constexpr std::size_t kMost = 1 << 30;
+  std::vector<std::size_t> numbers;
+  for (const std::string& item : split_list(text)) {
+    std::size_t number = 0;
+    const auto [end, error] = std::from_chars(item.data(), item.data() + item.size(), number);
+    if (error != std::errc() || end != item.data() + item.size() || number < least || number > kMost) {
+      fail_with(kWrongUsage, fmt::format("{}: \"{}\" is not a whole number from {} to {}", option, item, least, kMost));
+    }
+    numbers.push_back(number);
+  }
+  return numbers;
+}
+
+Json new_document(const char* command, const Model& model) {
+  return {{"command", command},           {"version", version()},
+          {"model", model.info().path},   {"model_hash", hash_of_file(model.info().path)},
+          {"threads", model.threads()},   {"isa", model.isa()}};
+}
+
+Json budget_json(const PolicySpec& spec) {
+  if (spec.policy == Policy::full) return nullptr;
+  if (spec.budget.ratio > 0) return spec.budget.ratio;
+  if (spec.budget.table.empty()) return spec.budget.count;
+  double sum = 0, count = 0;
+  for (const auto& layer : spec.budget.table) {
+    for (const std::int64_t budget : layer) sum += static_cast<double>(budget);
+    count += static_cast<double>(layer.size());
+  }
+  return sum / count;
+}
+
+std::string dump(const Json& document, int indent) {
+  return document.dump(indent, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+void deliver(const OutputFlags& flags, const Json& document, const std::string& for_people) {
+  print(flags.json ? dump(document, 2) : for_people);
+  flush_output();
+  if (flags.file.empty()) return;
+  OutputFile file(flags.file);
+  file.write(dump(document, 2));
+  file.commit();
+}
+
+}  // namespace a2sf::app

@@ -1,0 +1,80 @@
+// Options that several commands share, and what they turn into.
+#pragma once
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <a2sf/a2sf.h>
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace a2sf::app {
+
+using Json = nlohmann::ordered_json;
+
+// A subcommand whose help ends with an example.
+CLI::App* add_command(CLI::App& app, const char* name, const char* description, const char* example);
+
+struct ModelFlags {
+  std::string model, device = "cpu", repack = "on";
+  int threads = 0;
+};
+void add_model_flags(CLI::App* command, ModelFlags* flags);
+
+struct OutputFlags {
+  bool json = false;
+  std::string file;
+};
+void add_json_flag(CLI::App* command, OutputFlags* flags);
+void add_output_file(CLI::App* command, OutputFlags* flags);
+
+struct CacheFlags {
+  std::string policy = "a2sf", alpha, budget, sink, recent, block, pin, kv_type = "f16";
+};
+// Without `pick`: neither --policy nor --budget, which the command has as lists.
+void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick = true);
+void add_kv_type_flag(CLI::App* command, CacheFlags* flags);
+
+struct SamplingFlags {
+  SamplerOptions options;
+  std::vector<std::string> stop;
+};
+void add_sampling_flags(CLI::App* command, SamplingFlags* flags);
+
+struct TextFlags {
+  std::string file;
+  std::size_t tokens = 0;  // 0: all
+};
+void add_text_flags(CLI::App* command, TextFlags* flags);
+
+// The spec that the flags other than --policy describe: the defaults of a policy text. Exit code 2 if one is wrong.
+PolicySpec default_spec(const CacheFlags& flags);
+// Reads a policy and checks what can be checked without a model.
+PolicySpec read_policy(const std::string& text, const PolicySpec& defaults);
+PolicySpec spec_of(const CacheFlags& flags);
+KvType kv_type_of(const CacheFlags& flags);
+
+std::shared_ptr<const Model> load_model(const ModelFlags& flags);
+// Tokens of a file's text, BOS if the model asks for it, cut to the first `flags.tokens`.
+std::vector<Token> read_tokens(const TextFlags& flags, const Tokenizer& tokenizer);
+
+void warn(const std::string& line);
+void warn_past_context(const ModelInfo& info, std::size_t tokens);
+
+std::vector<std::string> split_list(const std::string& text);
+// "128,256": exit code 2 unless whole numbers from `least` on.
+std::vector<std::size_t> read_numbers(const std::string& option, const std::string& text, std::size_t least);
+
+// The beginning of every JSON document: how the result was got.
+Json new_document(const char* command, const Model& model);
+// A spec's budget: null, a count, a ratio or the mean of a table.
+Json budget_json(const PolicySpec& spec);
+// Prints the document or the text for people, and writes the document to the output file if there is one.
+void deliver(const OutputFlags& flags, const Json& document, const std::string& for_people);
+std::string dump(const Json& document, int indent);
+
+}  // namespace a2sf::app

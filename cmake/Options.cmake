@@ -1,0 +1,11 @@
+# a2sf_options: the compiler and linker flags of every target of this project; never exported.
+add_library(a2sf_options INTERFACE)
+target_compile_features(a2sf_options INTERFACE cxx_std_20)
+target_compile_options(a2sf_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow $<$<BOOL:${A2SF_WERROR}>:-Werror>)
+if(A2SF_SANITIZE)
+  target_compile_options(a2sf_options INTERFACE
+    -fsanitize=${A2SF_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  # fuzzer-no-link is for compiling only.
+  string(REPLACE "fuzzer-no-link," "" link_sanitizers "${A2SF_SANITIZE}")
+  target_link_options(a2sf_options INTERFACE -fsanitize=${link_sanitizers})
+endif()

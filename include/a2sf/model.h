@@ -1,0 +1,61 @@
+// A model in memory: weights of a GGUF file, the backend that computes with them, and facts about both.
+#pragma once
+
+#include <a2sf/result.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace a2sf {
+
+struct ModelOptions {
+  int threads = 0;             // 0: one per core
+  std::string device = "cpu";  // "cpu", or "reference": the plain C++ definition, slow
+  std::string isa;             // "avx2" or "avx512"; empty: A2SF_ISA from the environment, else the best this machine has
+};
+
+struct TensorInfo {
+  std::string name, type;  // type as ggml names it: "q4_1", "f32"
+  std::vector<std::int64_t> shape;  // innermost first, as in the file
+  std::uint64_t bytes;
+};
+
+// Facts read from the file. Sizes are counts of elements.
+struct ModelInfo {
+  std::string path, name, architecture;
+  int layers, heads, kv_heads, head_dim, embedding, feed_forward, vocabulary;
+  std::int64_t context;  // tokens it was trained on
+  double norm_epsilon, rope_base;
+  std::uint64_t parameters, weight_bytes, file_bytes;
+  std::vector<TensorInfo> tensors;
+};
+
+// Reads the facts alone: no weights are mapped. Works for any GGUF file of an architecture that is supported.
+Result<ModelInfo> inspect_model(const std::string& path);
+
+// Immutable after loading and shared by sessions. Steps of different sessions on one model are computed one after the other.
+class Model {
+ public:
+  static Result<std::shared_ptr<const Model>> load(const std::string& path, const ModelOptions& options = {});
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const ModelInfo& info() const;
+  int threads() const;
+  const std::string& isa() const;  // of the kernels in use: "avx2", "avx512", "reference"
+
+  struct Parts;  // private to the library
+  const Parts& parts() const { return *parts_; }
+
+ private:
+  explicit Model(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
+};
+
+const char* version();
+
+}  // namespace a2sf

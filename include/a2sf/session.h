@@ -1,0 +1,78 @@
+// One sequence: its bounded KV cache, and the steps that extend it.
+#pragma once
+
+#include <a2sf/model.h>
+#include <a2sf/policy.h>
+
+#include <functional>
+#include <span>
+
+namespace a2sf {
+
+enum class KvType { f16, f32 };
+
+struct SessionOptions {
+  PolicySpec policy;
+  KvType kv_type = KvType::f16;
+  std::int64_t sequence_tokens = 0;  // what a budget ratio is a ratio of; 0: ratios are refused
+};
+
+// A token that left the cache of one KV head.
+struct Eviction {
+  std::int32_t position;  // of the victim
+  std::int32_t step;      // the position of the token after which it went
+};
+
+enum class WantLogits { none, last, all };
+
+// One sequence's share of a step.
+struct Feed {
+  class Session* session;
+  std::span<const std::int32_t> tokens;  // at least one, every id below the vocabulary's size
+  WantLogits logits = WantLogits::last;
+  bool prompt = false;       // with block = prompt: these tokens see everything before them
+  bool prompt_ends = false;  // with block = prompt: evict to the budget after these tokens
+};
+
+// Not thread safe: a session belongs to one thread at a time.
+class Session {
+ public:
+  // Fails if the spec does not fit (names the option) or memory does not suffice (names how much).
+  static Result<Session> create(std::shared_ptr<const Model> model, const SessionOptions& options);
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+  ~Session();
+
+  // Extends this sequence by `tokens`, in steps of at most 64. Afterwards logits() holds one row per wanted token.
+  // `keep_going` is asked between steps with the tokens done so far; false cancels (what is done stays in the cache).
+  Status feed(std::span<const std::int32_t> tokens, WantLogits logits = WantLogits::last, bool prompt = false,
+              const std::function<bool(std::size_t)>& keep_going = {});
+  // Extends several sequences of one model in one step: the rows share every matrix product. Bytes of the results do not
+  // depend on which sequences share a step. At most 4096 rows.
+  static Status step(std::span<const Feed> feeds);
+
+  std::span<const float> logits() const;  // [rows wanted][vocabulary] of the last feed or step
+  std::int64_t position() const;          // tokens so far
+  std::size_t kv_bytes() const;           // allocated now: slots that exist, scores and padding included
+  std::size_t peak_kv_bytes() const;
+
+  // A copy with a cache of its own.
+  Result<Session> fork() const;
+  // Changes the budget; evicts at once where there are more tokens than the new one allows.
+  Status resize(const Budget& budget);
+
+  std::vector<std::int32_t> retained(int layer, int kv_head) const;  // positions, ascending
+  std::vector<float> scores(int layer, int kv_head) const;           // in the order of retained()
+  HeadRule rule(int layer, int kv_head) const;
+
+  // From now on records what leaves the cache; evictions() drains the record of one head.
+  void record_evictions();
+  std::vector<Eviction> evictions(int layer, int kv_head);
+
+  struct State;  // private to the library
+ private:
+  explicit Session(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace a2sf

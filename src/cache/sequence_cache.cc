@@ -1,0 +1,203 @@
+#include "cache/sequence_cache.h"
+
+#include <fmt/format.h>
+#include <ggml.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+namespace a2sf {
+namespace {
+
+std::size_t element_bytes(KvType type) { return type == KvType::f16 ? 2 : 4; }
+
+void store(std::byte* data, std::size_t index, KvType type, float value) {
+  if (type == KvType::f16) {
+    const ggml_fp16_t half = ggml_fp32_to_fp16(value);
+    std::memcpy(data + 2 * index, &half, 2);
+  } else {
+    std::memcpy(data + 4 * index, &value, 4);
+  }
+}
+
+float load(const std::byte* data, std::size_t index, KvType type) {
+  if (type == KvType::f16) {
+    ggml_fp16_t half;
+    std::memcpy(&half, data + 2 * index, 2);
+    return ggml_fp16_to_fp32(half);
+  }
+  float value;
+  std::memcpy(&value, data + 4 * index, 4);
+  return value;
+}
+
+std::size_t key_index(int slot, int dim, std::size_t i) {
+  const auto local = static_cast<std::size_t>(slot % kChunk);
+  return (local / kTile * static_cast<std::size_t>(dim) + i) * kTile + local % kTile;
+}
+
+std::size_t value_index(int slot, int dim, std::size_t i) {
+  return static_cast<std::size_t>(slot % kChunk) * static_cast<std::size_t>(dim) + i;
+}
+
+}  // namespace
+
+std::int64_t HeadCache::room() const {
+  std::int64_t slots = 0;
+  for (const Chunk& chunk : chunks) slots += chunk.slots;
+  return slots;
+}
+
+int HeadCache::insert(std::int32_t position, std::span<const float> key, std::span<const float> value) {
+  int slot = used;
+  if (free.empty()) {
+    ++used;
+  } else {
+    slot = free.back();
+    free.pop_back();
+  }
+  Chunk& chunk = chunk_of(slot);
+  for (std::size_t i = 0; i < key.size(); ++i) store(chunk.keys, key_index(slot, dim, i), type, key[i]);
+  for (std::size_t i = 0; i < value.size(); ++i) store(chunk.values, value_index(slot, dim, i), type, value[i]);
+  chunk.scores[slot % kChunk] = 0;
+  chunk.positions[slot % kChunk] = position;
+  return slot;
+}
+
+void HeadCache::release(int slot) {
+  chunk_of(slot).positions[slot % kChunk] = -1;
+  free.push_back(slot);
+}
+
+void HeadCache::read_key(int slot, std::span<float> key) const {
+  for (std::size_t i = 0; i < key.size(); ++i) key[i] = load(chunk_of(slot).keys, key_index(slot, dim, i), type);
+}
+
+void HeadCache::read_value(int slot, std::span<float> value) const {
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    value[i] = load(chunk_of(slot).values, value_index(slot, dim, i), type);
+  }
+}
+
+std::size_t SequenceCache::chunk_bytes(int slots) const {
+  const auto dim = static_cast<std::size_t>(round_up(shape_.head_dim, kTile));
+  return static_cast<std::size_t>(slots) * (2 * dim * element_bytes(shape_.type) + sizeof(float) + sizeof(std::int32_t));
+}
+
+Chunk SequenceCache::carve(std::byte* data, int slots) const {
+  const auto count = static_cast<std::size_t>(slots);
+  const std::size_t part = count * static_cast<std::size_t>(round_up(shape_.head_dim, kTile)) * element_bytes(shape_.type);
+  std::byte* const scores = data + 2 * part;
+  Chunk chunk{data, data + part, reinterpret_cast<float*>(scores),
+              reinterpret_cast<std::int32_t*>(scores + count * sizeof(float)), slots};
+  std::fill_n(chunk.positions, slots, -1);
+  return chunk;
+}
+
+Result<SequenceCache> SequenceCache::create(Memory& memory, const CacheShape& shape, std::vector<HeadLayout> layouts) {
+  SequenceCache cache;
+  cache.memory_ = &memory;
+  cache.shape_ = shape;
+  cache.layouts_ = std::move(layouts);
+  cache.heads_.resize(cache.layouts_.size());
+  double wanted = 0;  // in double first: a hostile budget must not wrap around
+  for (const HeadLayout& layout : cache.layouts_) {
+    wanted += static_cast<double>(layout.slots + kTile) * static_cast<double>(cache.chunk_bytes(1));
+  }
+  if (wanted > 1e15) {
+    return fail(ErrorKind::out_of_memory, fmt::format("the cache would need {:.0f} GiB; choose a smaller budget", wanted / (1 << 30)));
+  }
+  std::size_t bytes = 0;
+  for (const HeadLayout& layout : cache.layouts_) {
+    bytes += cache.chunk_bytes(1) * static_cast<std::size_t>(round_up(layout.slots, kTile));
+  }
+  auto arena = OwnedBuffer::create(memory, bytes);
+  if (!arena) return fail(ErrorKind::out_of_memory, arena.error().message + " for the cache; choose a smaller budget");
+  cache.arena_ = std::move(*arena);
+  std::byte* next = cache.arena_.data();
+  for (std::size_t i = 0; i < cache.heads_.size(); ++i) {
+    HeadCache& head = cache.heads_[i];
+    head.dim = static_cast<int>(round_up(shape.head_dim, kTile));
+    head.type = shape.type;
+    head.budget = cache.layouts_[i].budget;
+    head.limit = cache.layouts_[i].slots;
+    for (std::int64_t left = round_up(head.limit, kTile); left > 0; left -= kChunk) {
+      const int slots = static_cast<int>(std::min<std::int64_t>(left, kChunk));
+      head.chunks.push_back(cache.carve(next, slots));
+      next += cache.chunk_bytes(slots);
+    }
+  }
+  return cache;
+}
+
+Status SequenceCache::grow(HeadCache& head, std::int64_t slots) {
+  while (head.room() < slots) {
+    auto buffer = OwnedBuffer::create(*memory_, chunk_bytes(kChunk));
+    if (!buffer) {
+      return fail(ErrorKind::out_of_memory, fmt::format("{}: the cache holds {} MiB already; a budget bounds it",
+                                                        buffer.error().message, bytes() >> 20));
+    }
+    head.chunks.push_back(carve(buffer->data(), kChunk));
+    grown_.push_back(std::move(*buffer));
+  }
+  return {};
+}
+
+Status SequenceCache::make_room(std::int64_t tokens) {
+  for (HeadCache& head : heads_) {
+    if (head.limit != 0) continue;
+    if (auto grown = grow(head, head.occupied() + tokens); !grown) return grown;
+  }
+  return {};
+}
+
+Result<SequenceCache> SequenceCache::clone() const {
+  auto copy = create(*memory_, shape_, layouts_);
+  if (!copy) return copy;
+  for (std::size_t i = 0; i < heads_.size(); ++i) {
+    const HeadCache& from = heads_[i];
+    HeadCache& to = copy->heads_[i];
+    if (auto grown = copy->grow(to, from.room()); !grown) return tl::unexpected(grown.error());
+    for (std::size_t c = 0; c < from.chunks.size(); ++c) {
+      memory_->copy(to.chunks[c].keys, from.chunks[c].keys, chunk_bytes(from.chunks[c].slots));
+    }
+    to.used = from.used;
+    to.free = from.free;
+  }
+  return copy;
+}
+
+Result<SequenceCache> SequenceCache::rebuilt(std::vector<HeadLayout> layouts) const {
+  auto copy = create(*memory_, shape_, std::move(layouts));
+  if (!copy) return copy;
+  std::vector<float> key(static_cast<std::size_t>(shape_.head_dim)), value(key.size());
+  for (std::size_t i = 0; i < heads_.size(); ++i) {
+    const HeadCache& from = heads_[i];
+    HeadCache& to = copy->heads_[i];
+    if (to.limit != 0 && from.occupied() > to.limit) {
+      return fail(ErrorKind::bad_input, fmt::format("{} tokens do not fit into {} slots", from.occupied(), to.limit));
+    }
+    std::vector<int> slots;
+    for (int slot = 0; slot < from.used; ++slot) {
+      if (from.position(slot) >= 0) slots.push_back(slot);
+    }
+    std::sort(slots.begin(), slots.end(), [&](int a, int b) { return from.position(a) < from.position(b); });
+    if (to.limit == 0) {
+      if (auto grown = copy->grow(to, from.occupied()); !grown) return tl::unexpected(grown.error());
+    }
+    for (const int slot : slots) {
+      from.read_key(slot, key);
+      from.read_value(slot, value);
+      to.score(to.insert(from.position(slot), key, value)) = from.score(slot);
+    }
+  }
+  return copy;
+}
+
+std::size_t SequenceCache::bytes() const {
+  return std::accumulate(grown_.begin(), grown_.end(), arena_.bytes(),
+                         [](std::size_t sum, const OwnedBuffer& buffer) { return sum + buffer.bytes(); });
+}
+
+}  // namespace a2sf

@@ -1,0 +1,97 @@
+// The slot cache of one sequence: per layer and KV head, memory for just the slots its budget asks for.
+#pragma once
+
+#include <a2sf/session.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/memory.h"
+
+namespace a2sf {
+
+inline constexpr int kTile = 16;    // slots whose keys are interleaved, so that one vector holds one dimension of 16 keys
+inline constexpr int kChunk = 256;  // slots of one chunk: the unit in which a cache grows and attention is split
+
+inline constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// Up to kChunk slots of one KV head, a multiple of kTile. A view; the cache owns the memory.
+struct Chunk {
+  std::byte* keys;          // [slots / 16][dim][16]
+  std::byte* values;        // [slots][dim]
+  float* scores;            // [slots]: A of the recurrence
+  std::int32_t* positions;  // [slots]: -1 where the slot is free
+  int slots;
+};
+
+// One KV head of one layer. `used` slots have ever held a token; the free ones among them are listed in `free`.
+struct HeadCache {
+  std::vector<Chunk> chunks;
+  std::vector<std::int32_t> free;
+  int used = 0;
+  int dim = 0;  // of a key and a value, padded to a multiple of kTile with zeros
+  KvType type = KvType::f16;
+  std::int64_t budget = 0;
+  std::int64_t limit = 0;  // slots that may be occupied while a row is attended to; 0: as many as have been made room for
+
+  int occupied() const { return used - static_cast<int>(free.size()); }
+  std::int64_t room() const;  // slots that exist
+  Chunk& chunk_of(int slot) { return chunks[static_cast<std::size_t>(slot / kChunk)]; }
+  const Chunk& chunk_of(int slot) const { return chunks[static_cast<std::size_t>(slot / kChunk)]; }
+  float& score(int slot) { return chunk_of(slot).scores[slot % kChunk]; }
+  float score(int slot) const { return chunk_of(slot).scores[slot % kChunk]; }
+  std::int32_t position(int slot) const { return chunk_of(slot).positions[slot % kChunk]; }
+
+  // Puts a token into a free slot with score 0 and returns the slot. key and value are float [dim of the model's head].
+  int insert(std::int32_t position, std::span<const float> key, std::span<const float> value);
+  void release(int slot);  // the slot's token is gone; its bytes stay until they are overwritten
+  void read_key(int slot, std::span<float> key) const;
+  void read_value(int slot, std::span<float> value) const;
+};
+
+// How many slots one head gets.
+struct HeadLayout {
+  std::int64_t budget;
+  std::int64_t slots;  // 0: grows in whole chunks
+};
+
+struct CacheShape {
+  int layers, kv_heads, head_dim;
+  KvType type;
+};
+
+// Not thread safe across calls; different heads may be used by different threads at once.
+class SequenceCache {
+ public:
+  // layouts: [layer][kv head]. Bounded heads share one arena.
+  static Result<SequenceCache> create(Memory& memory, const CacheShape& shape, std::vector<HeadLayout> layouts);
+
+  HeadCache& head(int layer, int kv_head) { return heads_[index(layer, kv_head)]; }
+  const HeadCache& head(int layer, int kv_head) const { return heads_[index(layer, kv_head)]; }
+  const CacheShape& shape() const { return shape_; }
+
+  // Makes room for `tokens` more in every head that grows. Called before a step: nothing allocates inside one.
+  Status make_room(std::int64_t tokens);
+  // The same bytes in the same slots, in memory of its own.
+  Result<SequenceCache> clone() const;
+  // The retained tokens, in order of position, in a cache of other layouts. Fails if a head does not fit.
+  Result<SequenceCache> rebuilt(std::vector<HeadLayout> layouts) const;
+
+  std::size_t bytes() const;
+
+ private:
+  std::size_t index(int layer, int kv_head) const { return static_cast<std::size_t>(layer * shape_.kv_heads + kv_head); }
+  std::size_t chunk_bytes(int slots) const;
+  Status grow(HeadCache& head, std::int64_t slots);  // until it has that many
+  Chunk carve(std::byte* data, int slots) const;
+
+  Memory* memory_ = nullptr;
+  CacheShape shape_{};
+  std::vector<HeadLayout> layouts_;
+  std::vector<HeadCache> heads_;
+  OwnedBuffer arena_;
+  std::vector<OwnedBuffer> grown_;
+};
+
+}  // namespace a2sf

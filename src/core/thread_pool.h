@@ -1,0 +1,46 @@
+// The one thread pool of a model: the caller and its workers share out numbered tasks.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+namespace a2sf {
+
+class ThreadPool {
+ public:
+  explicit ThreadPool(int threads);  // at least 1, the caller included
+  ~ThreadPool();
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(task, worker) for every task in [0, tasks), each once, and returns when all are done. worker is in
+  // [0, threads()). Not reentrant; one caller at a time. Which worker takes a task is not determined.
+  template <class Body>
+  void run(int tasks, const Body& body) {
+    if (workers_.empty() || tasks <= 1) {
+      for (int task = 0; task < tasks; ++task) body(task, 0);
+      return;
+    }
+    run_parallel(tasks, &body, [](const void* context, int task, int worker) {
+      (*static_cast<const Body*>(context))(task, worker);
+    });
+  }
+
+ private:
+  using Call = void (*)(const void* context, int task, int worker);
+  void run_parallel(int tasks, const void* context, Call call);
+  void work(int worker);
+  void take_tasks(int worker);
+
+  std::vector<std::thread> workers_;
+  const void* context_ = nullptr;
+  Call call_ = nullptr;
+  int tasks_ = 0;
+  std::atomic<bool> stop_{false};
+  alignas(64) std::atomic<std::uint32_t> round_{0};
+  alignas(64) std::atomic<int> next_{0};
+  alignas(64) std::atomic<int> running_{0};
+};
+
+}  // namespace a2sf

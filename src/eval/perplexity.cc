@@ -1,0 +1,108 @@
+#include "eval/perplexity.h"
+
+#include "eval/distribution.h"
+#include "eval/segments.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+namespace a2sf {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Sums {
+  double loss = 0, squares = 0, seconds = 0;
+  std::size_t scored = 0, kv_bytes = 0;
+};
+
+// Adds up the segment's rows; the last row of the window predicts nothing.
+void score(const Session& session, const Segment& segment, std::span<const std::int32_t> window, std::size_t vocabulary,
+           Sums& sums) {
+  if (segment.logits == WantLogits::none) return;
+  const std::size_t first = first_wanted_row(segment), end = std::min(segment.end, window.size() - 1);
+  for (std::size_t row = first; row < end; ++row) {
+    const auto logits = session.logits().subspan((row - first) * vocabulary, vocabulary);
+    const double loss = log_sum_exp(logits) - logits[static_cast<std::size_t>(window[row + 1])];
+    sums.loss += loss;
+    sums.squares += loss * loss;
+    ++sums.scored;
+  }
+}
+
+Status read_window(const std::shared_ptr<const Model>& model, std::span<const std::int32_t> window,
+                   const PerplexityOptions& options, const std::function<bool(std::size_t)>& keep_going, Sums& sums) {
+  auto session = Session::create(model, {.policy = options.policy,
+                                         .kv_type = options.kv_type,
+                                         .sequence_tokens = static_cast<std::int64_t>(window.size())});
+  if (!session) return tl::unexpected(session.error());
+  const std::size_t half = options.score == ScoredPart::half ? window.size() / 2 : 0;
+  const SegmentPlan plan{.tokens = window.size(),
+                         .prompt = options.prompt,
+                         .first_row = std::max(half, options.prompt > 0 ? options.prompt - 1 : 0)};
+  for (const Segment& segment : make_segments(plan)) {
+    const auto start = Clock::now();
+    auto status = session->feed(window.subspan(segment.begin, segment.end - segment.begin), segment.logits,
+                                segment.prompt && options.policy.whole_prompt,
+                                [&](std::size_t fed) { return keep_going(segment.begin + fed); });
+    sums.seconds += std::chrono::duration<double>(Clock::now() - start).count();
+    if (!status) return status;
+    if (!keep_going(segment.end)) return fail(ErrorKind::cancelled, "interrupted");
+    score(*session, segment, window, static_cast<std::size_t>(model->info().vocabulary), sums);
+  }
+  sums.kv_bytes = std::max(sums.kv_bytes, session->peak_kv_bytes());
+  return {};
+}
+
+Status check(std::span<const std::int32_t> tokens, const PerplexityOptions& options) {
+  if (options.window < 3) return fail(ErrorKind::bad_input, "a window needs at least 3 tokens");
+  if (options.prompt >= options.window) {
+    return fail(ErrorKind::bad_input,
+                fmt::format("a prompt of {} tokens leaves nothing to score in a window of {}", options.prompt, options.window));
+  }
+  if (options.policy.whole_prompt && options.prompt == 0) {
+    return fail(ErrorKind::bad_input, "block=prompt needs a prompt: say how many tokens of each window with --prompt N");
+  }
+  if (tokens.size() < options.window) {
+    return fail(ErrorKind::bad_input, fmt::format("the text has {} tokens, fewer than one window of {}: choose a smaller --ctx",
+                                                  tokens.size(), options.window));
+  }
+  return {};
+}
+
+PerplexityReport make_report(const Sums& sums, std::size_t windows, std::size_t tokens_read) {
+  const auto count = static_cast<double>(sums.scored);
+  const double mean = sums.loss / count;
+  const double variance = std::max(0.0, sums.squares / count - mean * mean);
+  const double perplexity = std::exp(mean);
+  return {.perplexity = perplexity,
+          .standard_error = perplexity * std::sqrt(variance / std::max(1.0, count - 1)),
+          .windows = windows,
+          .tokens_scored = sums.scored,
+          .kv_bytes = sums.kv_bytes,
+          .tokens_per_s = static_cast<double>(tokens_read) / sums.seconds};
+}
+
+}  // namespace
+
+Result<PerplexityReport> perplexity(const std::shared_ptr<const Model>& model, std::span<const std::int32_t> tokens,
+                                    const PerplexityOptions& options, const EvalProgress& progress) {
+  if (auto status = check(tokens, options); !status) return tl::unexpected(status.error());
+  const std::size_t windows = tokens.size() / options.window, total = windows * options.window;
+  Sums sums;
+  for (std::size_t begin = 0; begin < total; begin += options.window) {
+    const auto part = tokens.subspan(begin, options.window);
+    std::vector<std::int32_t> window(part.begin(), part.end());
+    if (options.first_token >= 0) window.front() = options.first_token;
+    const auto keep_going = [&](std::size_t fed) { return !progress || progress(begin + fed, total); };
+    auto status = read_window(model, window, options, keep_going, sums);
+    if (!status) return tl::unexpected(status.error());
+  }
+  return make_report(sums, windows, total);
+}
+
+}  // namespace a2sf

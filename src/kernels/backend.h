@@ -1,0 +1,88 @@
+// What a device must compute for the forward pass. Operations only enqueue; end() waits and reports what went wrong.
+#pragma once
+
+#include <a2sf/session.h>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cache/sequence_cache.h"
+#include "kernels/weight.h"
+#include "policy/retention.h"
+
+namespace a2sf {
+
+// Rows of one sequence in a step: a chunk of its prompt, or one decoded token.
+struct Span {
+  SequenceCache* cache;
+  const Retention* retention;
+  int first_row, rows;
+  std::int64_t first_position;
+  bool in_prompt;    // under block = prompt nothing is evicted in these rows,
+  bool prompt_ends;  // except after the last of them
+  std::span<const std::int32_t> token_ids;              // of the sequence, by position; the step's included
+  std::vector<std::vector<Eviction>>* evictions;        // [layer * kv heads + kv head] to append to; nullptr: no record
+};
+
+struct Step {
+  std::span<const std::int32_t> tokens;  // one per row
+  std::span<const Span> spans;
+};
+
+// Activations [rows of the step][columns] in the backend's memory. A view.
+struct Activations {
+  float* data = nullptr;
+  int columns = 0;
+
+  float* row(std::int64_t index) const { return data + index * columns; }
+};
+
+// out = weight x input (+ bias) (+ out, if add).
+struct Product {
+  const WeightView* weight;
+  const WeightView* bias;  // f32, or nullptr
+  Activations out;
+  bool add = false;
+};
+
+struct RopeTable {
+  std::span<const double> angles;  // radians per position, one per rotated pair
+  float magnitude = 1;
+  bool interleaved = true;  // pairs (2i, 2i + 1); else (i, i + pairs)
+};
+
+// Rotate, append, attend over the retained slots, update the scores, evict: one operation (design: section 2 of
+// docs/architecture.md). Rows of a span are processed in order within each KV head.
+struct AttendArgs {
+  int layer;
+  int heads, kv_heads, head_dim;
+  int window;  // of a sliding-window layer; 0: none
+  float scale;
+  RopeTable rope;
+  Activations q, k, v, out;  // q, out: [heads * head_dim]; k, v: [kv_heads * head_dim]
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual Memory& memory() = 0;
+  virtual int threads() const = 0;
+  virtual const std::string& isa() const = 0;
+
+  virtual Status begin(const Step& step, const RopeTable& rope) = 0;  // the step must outlive end()
+  virtual void embed(const WeightView& table, Activations out) = 0;
+  virtual void norm(Activations in, const WeightView& weight, float epsilon, int rows, Activations out) = 0;  // RMS
+  virtual void matmul(Activations in, int rows, std::span<const Product> products) = 0;
+  virtual void activate(Activations gate, Activations up) = 0;  // gate = silu(gate) * up
+  virtual void attend(const AttendArgs& args) = 0;
+  virtual void gather(Activations in, std::span<const int> rows, Activations out) = 0;
+  virtual Status end() = 0;
+};
+
+// `isa`: "avx2", "avx512" or empty for the best. Fails with a line that says what this machine has.
+Result<std::unique_ptr<Backend>> make_cpu_backend(int threads, const std::string& isa);
+std::unique_ptr<Backend> make_reference_backend();
+
+}  // namespace a2sf

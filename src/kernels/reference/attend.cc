@@ -1,0 +1,153 @@
+#include "kernels/reference/attend.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace a2sf::reference {
+namespace {
+
+constexpr double kNearTie = 1e-5;  // relative gap under which two implementations may differ
+
+// Softmax over the occupied slots that `visible` allows (empty: all). [slot], 0 elsewhere.
+std::vector<double> softmax_row(const Row& row, int query_head, const std::vector<char>& visible) {
+  const HeadCache& head = *row.head;
+  std::vector<double> p(static_cast<std::size_t>(head.used), 0.0);
+  std::vector<float> key(static_cast<std::size_t>(row.head_dim));
+  const auto sees = [&](int slot) {
+    return head.position(slot) >= 0 && (visible.empty() || visible[static_cast<std::size_t>(slot)] != 0);
+  };
+  double largest = -INFINITY, sum = 0;
+  for (int slot = 0; slot < head.used; ++slot) {
+    if (!sees(slot)) continue;
+    head.read_key(slot, key);
+    double dot = 0;
+    for (int i = 0; i < row.head_dim; ++i) {
+      dot += static_cast<double>(row.q[static_cast<std::size_t>(query_head * row.head_dim + i)]) * key[static_cast<std::size_t>(i)];
+    }
+    p[static_cast<std::size_t>(slot)] = dot * row.scale;
+    largest = std::max(largest, p[static_cast<std::size_t>(slot)]);
+  }
+  for (int slot = 0; slot < head.used; ++slot) {
+    double& x = p[static_cast<std::size_t>(slot)];
+    x = sees(slot) ? std::exp(x - largest) : 0;
+    sum += x;
+  }
+  for (double& x : p) x /= sum;
+  return p;
+}
+
+std::vector<std::vector<double>> softmax_group(const Row& row, const std::vector<char>& visible) {
+  std::vector<std::vector<double>> p;
+  for (int g = 0; g < row.group; ++g) p.push_back(softmax_row(row, g, visible));
+  return p;
+}
+
+std::vector<double> sum_over_group(const std::vector<std::vector<double>>& p) {
+  std::vector<double> sum(p.front().size(), 0.0);
+  for (const auto& row : p) {
+    for (std::size_t slot = 0; slot < sum.size(); ++slot) sum[slot] += row[slot];
+  }
+  return sum;
+}
+
+void weigh_values(const Row& row, const std::vector<std::vector<double>>& p) {
+  const auto dim = static_cast<std::size_t>(row.head_dim);
+  std::vector<double> out(static_cast<std::size_t>(row.group) * dim, 0.0);
+  std::vector<float> value(dim);
+  for (int slot = 0; slot < row.head->used; ++slot) {
+    row.head->read_value(slot, value);
+    for (std::size_t g = 0; g < p.size(); ++g) {
+      for (std::size_t i = 0; i < dim; ++i) out[g * dim + i] += p[g][static_cast<std::size_t>(slot)] * value[i];
+    }
+  }
+  std::transform(out.begin(), out.end(), row.out.begin(), [](double x) { return static_cast<float>(x); });
+}
+
+void update_scores(const Row& row, const std::vector<double>& sum) {
+  for (int slot = 0; slot < row.head->used; ++slot) {
+    if (row.head->position(slot) < 0) continue;
+    float& score = row.head->score(slot);
+    score = static_cast<float>(row.rule->alpha * score + sum[static_cast<std::size_t>(slot)]);
+  }
+}
+
+void free_expired(const Row& row) {
+  if (row.window <= 0) return;
+  for (int slot = 0; slot < row.head->used; ++slot) {
+    if (row.head->position(slot) >= 0 && row.head->position(slot) <= row.position - row.window) row.head->release(slot);
+  }
+}
+
+// The slot the other implementation chose, if its score is as good as tied with ours.
+int prefer_followed(const Row& row, int victim) {
+  if (row.follow == nullptr) return victim;
+  const HeadCache& head = *row.head;
+  for (int slot = 0; slot < head.used; ++slot) {
+    if (std::find(row.follow->begin(), row.follow->end(), head.position(slot)) == row.follow->end()) continue;
+    const double ours = head.score(victim), theirs = head.score(slot);
+    if (std::abs(theirs - ours) <= kNearTie * std::max(std::abs(ours), std::abs(theirs))) return slot;
+  }
+  return victim;
+}
+
+}  // namespace
+
+void rotate(std::span<float> head, const RopeTable& rope, std::int64_t position) {
+  const std::size_t pairs = rope.angles.size();
+  for (std::size_t i = 0; i < pairs; ++i) {
+    const double angle = rope.angles[i] * static_cast<double>(position);
+    const double cosine = std::cos(angle) * rope.magnitude, sine = std::sin(angle) * rope.magnitude;
+    float& x = head[rope.interleaved ? 2 * i : i];
+    float& y = head[rope.interleaved ? 2 * i + 1 : i + pairs];
+    const double x0 = x, y0 = y;
+    x = static_cast<float>(x0 * cosine - y0 * sine);
+    y = static_cast<float>(x0 * sine + y0 * cosine);
+  }
+}
+
+std::vector<char> ideal_mask(const HeadCache& head, std::span<const double> group_sum, std::int64_t position, std::int64_t budget) {
+  std::vector<int> earlier;
+  std::vector<char> mask(static_cast<std::size_t>(head.used), 0);
+  for (int slot = 0; slot < head.used; ++slot) {
+    if (head.position(slot) == position) mask[static_cast<std::size_t>(slot)] = 1;
+    if (head.position(slot) >= 0 && head.position(slot) < position) earlier.push_back(slot);
+  }
+  const auto kept = std::min(earlier.size(), static_cast<std::size_t>(budget));
+  std::partial_sort(earlier.begin(), earlier.begin() + static_cast<std::ptrdiff_t>(kept), earlier.end(), [&](int a, int b) {
+    const double pa = group_sum[static_cast<std::size_t>(a)], pb = group_sum[static_cast<std::size_t>(b)];
+    return pa != pb ? pa > pb : head.position(a) > head.position(b);
+  });
+  for (std::size_t i = 0; i < kept; ++i) mask[static_cast<std::size_t>(earlier[i])] = 1;
+  return mask;
+}
+
+std::vector<std::int32_t> attend(const Row& row, std::vector<double>* probabilities) {
+  HeadCache& head = *row.head;
+  free_expired(row);
+  head.insert(static_cast<std::int32_t>(row.position), row.k, row.v);
+  auto p = softmax_group(row, {});
+  if (row.retention->mode == RetentionMode::ideal) {
+    p = softmax_group(row, ideal_mask(head, sum_over_group(p), row.position, row.rule->budget));
+  }
+  weigh_values(row, p);
+  if (probabilities != nullptr) {
+    probabilities->clear();
+    for (const auto& x : p) probabilities->insert(probabilities->end(), x.begin(), x.end());
+  }
+  std::vector<std::int32_t> victims;
+  if (row.retention->mode != RetentionMode::score && row.retention->mode != RetentionMode::hook) return victims;
+  update_scores(row, sum_over_group(p));
+  if (row.retention->mode == RetentionMode::hook || !row.may_evict) return victims;
+  if (!row.evict_all && head.occupied() < row.rule->budget + row.retention->block) return victims;
+  const Evictable evictable(*row.rule, row.retention->pin, row.position);
+  while (head.occupied() > row.rule->budget) {
+    const int victim = select_victim(head, evictable);
+    if (victim < 0) break;
+    const int slot = prefer_followed(row, victim);
+    victims.push_back(head.position(slot));
+    head.release(slot);
+  }
+  return victims;
+}
+
+}  // namespace a2sf::reference

@@ -1,0 +1,285 @@
+#include "model/architecture.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <numbers>
+
+namespace a2sf {
+namespace {
+
+constexpr const char* kSupported = "llama";
+constexpr const char* kSupportedScaling = "none, linear, yarn, and the factors of rope_freqs.weight";
+
+// Far above every model there is; low enough that no product of two of them overflows.
+constexpr std::int64_t kMostLayers = 4096;
+constexpr std::int64_t kMostHeads = 4096;
+constexpr std::int64_t kMostHeadDim = 4096;
+constexpr std::int64_t kMostEmbedding = std::int64_t{1} << 20;
+constexpr std::int64_t kMostFeedForward = std::int64_t{1} << 22;
+constexpr std::int64_t kMostVocabulary = std::int64_t{1} << 24;
+constexpr std::int64_t kMostContext = std::int64_t{1} << 31;
+
+// Reads keys below the architecture's name and keeps the first error, so that callers can read a row of them.
+class Keys {
+ public:
+  Keys(const GgufFile& file, std::string architecture) : file_(file), prefix_(std::move(architecture) + ".") {}
+
+  bool has(const char* key) const { return file_.has(prefix_ + key); }
+  std::string name(const char* key) const { return prefix_ + key; }
+
+  std::int64_t count(const char* key, std::int64_t most) {
+    const Result<std::int64_t> value = file_.integer(prefix_ + key);
+    if (!value) return keep(value.error()), 1;
+    if (*value < 1 || *value > most) {
+      keep(fail_in(file_, ErrorKind::bad_input,
+                   fmt::format("key '{}' is {}: it has to be 1 to {}", prefix_ + key, *value, most))
+               .value());
+      return 1;
+    }
+    return *value;
+  }
+
+  std::int64_t count(const char* key, std::int64_t most, std::int64_t otherwise) {
+    return has(key) ? count(key, most) : otherwise;
+  }
+
+  // `least` itself is allowed only if it is above 0.
+  double number(const char* key, double least, double most) {
+    const Result<double> value = file_.number(prefix_ + key);
+    if (!value) return keep(value.error()), 1;
+    if (!(*value >= least && *value > 0 && *value <= most)) {
+      keep(fail_in(file_, ErrorKind::bad_input,
+                   fmt::format("key '{}' is {}: it has to be {}{} to {}", prefix_ + key, *value,
+                               least > 0 ? "" : "above ", least, most))
+               .value());
+      return 1;
+    }
+    return *value;
+  }
+
+  double number(const char* key, double least, double most, double otherwise) {
+    return has(key) ? number(key, least, most) : otherwise;
+  }
+
+  std::string string(const char* key, const char* otherwise) {
+    if (!has(key)) return otherwise;
+    const Result<std::string> value = file_.string(prefix_ + key);
+    if (!value) return keep(value.error()), otherwise;
+    return *value;
+  }
+
+  void refuse(ErrorKind kind, const std::string& message) { keep(fail_in(file_, kind, message).value()); }
+
+  Status status() const {
+    if (error_) return tl::unexpected(*error_);
+    return {};
+  }
+
+ private:
+  void keep(const Error& error) {
+    if (!error_) error_ = error;
+  }
+
+  const GgufFile& file_;
+  std::string prefix_;
+  std::optional<Error> error_;
+};
+
+void refuse_variants(Keys& keys) {
+  // A layer of experts has other tensors; the rest change the result without any tensor showing it.
+  constexpr std::array kUnsupported = {"expert_count", "rope.scaling.yarn_log_multiplier",
+                                       "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor",
+                                       "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
+                                       "attention.sliding_window", "attention.scale"};
+  for (const char* key : kUnsupported) {
+    if (!keys.has(key)) continue;
+    keys.refuse(ErrorKind::unsupported, fmt::format("key '{}' is not supported", keys.name(key)));
+  }
+}
+
+void read_head_dim(Keys& keys, Architecture& a) {
+  if (!keys.has("attention.key_length")) {
+    if (a.embedding % a.heads != 0) {
+      keys.refuse(ErrorKind::bad_input, fmt::format("'{}' {} is no multiple of '{}' {}", keys.name("embedding_length"),
+                                                    a.embedding, keys.name("attention.head_count"), a.heads));
+    }
+    a.head_dim = std::max(1, a.embedding / a.heads);
+    if (a.head_dim > kMostHeadDim) {
+      keys.refuse(ErrorKind::bad_input, fmt::format("'{}' {} with {} heads: a head has at most {} dimensions",
+                                                    keys.name("embedding_length"), a.embedding, a.heads, kMostHeadDim));
+    }
+  } else {
+    a.head_dim = static_cast<int>(keys.count("attention.key_length", kMostHeadDim));
+  }
+  const std::int64_t value_length = keys.count("attention.value_length", kMostHeadDim, a.head_dim);
+  if (value_length != a.head_dim) {
+    keys.refuse(ErrorKind::unsupported, fmt::format("key '{}' is {}, not {} like a head's keys",
+                                                    keys.name("attention.value_length"), value_length, a.head_dim));
+  }
+}
+
+void read_counts(Keys& keys, Architecture& a) {
+  a.layers = static_cast<int>(keys.count("block_count", kMostLayers));
+  a.heads = static_cast<int>(keys.count("attention.head_count", kMostHeads));
+  a.kv_heads = static_cast<int>(keys.count("attention.head_count_kv", kMostHeads, a.heads));
+  a.embedding = static_cast<int>(keys.count("embedding_length", kMostEmbedding));
+  a.feed_forward = static_cast<int>(keys.count("feed_forward_length", kMostFeedForward));
+  a.context = keys.count("context_length", kMostContext);
+  a.norm_epsilon = static_cast<float>(keys.number("attention.layer_norm_rms_epsilon", 0, 1));
+  if (a.heads % a.kv_heads != 0) {
+    keys.refuse(ErrorKind::bad_input, fmt::format("'{}' {} is no multiple of '{}' {}",
+                                                  keys.name("attention.head_count"), a.heads,
+                                                  keys.name("attention.head_count_kv"), a.kv_heads));
+  }
+}
+
+struct RopeScaling {
+  double base = 10000, factor = 1;
+  bool yarn = false;
+  double low = 0, high = 0;  // yarn: pairs below low keep their angle, pairs above high are divided by the factor
+};
+
+// Pair that turns `turns` times within the original context.
+double yarn_pair(int dims, double context, double turns, double base) {
+  return dims * std::log(context / (turns * 2 * std::numbers::pi)) / (2 * std::log(base));
+}
+
+void read_yarn(Keys& keys, Architecture& a, RopeScaling& scaling) {
+  constexpr double kFastTurns = 32, kSlowTurns = 1;  // as libllama has them
+  const auto context = static_cast<double>(keys.count("rope.scaling.original_context_length", kMostContext, a.context));
+  if (scaling.factor < 1 || scaling.base <= 1) {
+    keys.refuse(ErrorKind::bad_input, fmt::format("key '{}' is yarn: the factor has to be at least 1, the base above 1",
+                                                  keys.name("rope.scaling.type")));
+    return;
+  }
+  scaling.yarn = true;
+  scaling.low = std::max(0.0, std::floor(yarn_pair(a.rope_dims, context, kFastTurns, scaling.base)));
+  scaling.high = std::min(a.rope_dims - 1.0, std::ceil(yarn_pair(a.rope_dims, context, kSlowTurns, scaling.base)));
+  a.rope_magnitude *= static_cast<float>(1 + 0.1 * std::log(scaling.factor));
+}
+
+RopeScaling read_rope_scaling(Keys& keys, Architecture& a) {
+  constexpr double kMostFactor = 1e6;
+  RopeScaling scaling;
+  scaling.base = keys.number("rope.freq_base", 0, 1e12, scaling.base);
+  scaling.factor = keys.number("rope.scale_linear", 0, kMostFactor, 1);  // what older files call it
+  scaling.factor = keys.number("rope.scaling.factor", 0, kMostFactor, scaling.factor);
+  a.rope_magnitude = static_cast<float>(keys.number("rope.scaling.attn_factor", 0, kMostFactor, 1));
+  const std::string type = keys.string("rope.scaling.type", "linear");
+  if (type == "none") {
+    scaling.factor = 1;
+  } else if (type == "yarn") {
+    read_yarn(keys, a, scaling);
+  } else if (type != "linear") {
+    keys.refuse(ErrorKind::unsupported, fmt::format("key '{}' is '{}'; supported: {}", keys.name("rope.scaling.type"),
+                                                    type, kSupportedScaling));
+  }
+  return scaling;
+}
+
+double rope_angle(const RopeScaling& scaling, int dims, int pair, double frequency_factor) {
+  const double angle = std::pow(scaling.base, -2.0 * pair / dims) / frequency_factor;
+  const double scaled = angle / scaling.factor;
+  if (!scaling.yarn) return scaled;
+  const double ramp = (pair - scaling.low) / std::max(0.001, scaling.high - scaling.low);
+  const double keep = 1 - std::clamp(ramp, 0.0, 1.0);
+  return scaled * (1 - keep) + angle * keep;
+}
+
+// rope_freqs.weight divides the angle of each pair: llama 3 stores its scaling so.
+Result<std::vector<double>> frequency_factors(const GgufFile& file, int pairs) {
+  for (const char* name : {"rope_factors_long.weight", "rope_factors_short.weight"}) {
+    if (file.find(name) == nullptr) continue;
+    return fail_in(file, ErrorKind::unsupported,
+                   fmt::format("tensor '{}': RoPE scaling longrope; supported: {}", name, kSupportedScaling));
+  }
+  std::vector<double> factors(static_cast<std::size_t>(pairs), 1.0);
+  const GgufTensor* tensor = file.find("rope_freqs.weight");
+  if (tensor == nullptr) return factors;
+  if (tensor->type != GGML_TYPE_F32 || tensor->shape != std::vector<std::int64_t>{pairs}) {
+    return fail_in(file, ErrorKind::bad_input,
+                   fmt::format("tensor 'rope_freqs.weight' is no vector of {} f32", pairs));
+  }
+  for (std::size_t i = 0; i < factors.size(); ++i) {
+    float factor;
+    std::memcpy(&factor, tensor->data.data() + i * sizeof(float), sizeof(float));
+    if (!(factor > 0 && std::isfinite(factor))) {
+      return fail_in(file, ErrorKind::bad_input,
+                     fmt::format("tensor 'rope_freqs.weight' holds {}: factors have to be above 0", factor));
+    }
+    factors[i] = factor;
+  }
+  return factors;
+}
+
+Status read_rope(const GgufFile& file, Keys& keys, Architecture& a) {
+  a.rope_kind = RopeKind::interleaved;
+  const std::int64_t dims = keys.count("rope.dimension_count", kMostHeadDim, a.head_dim);
+  if (dims > a.head_dim || dims % 2 != 0) {
+    keys.refuse(ErrorKind::bad_input, fmt::format("RoPE over {} dimensions of heads of {}: has to be even, at most {} "
+                                                  "(key '{}')",
+                                                  dims, a.head_dim, a.head_dim, keys.name("rope.dimension_count")));
+  }
+  a.rope_dims = static_cast<int>(dims);
+  const RopeScaling scaling = read_rope_scaling(keys, a);
+  if (Status status = keys.status(); !status) return status;
+
+  const Result<std::vector<double>> factors = frequency_factors(file, a.rope_dims / 2);
+  if (!factors) return tl::unexpected(factors.error());
+  for (int pair = 0; pair < a.rope_dims / 2; ++pair) {
+    a.rope_angles.push_back(rope_angle(scaling, a.rope_dims, pair, (*factors)[static_cast<std::size_t>(pair)]));
+  }
+  return {};
+}
+
+// The vocabulary is what the embedding holds; the tokens in the file are the tokenizer's business.
+Status read_vocabulary(const GgufFile& file, Architecture& a) {
+  const GgufTensor* embedding = file.find("token_embd.weight");
+  if (embedding == nullptr) return fail_in(file, ErrorKind::bad_input, "tensor 'token_embd.weight' is missing");
+  const std::int64_t rows = embedding->shape.size() > 1 ? embedding->shape[1] : 1;
+  if (rows > kMostVocabulary) {
+    return fail_in(file, ErrorKind::bad_input,
+                   fmt::format("tensor 'token_embd.weight' has {} rows, more than {}", rows, kMostVocabulary));
+  }
+  a.vocabulary = static_cast<int>(rows);
+  return {};
+}
+
+std::string printable(std::string text) {
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = '?';
+  }
+  constexpr std::size_t kMost = 64;
+  return text.size() > kMost ? text.substr(0, kMost) + "..." : text;
+}
+
+}  // namespace
+
+tl::unexpected<Error> fail_in(const GgufFile& file, ErrorKind kind, const std::string& message) {
+  return fail(kind, fmt::format("\"{}\": {}", file.path(), message));
+}
+
+Result<Architecture> read_architecture(const GgufFile& file) {
+  const Result<std::string> name = file.string("general.architecture");
+  if (!name) return tl::unexpected(name.error());
+  if (*name != kSupported) {
+    return fail_in(file, ErrorKind::unsupported,
+                   fmt::format("architecture '{}' is not supported; supported: {}", printable(*name), kSupported));
+  }
+  Keys keys(file, *name);
+  Architecture architecture{};
+  architecture.name = *name;
+  refuse_variants(keys);
+  read_counts(keys, architecture);
+  read_head_dim(keys, architecture);
+  if (Status status = keys.status(); !status) return tl::unexpected(status.error());
+  if (Status status = read_rope(file, keys, architecture); !status) return tl::unexpected(status.error());
+  if (Status status = read_vocabulary(file, architecture); !status) return tl::unexpected(status.error());
+  return architecture;
+}
+
+}  // namespace a2sf

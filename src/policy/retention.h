@@ -1,0 +1,66 @@
+// The rule of what stays, as kernels use it, and the selection of victims: written once for all of them.
+#pragma once
+
+#include <a2sf/hook.h>
+#include <a2sf/policy.h>
+
+#include <optional>
+#include <vector>
+
+#include "cache/sequence_cache.h"
+
+namespace a2sf {
+
+enum class RetentionMode { all, score, ideal, hook };
+
+// A spec resolved for one sequence. Const while steps run.
+struct Retention {
+  RetentionMode mode = RetentionMode::all;
+  bool whole_prompt = false;
+  std::int64_t block = 1;
+  std::int64_t pin = 0;
+  int kv_heads = 0;
+  std::vector<HeadRule> rules;  // [layer][kv head]
+  std::shared_ptr<LayerHook> hook;
+
+  const HeadRule& rule(int layer, int kv_head) const {
+    return rules[static_cast<std::size_t>(layer * kv_heads + kv_head)];
+  }
+};
+
+// The positions that may be evicted after the token at `now`: neither sinks nor pinned nor recent.
+struct Evictable {
+  std::int64_t first, last;  // inclusive
+
+  Evictable(const HeadRule& rule, std::int64_t pin, std::int64_t now)
+      : first(std::max(rule.sink, pin)), last(now - rule.recent) {}
+  bool operator()(std::int64_t position) const { return position >= first && position <= last; }
+};
+
+// The slot that goes next: the lowest score first; of equal scores, the older token. Free slots have position -1, which
+// is never evictable. -1 if nothing may go.
+inline int select_victim(const HeadCache& head, const Evictable& evictable) {
+  int victim = -1;
+  for (int slot = 0; slot < head.used; ++slot) {
+    const std::int32_t position = head.position(slot);
+    if (!evictable(position)) continue;
+    if (victim < 0 || head.score(slot) < head.score(victim) ||
+        (head.score(slot) == head.score(victim) && position < head.position(victim))) {
+      victim = slot;
+    }
+  }
+  return victim;
+}
+
+// Slots in the order in which they go, at most `count`.
+std::vector<int> select_victims(const HeadCache& head, const Evictable& evictable, std::int64_t count);
+
+// Resolves a spec for every head of a model, and the memory each head needs.
+struct ResolvedRetention {
+  Retention retention;
+  std::vector<HeadLayout> layouts;          // while rows run: grows where nothing is evicted yet
+  std::vector<HeadLayout> bounded_layouts;  // after the prompt under block = prompt
+};
+Result<ResolvedRetention> resolve_all(const PolicySpec& spec, int layers, int kv_heads, std::int64_t sequence_tokens);
+
+}  // namespace a2sf

@@ -1,0 +1,166 @@
+#include <a2sf/text.h>
+#include <fmt/format.h>
+#include <llama.h>
+
+#include <algorithm>
+#include <exception>
+#include <limits>
+#include <new>
+#include <utility>
+
+#include "text/libllama.h"
+#include "text/vocabulary_file.h"
+
+namespace a2sf {
+namespace {
+
+constexpr std::size_t kLongestText = std::numeric_limits<std::int32_t>::max();
+
+const llama_vocab* vocab_of(const std::shared_ptr<const llama_model>& model) {
+  return llama_model_get_vocab(model.get());
+}
+
+// Exceptions of libllama end here. `what` begins the message.
+template <class Function>
+auto catch_exceptions(const std::string& what, Function&& function) -> decltype(function()) {
+  try {
+    return function();
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorKind::out_of_memory, what + ": out of memory");
+  } catch (const std::exception& exception) {
+    return fail(ErrorKind::bad_input, what + ": " + exception.what());
+  }
+}
+
+Result<std::shared_ptr<const llama_model>> load_vocabulary(const std::string& path) {
+  auto gguf = text::open_vocabulary_file(path);
+  if (!gguf) return tl::unexpected(gguf.error());
+  // A vocabulary does not depend on the architecture, but libllama refuses those it does not know.
+  gguf_set_val_str(gguf->get(), "general.architecture", "llama");
+
+  llama_model_params params = llama_model_default_params();
+  params.vocab_only = true;
+  const text::ErrorCapture capture;
+  llama_model* model = llama_model_init_from_user(gguf->get(), nullptr, nullptr, params);
+  if (model == nullptr) {
+    return fail(ErrorKind::bad_input, fmt::format("{}: libllama cannot read the vocabulary: {}", path,
+                                                  capture.reason("it does not say why")));
+  }
+  return std::shared_ptr<const llama_model>(
+      model, [](const llama_model* m) { llama_model_free(const_cast<llama_model*>(m)); });
+}
+
+Result<std::vector<Token>> tokenize(const llama_vocab* vocab, std::string_view text, bool parse_special) {
+  // Two to three bytes a token are usual; a second pass with the exact number follows where that was too little.
+  std::vector<Token> tokens(text.size() / 2 + 16);
+  for (;;) {
+    const auto room = static_cast<std::int32_t>(std::min(tokens.size(), kLongestText));
+    // libllama would also add the end-of-sequence token, so it is asked for neither and the first one is added by
+    // encode.
+    const std::int32_t count = llama_tokenize(vocab, text.data(), static_cast<std::int32_t>(text.size()), tokens.data(),
+                                              room, /*add_special=*/false, parse_special);
+    if (count == std::numeric_limits<std::int32_t>::min()) {
+      return fail(ErrorKind::bad_input, "the text has more than 2147483647 tokens");
+    }
+    tokens.resize(static_cast<std::size_t>(count < 0 ? -count : count));
+    if (count >= 0) return tokens;
+  }
+}
+
+Result<std::vector<llama_chat_message>> to_llama(std::span<const ChatMessage> messages) {
+  std::vector<llama_chat_message> result;
+  std::size_t total = 0;
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    const ChatMessage& message = messages[i];
+    // libllama takes C strings: it would drop the rest of the message in silence.
+    if ((message.role + message.content).find('\0') != std::string::npos) {
+      return fail(ErrorKind::bad_input, fmt::format("message {} contains a NUL byte", i));
+    }
+    result.push_back({message.role.c_str(), message.content.c_str()});
+    total += message.role.size() + message.content.size();
+  }
+  // The templates add their marks to each message; a quarter of the range is room enough for them.
+  if (total > kLongestText / 4 * 3) {
+    return fail(ErrorKind::bad_input,
+                fmt::format("the messages have {} bytes; at most {} can be used", total, kLongestText / 4 * 3));
+  }
+  return result;
+}
+
+}  // namespace
+
+Tokenizer::Tokenizer(std::shared_ptr<const llama_model> vocabulary) : vocabulary_(std::move(vocabulary)) {
+  const char* chat_template = llama_model_chat_template(vocabulary_.get(), nullptr);
+  if (chat_template != nullptr) chat_template_ = chat_template;
+}
+
+Result<Tokenizer> Tokenizer::load(const std::string& path) {
+  return catch_exceptions(path, [&]() -> Result<Tokenizer> {
+    text::initialise_libllama();
+    auto vocabulary = load_vocabulary(path);
+    if (!vocabulary) return tl::unexpected(vocabulary.error());
+    return Tokenizer(std::move(*vocabulary));
+  });
+}
+
+Result<std::vector<Token>> Tokenizer::encode(std::string_view text, bool add_bos, bool parse_special) const {
+  if (text.size() > kLongestText) {
+    return fail(ErrorKind::bad_input,
+                fmt::format("the text has {} bytes; at most {} can be tokenized", text.size(), kLongestText));
+  }
+  if (const auto offset = find_invalid_utf8(text)) {
+    return fail(ErrorKind::bad_input, fmt::format("the text is not valid UTF-8: byte 0x{:02X} at offset {}",
+                                                  static_cast<unsigned char>(text[*offset]), *offset));
+  }
+  return catch_exceptions("the text cannot be tokenized", [&]() -> Result<std::vector<Token>> {
+    auto tokens = tokenize(vocab_of(vocabulary_), text, parse_special);
+    if (tokens && add_bos && adds_bos()) tokens->insert(tokens->begin(), llama_vocab_bos(vocab_of(vocabulary_)));
+    return tokens;
+  });
+}
+
+std::string Tokenizer::piece(Token token, bool special) const {
+  if (token < 0 || token >= vocabulary_size()) return {};  // libllama would throw
+  std::string piece(32, '\0');
+  for (;;) {
+    const std::int32_t length = llama_token_to_piece(vocab_of(vocabulary_), token, piece.data(),
+                                                     static_cast<std::int32_t>(piece.size()), /*lstrip=*/0, special);
+    piece.resize(static_cast<std::size_t>(length < 0 ? -length : length));
+    if (length >= 0) return piece;
+  }
+}
+
+Result<std::string> Tokenizer::apply_chat_template(std::span<const ChatMessage> messages,
+                                                   bool open_assistant_turn) const {
+  // libllama would take ChatML for a missing template.
+  if (!has_chat_template()) return fail(ErrorKind::bad_input, "the model file has no chat template");
+  const auto chat = to_llama(messages);
+  if (!chat) return tl::unexpected(chat.error());
+  return catch_exceptions("the chat template cannot be applied", [&]() -> Result<std::string> {
+    std::string prompt;
+    for (;;) {
+      const std::int32_t length =
+          llama_chat_apply_template(chat_template_.c_str(), chat->data(), chat->size(), open_assistant_turn,
+                                    prompt.data(), static_cast<std::int32_t>(prompt.size()));
+      if (length < 0) {
+        return fail(ErrorKind::unsupported, "the chat template of the model file is none of those that libllama knows");
+      }
+      const bool fits = static_cast<std::size_t>(length) <= prompt.size();
+      prompt.resize(static_cast<std::size_t>(length));
+      if (fits) return prompt;
+    }
+  });
+}
+
+bool Tokenizer::has_chat_template() const { return !chat_template_.empty(); }
+
+bool Tokenizer::adds_bos() const {
+  const llama_vocab* vocab = vocab_of(vocabulary_);
+  return llama_vocab_get_add_bos(vocab) && llama_vocab_bos(vocab) != LLAMA_TOKEN_NULL;
+}
+
+bool Tokenizer::is_end_of_generation(Token token) const { return llama_vocab_is_eog(vocab_of(vocabulary_), token); }
+
+int Tokenizer::vocabulary_size() const { return llama_vocab_n_tokens(vocab_of(vocabulary_)); }
+
+}  // namespace a2sf

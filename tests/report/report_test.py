@@ -1,0 +1,143 @@
+"""Tests of tools/report.py as a program; run as `python tests/report/report_test.py` with a python that has matplotlib."""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+REPORT = Path(__file__).resolve().parents[2] / "tools" / "report.py"
+ORIGIN = {"model": "tiny<b>.gguf", "model_sha256": "c0ffee", "threads": 2, "isa": "avx2", "version": "0.1.0", "seed": 7}
+
+
+def row(policy, budget, perplexity, spec=None):
+    return {"policy": policy, "spec": spec or policy, "budget": budget, "perplexity": perplexity, "kl_to_full": 0.1,
+            "top1_agreement": 0.9, "kv_bytes": (budget or 1000) * 4096, "prompt_tokens_per_s": 100.0,
+            "decode_tokens_per_s": 20.5}
+
+
+COMPARE = {"command": "compare", **ORIGIN, "text": "a & b.txt", "tokens": 1000, "rows": [
+    row("full", None, 9.12), row("h2o", 64, 11.98), row("h2o", 128, 10.76), row("a2sf", 64, 11.71),
+    row("a2sf", 64, 12.34, "a2sf:alpha=0.9"), row("a2sf", 128, 10.21), row("a2sf", 128, 11.11, "a2sf:alpha=0.9"),
+    row("ideal", 64, 9.50), row("local", 64, None)]}
+PERPLEXITY = {"command": "perplexity", **ORIGIN, "policy": "tova", "spec": "tova", "budget": 96, "perplexity": 33.33,
+              "windows": 12, "tokens_scored": 6144, "ctx": 1024}
+BENCH = {"command": "bench", **ORIGIN, "rows": [
+    {"test": test, "n_tokens": 512, "depth": depth, "policy": "a2sf", "budget": 1024, "tokens_per_s": 123.4,
+     "tokens_per_s_min": 120, "tokens_per_s_max": 125, "repeats": 5, "kv_bytes": 1 << 20, "peak_rss_bytes": 1 << 28}
+    for test in ("prompt", "decode") for depth in (0, 4096)]}
+
+
+def trace_lines(length=500, heads=9, budget=16):
+    yield {**ORIGIN, "policy": "local", "budget": budget, "alpha": None, "recent": budget, "sink": 0,
+           "tokens": list(range(length))}
+    for step in range(length):
+        for head in range(heads):
+            kept = list(range(max(0, step + 1 - budget), step + 1))
+            victims = [step - budget] if step >= budget else []
+            yield {"step": step, "layer": head // 3, "kv_head": head % 3, "kept": kept, "victims": victims}
+
+
+class ReportTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def put(self, name, content):
+        path = self.folder / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content, indent=1))
+        return path
+
+    def put_trace(self, **shape):
+        return self.put("trace.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in trace_lines(**shape)))
+
+    def report(self, *files, output="report.html"):
+        command = [sys.executable, REPORT, "-o", self.folder / output, *files]
+        return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+
+    def page(self, *files):
+        done = self.report(*files)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return (self.folder / "report.html").read_text()
+
+    def assert_refused(self, path, *words):
+        done = self.report(path)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+        for word in (path, *words):
+            self.assertIn(str(word), done.stderr)
+        self.assertEqual([path.name for path in self.folder.glob("*.html*")], [])
+
+    def test_page_is_self_contained_and_leaves_nothing_beside_it(self):
+        page = self.page(self.put("c.json", COMPARE), self.put("p.json", PERPLEXITY), self.put("b.json", BENCH),
+                         self.put_trace())
+        self.assertNotIn("://", page)
+        self.assertNotRegex(page, r"<(script|link|iframe)|url\(|@import|href=")
+        sources = re.findall(r'src="([^"]{0,22})', page)
+        self.assertEqual(set(sources), {"data:image/png;base64,"})
+        self.assertEqual(len(sources), 2 + 1 + 1 + 1 + 6)  # lines and bars of compare, perplexity, bench, six heads
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir()),
+                         ["b.json", "c.json", "p.json", "report.html", "trace.jsonl"])
+
+    def test_table_has_every_row_and_marks_the_best_per_budget(self):
+        page = self.page(self.put("c.json", COMPARE))
+        rows = re.findall(r"<tr.*?</tr>", page)[1:]
+        self.assertEqual(len(rows), len(COMPARE["rows"]))
+        for text, expected in zip(rows, COMPARE["rows"]):
+            self.assertIn(expected["policy"], text)
+            self.assertIn("–" if expected["perplexity"] is None else f"{expected['perplexity']:.2f}", text)
+        best = [text for text in rows if "badge" in text]
+        self.assertEqual([re.search(r">(1\d\.\d\d)<", text)[1] for text in best], ["11.71", "10.21"])
+        self.assertIn("a2sf:alpha=0.9", rows[4])
+        self.assertIn("<td>6.4</td>", rows[1])  # the share of the full cache in percent
+
+    def test_text_of_documents_is_escaped_and_the_origin_shown(self):
+        page = self.page(self.put("c.json", COMPARE))
+        self.assertIn("a &amp; b.txt", page)
+        self.assertNotIn("tiny<b>", page)
+        for key in ORIGIN:
+            self.assertIn(f"<dt>{key}</dt>", page)
+        self.assertIn("c0ffee", page)
+
+    def test_trace_explains_what_is_kept(self):
+        page = self.page(self.put_trace())
+        self.assertIn("Layer 2, KV head 2: after step 499 it keeps 16 of 500 tokens, 16 among the newest 16 and 0 older; "
+                      "its oldest is at position 484.", page)
+        self.assertIn("6 of 9 traced heads", page)
+        self.assertEqual(self.page(self.put_trace(length=1, heads=1)).count("<img"), 1)
+
+    def test_bad_input_is_one_line_and_no_page(self):
+        whole = "".join(json.dumps(line) + "\n" for line in trace_lines(20, 2))
+        lines = whole.splitlines(keepends=True)
+        self.assert_refused(self.folder / "missing.json", "no such file")
+        self.assert_refused(self.folder, "regular")
+        for name, text, word in (
+                ("empty", "", "JSON"), ("text", "hello\n", "JSON"), ("list", "[1]", "JSON"),
+                ("cut", json.dumps(COMPARE)[:200], "JSON"), ("eval", '{"command": "eval", "rows": []}', '"eval"'),
+                ("norows", '{"command": "compare"}', "rows"), ("nopolicy", '{"command": "compare", "rows": [{}]}', "policy"),
+                ("header", lines[0], "steps"), ("noheader", "".join(lines[1:]), "header"),
+                ("cutline", whole[:-9], "line 41 is cut off"), ("badline", whole + "oops\n", "line 42"),
+                ("future", lines[0] + '{"step": 3, "layer": 0, "kv_head": 0, "kept": [4], "victims": []}\n', "line 2")):
+            with self.subTest(name):
+                self.assert_refused(self.put(name, text), word)
+
+    def test_a_failure_keeps_the_old_page(self):
+        page = self.page(self.put("c.json", COMPARE))
+        self.assertEqual(self.report(self.put("bad", "x")).returncode, 1)
+        self.assertEqual((self.folder / "report.html").read_text(), page)
+        done = self.report(self.folder / "c.json", output="nowhere/report.html")
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1))
+
+    def test_usage(self):
+        self.assertEqual(self.report().returncode, 2)
+        self.assertEqual(self.report(self.put("c.json", COMPARE), output="c.json").returncode, 2)
+        shown = subprocess.run([sys.executable, str(REPORT), "--help"], capture_output=True, text=True)
+        self.assertEqual(shown.returncode, 0)
+        self.assertIn("tools/report -o report.html c.json t.jsonl", shown.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()

