@@ -77,7 +77,8 @@ OutputFile::OutputFile(const std::string& path) : name_(path), target_(path) {
   std::error_code error;
   const auto status = fs::status(path, error);
   if (fs::is_directory(status)) cannot("write", path, EISDIR);
-  if (fs::is_symlink(fs::symlink_status(path, error)) && fs::exists(status)) target_ = fs::canonical(path, error).string();
+  if (fs::is_symlink(fs::symlink_status(path, error)) && fs::exists(status))
+    target_ = fs::canonical(path, error).string();
   if (!fs::exists(status) || fs::is_regular_file(status)) {
     temporary_ = fmt::format("{}.{}.part", target_, ::getpid());
   }

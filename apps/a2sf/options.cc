@@ -1,6 +1,5 @@
 #include "options.h"
 
-#include "files.h"
 #include "outcome.h"
 
 #include <fmt/format.h>
@@ -29,11 +28,19 @@ void add_text_option(CLI::App* command, const char* name, std::string* value, co
   command->add_option(name, *value, help)->type_name(type);
 }
 
+// A text option whose value means something: an empty one is wrong usage.
+void add_value(CLI::App* command, const char* name, std::string* value, const char* help, const char* type) {
+  add_text_option(command, name, value, help, type);
+  const std::string long_name = std::string(name).substr(std::string(name).find("--"));
+  command->get_option(long_name)->check(
+      [=](const std::string& text) { return text.empty() ? "the value is empty" : ""; });
+}
+
 void apply(PolicySpec& spec, const char* option, const std::string& value) {
   if (!value.empty()) need(set_option(spec, option, value), kWrongUsage);
 }
 
-// The widest rule of the heads of a table, else the only one.
+// Refuses counts that do not fit the budget before a model is loaded; the first head of a table stands for all.
 void check_fit(const PolicySpec& spec) {
   if (spec.policy == Policy::full || spec.policy == Policy::hook) return;
   const std::int64_t any_length = spec.budget.ratio > 0 ? 1'000'000 : 0;
@@ -45,9 +52,10 @@ void warn_of_freezing(const PolicySpec& spec) {
   const HeadRule rule = need(resolve(spec, 0, 0, 0, 0), kWrongUsage);
   const bool remembers_longer = rule.alpha >= 1 || 1 / (1 - rule.alpha) > static_cast<double>(rule.budget);
   if (rule.recent == 0 && remembers_longer) {
-    warn(fmt::format("alpha={} without a recent window remembers longer than the budget of {}: new tokens go at once and "
-                     "the cache freezes on the first ones; use --recent 0.5 or a smaller alpha",
-                     rule.alpha, rule.budget));
+    warn(fmt::format(
+        "alpha={} without a recent window remembers longer than the budget of {}: new tokens go at once and "
+        "the cache freezes on the first ones; use --recent 0.5 or a smaller alpha",
+        rule.alpha, rule.budget));
   }
 }
 
@@ -63,7 +71,8 @@ CLI::App* add_command(CLI::App& app, const char* name, const char* description, 
 void add_model_flags(CLI::App* command, ModelFlags* flags) {
   add_text_option(command, "-m,--model", &flags->model, "The model, a GGUF file", "FILE");
   command->get_option("--model")->required();
-  command->add_option("--threads", flags->threads, "Threads to compute with; 0: one per core")->check(CLI::Range(0, 1024));
+  command->add_option("--threads", flags->threads, "Threads to compute with; 0: one per core")
+      ->check(CLI::Range(0, 1024));
   command->add_option("--device", flags->device, "cpu, cuda, or reference (the plain definition, slow)")
       ->check(CLI::IsMember({"cpu", "cuda", "reference"}));
   command->add_option("--repack", flags->repack, "on or off; for now both compute with the weights as they are mapped")
@@ -80,16 +89,17 @@ void add_output_file(CLI::App* command, OutputFlags* flags) {
 
 void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick) {
   if (pick) {
-    add_text_option(command, "--policy", &flags->policy, "What stays in the cache, with options if wanted (a2sf:alpha=0.9)",
-                    "P");
-    add_text_option(command, "--budget", &flags->budget,
-                    "Tokens kept per layer and KV head: a count, a ratio of the sequence (0.2, 20%), or a table @FILE", "B");
+    add_value(command, "--policy", &flags->policy, "What stays in the cache, with options if wanted (a2sf:alpha=0.9)",
+              "P");
+    add_value(command, "--budget", &flags->budget,
+              "Tokens kept per layer and KV head: a count, a ratio of the sequence (0.2, 20%), or a table @FILE", "B");
   }
-  add_text_option(command, "--alpha", &flags->alpha, "Forgetting factor, 0 to 1, or auto", "A");
-  add_text_option(command, "--sink", &flags->sink, "First tokens that always stay", "N");
-  add_text_option(command, "--recent", &flags->recent, "Newest tokens that always stay: a count or a ratio of the budget", "N");
-  add_text_option(command, "--block", &flags->block, "Evict every N tokens, or once at the end of the prompt: prompt", "N");
-  add_text_option(command, "--pin", &flags->pin, "First tokens that are never evicted, part of the budget", "N");
+  add_value(command, "--alpha", &flags->alpha, "Forgetting factor, 0 to 1, or auto", "A");
+  add_value(command, "--sink", &flags->sink, "First tokens that always stay", "N");
+  add_value(command, "--recent", &flags->recent, "Newest tokens that always stay: a count or a ratio of the budget",
+            "N");
+  add_value(command, "--block", &flags->block, "Evict every N tokens, or once at the end of the prompt: prompt", "N");
+  add_value(command, "--pin", &flags->pin, "First tokens that are never evicted, part of the budget", "N");
   add_kv_type_flag(command, flags);
 }
 
@@ -101,17 +111,24 @@ void add_kv_type_flag(CLI::App* command, CacheFlags* flags) {
 void add_sampling_flags(CLI::App* command, SamplingFlags* flags) {
   constexpr double kMost = 1e6;
   SamplerOptions& options = flags->options;
-  command->add_option("--temp", options.temperature, "Temperature; 0: always the likeliest token", true)
+  command->add_option("--temp", options.temperature, "Temperature; 0: always the likeliest token")
+      ->capture_default_str()
       ->check(number_in(0, true, kMost, "a temperature is 0 or more"));
-  command->add_option("--top-k", options.top_k, "Sample from the K likeliest tokens; 0: all", true)
+  command->add_option("--top-k", options.top_k, "Sample from the K likeliest tokens; 0: all")
+      ->capture_default_str()
       ->check(CLI::Range(0, 1 << 30));
-  command->add_option("--top-p", options.top_p, "Sample from the likeliest tokens of this probability together", true)
+  command->add_option("--top-p", options.top_p, "Sample from the likeliest tokens of this probability together")
+      ->capture_default_str()
       ->check(number_in(0, false, 1, "top-p is above 0 and at most 1"));
-  command->add_option("--min-p", options.min_p, "Leave out tokens below this share of the likeliest one's", true)
+  command->add_option("--min-p", options.min_p, "Leave out tokens below this share of the likeliest one's")
+      ->capture_default_str()
       ->check(number_in(0, true, 1, "min-p is 0 to 1"));
-  command->add_option("--repeat-penalty", options.repeat_penalty, "Penalty of repeated tokens; 1: none", true)
+  command->add_option("--repeat-penalty", options.repeat_penalty, "Penalty of repeated tokens; 1: none")
+      ->capture_default_str()
       ->check(number_in(0, false, kMost, "a penalty is above 0"));
-  command->add_option("--seed", options.seed, "Seed of sampling", true)->check(CLI::Range(0.0, 4294967295.0));
+  command->add_option("--seed", options.seed, "Seed of sampling")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 4294967295.0));
   command->add_option("--stop", flags->stop, "Text that ends the generation; may be given several times")
       ->type_name("TEXT")
       ->allow_extra_args(false);
@@ -199,9 +216,9 @@ std::vector<std::size_t> read_numbers(const std::string& option, const std::stri
 }
 
 Json new_document(const char* command, const Model& model) {
-  return {{"command", command},           {"version", version()},
-          {"model", model.info().path},   {"model_hash", hash_of_file(model.info().path)},
-          {"threads", model.threads()},   {"isa", model.isa()}};
+  return {{"command", command},         {"version", version()},
+          {"model", model.info().path}, {"model_hash", hash_of_file(model.info().path)},
+          {"threads", model.threads()}, {"isa", model.isa()}};
 }
 
 Json budget_json(const PolicySpec& spec) {
@@ -220,13 +237,17 @@ std::string dump(const Json& document, int indent) {
   return document.dump(indent, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
-void deliver(const OutputFlags& flags, const Json& document, const std::string& for_people) {
-  print(flags.json ? dump(document, 2) : for_people);
+Delivery::Delivery(const OutputFlags& flags) : json_(flags.json) {
+  if (!flags.file.empty()) file_.emplace(flags.file);
+}
+
+void Delivery::deliver(const Json& document, const std::string& for_people) {
+  if (file_) {
+    file_->write(dump(document, 2));
+    file_->commit();
+  }
+  print(json_ ? dump(document, 2) : for_people);
   flush_output();
-  if (flags.file.empty()) return;
-  OutputFile file(flags.file);
-  file.write(dump(document, 2));
-  file.commit();
 }
 
 }  // namespace a2sf::app

@@ -1,14 +1,17 @@
 // Options that several commands share, and what they turn into.
 #pragma once
 
+#include "files.h"
+
+#include <a2sf/a2sf.h>
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
-#include <a2sf/a2sf.h>
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -73,8 +76,17 @@ std::vector<std::size_t> read_numbers(const std::string& option, const std::stri
 Json new_document(const char* command, const Model& model);
 // A spec's budget: null, a count, a ratio or the mean of a table.
 Json budget_json(const PolicySpec& spec);
-// Prints the document or the text for people, and writes the document to the output file if there is one.
-void deliver(const OutputFlags& flags, const Json& document, const std::string& for_people);
+// Opens the output file, if there is one, before the work begins; in the end prints the document or the text for people
+// and writes the document to that file.
+class Delivery {
+ public:
+  explicit Delivery(const OutputFlags& flags);
+  void deliver(const Json& document, const std::string& for_people);
+
+ private:
+  bool json_;
+  std::optional<OutputFile> file_;
+};
 std::string dump(const Json& document, int indent);
 
 }  // namespace a2sf::app

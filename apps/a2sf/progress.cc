@@ -40,7 +40,8 @@ void stop_if_interrupted() {
   if (interrupted()) fail_with(kInterrupted, "");
 }
 
-Progress::Progress(std::string label) : label_(std::move(label)), visible_(::isatty(STDERR_FILENO) == 1), start_(Clock::now()) {}
+Progress::Progress(std::string label)
+    : label_(std::move(label)), visible_(::isatty(STDERR_FILENO) == 1), start_(Clock::now()) {}
 
 Progress::~Progress() {
   if (visible_) std::fputs("\r\033[K", stderr);
@@ -54,8 +55,8 @@ bool Progress::update(std::size_t done, std::size_t total) {
   const double spent = std::chrono::duration<double>(now - start_).count();
   const auto filled = static_cast<std::size_t>(share * kWidth);
   const std::string left = share > 0.01 ? time_left(spent * (1 - share) / share) + " left" : "";
-  fmt::print(stderr, "\r{} [{}{}] {:3.0f} % {}\033[K", label_, std::string(filled, '#'), std::string(kWidth - filled, '.'),
-             100 * share, left);
+  fmt::print(stderr, "\r{} [{}{}] {:3.0f} % {}\033[K", label_, std::string(filled, '#'),
+             std::string(kWidth - filled, '.'), 100 * share, left);
   std::fflush(stderr);
   return !interrupted();
 }

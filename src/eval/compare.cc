@@ -26,7 +26,8 @@ struct Runner {
 
 class Comparison {
  public:
-  Comparison(std::span<const std::int32_t> tokens, const EvalProgress& progress) : tokens_(tokens), progress_(progress) {}
+  Comparison(std::span<const std::int32_t> tokens, const EvalProgress& progress)
+      : tokens_(tokens), progress_(progress) {}
 
   Status add(const std::shared_ptr<const Model>& model, const PolicySpec& spec, KvType kv_type);
   Status run(const SegmentPlan& plan);
@@ -49,7 +50,8 @@ class Comparison {
 
 Status Comparison::add(const std::shared_ptr<const Model>& model, const PolicySpec& spec, KvType kv_type) {
   vocabulary_ = static_cast<std::size_t>(model->info().vocabulary);
-  SessionOptions options{.policy = spec, .kv_type = kv_type, .sequence_tokens = static_cast<std::int64_t>(tokens_.size())};
+  SessionOptions options{
+      .policy = spec, .kv_type = kv_type, .sequence_tokens = static_cast<std::int64_t>(tokens_.size())};
   auto session = Session::create(model, options);
   if (!session) return tl::unexpected(session.error());
   runners_.push_back({.spec = spec, .session = std::move(*session)});
@@ -132,12 +134,14 @@ ComparisonReport Comparison::report(const SegmentPlan& plan) const {
 
 Status check(std::span<const std::int32_t> tokens, std::span<const PolicySpec> specs, const CompareOptions& options) {
   if (tokens.size() < 3 || options.prompt + 2 > tokens.size()) {
-    return fail(ErrorKind::bad_input, fmt::format("the text has too few tokens to compare on: {}, at least {} are needed",
-                                                  tokens.size(), std::max<std::size_t>(3, options.prompt + 2)));
+    return fail(ErrorKind::bad_input,
+                fmt::format("the text has too few tokens to compare on: {}, at least {} are needed", tokens.size(),
+                            std::max<std::size_t>(3, options.prompt + 2)));
   }
   for (const PolicySpec& spec : specs) {
     if (spec.whole_prompt && options.prompt == 0) {
-      return fail(ErrorKind::bad_input, "block=prompt needs a prompt: say how many of the first tokens with --prompt N");
+      return fail(ErrorKind::bad_input,
+                  "block=prompt needs a prompt: say how many of the first tokens with --prompt N");
     }
   }
   return {};

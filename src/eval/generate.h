@@ -23,7 +23,7 @@ struct Generation {
   std::vector<Token> tokens;
   std::string text;
   StopReason reason = StopReason::length;
-  double seconds = 0;  // in Session::feed
+  double seconds = 0;   // in Session::feed
   std::size_t fed = 0;  // tokens that entered the cache: all but the last when it ended by length
 };
 

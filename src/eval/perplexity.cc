@@ -61,15 +61,17 @@ Status read_window(const std::shared_ptr<const Model>& model, std::span<const st
 Status check(std::span<const std::int32_t> tokens, const PerplexityOptions& options) {
   if (options.window < 3) return fail(ErrorKind::bad_input, "a window needs at least 3 tokens");
   if (options.prompt >= options.window) {
-    return fail(ErrorKind::bad_input,
-                fmt::format("a prompt of {} tokens leaves nothing to score in a window of {}", options.prompt, options.window));
+    return fail(ErrorKind::bad_input, fmt::format("a prompt of {} tokens leaves nothing to score in a window of {}",
+                                                  options.prompt, options.window));
   }
   if (options.policy.whole_prompt && options.prompt == 0) {
-    return fail(ErrorKind::bad_input, "block=prompt needs a prompt: say how many tokens of each window with --prompt N");
+    return fail(ErrorKind::bad_input,
+                "block=prompt needs a prompt: say how many tokens of each window with --prompt N");
   }
   if (tokens.size() < options.window) {
-    return fail(ErrorKind::bad_input, fmt::format("the text has {} tokens, fewer than one window of {}: choose a smaller --ctx",
-                                                  tokens.size(), options.window));
+    return fail(ErrorKind::bad_input,
+                fmt::format("the text has {} tokens, fewer than one window of {}: choose a smaller --ctx",
+                            tokens.size(), options.window));
   }
   return {};
 }

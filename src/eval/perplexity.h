@@ -12,7 +12,7 @@ struct PerplexityOptions {
   KvType kv_type = KvType::f16;
   std::size_t window = 512;
   ScoredPart score = ScoredPart::half;
-  std::size_t prompt = 0;       // the first tokens of each window, which are not scored; needed by block = prompt
+  std::size_t prompt = 0;         // the first tokens of each window, which are not scored; needed by block = prompt
   std::int32_t first_token = -1;  // replaces the first token of each window unless negative
 };
 

@@ -47,6 +47,12 @@ class Keys {
     return has(key) ? count(key, most) : otherwise;
   }
 
+  std::int64_t integer(const char* key) {
+    const Result<std::int64_t> value = file_.integer(prefix_ + key);
+    if (!value) keep(value.error());
+    return value.value_or(0);
+  }
+
   // `least` itself is allowed only if it is above 0.
   double number(const char* key, double least, double most) {
     const Result<double> value = file_.number(prefix_ + key);
@@ -90,11 +96,14 @@ class Keys {
 };
 
 void refuse_variants(Keys& keys) {
-  // A layer of experts has other tensors; the rest change the result without any tensor showing it.
-  constexpr std::array kUnsupported = {"expert_count", "rope.scaling.yarn_log_multiplier",
-                                       "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor",
-                                       "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
-                                       "attention.sliding_window", "attention.scale"};
+  // These change the result without any tensor showing it.
+  constexpr std::array kUnsupported = {"rope.scaling.yarn_log_multiplier", "rope.scaling.yarn_ext_factor",
+                                       "rope.scaling.yarn_attn_factor",    "rope.scaling.yarn_beta_fast",
+                                       "rope.scaling.yarn_beta_slow",      "attention.scale"};
+  if (keys.has("expert_count") && keys.integer("expert_count") != 0) {
+    keys.refuse(ErrorKind::unsupported,
+                fmt::format("key '{}' is not 0: experts are not supported", keys.name("expert_count")));
+  }
   for (const char* key : kUnsupported) {
     if (!keys.has(key)) continue;
     keys.refuse(ErrorKind::unsupported, fmt::format("key '{}' is not supported", keys.name(key)));
@@ -131,9 +140,9 @@ void read_counts(Keys& keys, Architecture& a) {
   a.context = keys.count("context_length", kMostContext);
   a.norm_epsilon = static_cast<float>(keys.number("attention.layer_norm_rms_epsilon", 0, 1));
   if (a.heads % a.kv_heads != 0) {
-    keys.refuse(ErrorKind::bad_input, fmt::format("'{}' {} is no multiple of '{}' {}",
-                                                  keys.name("attention.head_count"), a.heads,
-                                                  keys.name("attention.head_count_kv"), a.kv_heads));
+    keys.refuse(ErrorKind::bad_input,
+                fmt::format("'{}' {} is no multiple of '{}' {}", keys.name("attention.head_count"), a.heads,
+                            keys.name("attention.head_count_kv"), a.kv_heads));
   }
 }
 
@@ -201,8 +210,7 @@ Result<std::vector<double>> frequency_factors(const GgufFile& file, int pairs) {
   const GgufTensor* tensor = file.find("rope_freqs.weight");
   if (tensor == nullptr) return factors;
   if (tensor->type != GGML_TYPE_F32 || tensor->shape != std::vector<std::int64_t>{pairs}) {
-    return fail_in(file, ErrorKind::bad_input,
-                   fmt::format("tensor 'rope_freqs.weight' is no vector of {} f32", pairs));
+    return fail_in(file, ErrorKind::bad_input, fmt::format("tensor 'rope_freqs.weight' is no vector of {} f32", pairs));
   }
   for (std::size_t i = 0; i < factors.size(); ++i) {
     float factor;

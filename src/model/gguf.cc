@@ -151,9 +151,9 @@ Result<GgufTensor> read_tensor(const std::string& path, const gguf_context* gguf
   const std::uint64_t start = gguf_get_data_offset(gguf);
   const std::uint64_t offset = gguf_get_tensor_offset(gguf, id);
   if (start > file.size() || offset > file.size() - start || *bytes > file.size() - start - offset) {
-    return fail_in(path, ErrorKind::bad_input,
-                   fmt::format("tensor '{}' ({} bytes) reaches past the end of the file: it is incomplete", name,
-                               *bytes));
+    return fail_in(
+        path, ErrorKind::bad_input,
+        fmt::format("tensor '{}' ({} bytes) reaches past the end of the file: it is incomplete", name, *bytes));
   }
   return GgufTensor{name, type, without_trailing_ones(shape), file.subspan(start + offset, *bytes)};
 }
@@ -254,19 +254,27 @@ Result<std::int64_t> GgufFile::integer(const std::string& key) const {
   if (!id) return tl::unexpected(id.error());
   const gguf_context* gguf = mapping_->gguf.get();
   switch (gguf_get_kv_type(gguf, *id)) {
-    case GGUF_TYPE_UINT8: return gguf_get_val_u8(gguf, *id);
-    case GGUF_TYPE_INT8: return gguf_get_val_i8(gguf, *id);
-    case GGUF_TYPE_UINT16: return gguf_get_val_u16(gguf, *id);
-    case GGUF_TYPE_INT16: return gguf_get_val_i16(gguf, *id);
-    case GGUF_TYPE_UINT32: return gguf_get_val_u32(gguf, *id);
-    case GGUF_TYPE_INT32: return gguf_get_val_i32(gguf, *id);
-    case GGUF_TYPE_INT64: return gguf_get_val_i64(gguf, *id);
+    case GGUF_TYPE_UINT8:
+      return gguf_get_val_u8(gguf, *id);
+    case GGUF_TYPE_INT8:
+      return gguf_get_val_i8(gguf, *id);
+    case GGUF_TYPE_UINT16:
+      return gguf_get_val_u16(gguf, *id);
+    case GGUF_TYPE_INT16:
+      return gguf_get_val_i16(gguf, *id);
+    case GGUF_TYPE_UINT32:
+      return gguf_get_val_u32(gguf, *id);
+    case GGUF_TYPE_INT32:
+      return gguf_get_val_i32(gguf, *id);
+    case GGUF_TYPE_INT64:
+      return gguf_get_val_i64(gguf, *id);
     case GGUF_TYPE_UINT64: {
       const std::uint64_t value = gguf_get_val_u64(gguf, *id);
       if (std::in_range<std::int64_t>(value)) return static_cast<std::int64_t>(value);
       return fail_in(path(), ErrorKind::bad_input, fmt::format("key '{}' is {}: out of range", key, value));
     }
-    default: return mapping_->wrong_type(key, *id, "integer");
+    default:
+      return mapping_->wrong_type(key, *id, "integer");
   }
 }
 
@@ -275,12 +283,16 @@ Result<double> GgufFile::number(const std::string& key) const {
   if (!id) return tl::unexpected(id.error());
   const gguf_context* gguf = mapping_->gguf.get();
   switch (gguf_get_kv_type(gguf, *id)) {
-    case GGUF_TYPE_FLOAT32: return static_cast<double>(gguf_get_val_f32(gguf, *id));
-    case GGUF_TYPE_FLOAT64: return gguf_get_val_f64(gguf, *id);
+    case GGUF_TYPE_FLOAT32:
+      return static_cast<double>(gguf_get_val_f32(gguf, *id));
+    case GGUF_TYPE_FLOAT64:
+      return gguf_get_val_f64(gguf, *id);
     case GGUF_TYPE_STRING:
     case GGUF_TYPE_BOOL:
-    case GGUF_TYPE_ARRAY: return mapping_->wrong_type(key, *id, "number");
-    default: return integer(key).map([](std::int64_t value) { return static_cast<double>(value); });
+    case GGUF_TYPE_ARRAY:
+      return mapping_->wrong_type(key, *id, "number");
+    default:
+      return integer(key).map([](std::int64_t value) { return static_cast<double>(value); });
   }
 }
 

@@ -14,9 +14,7 @@ namespace a2sf {
 namespace {
 
 // Before this, vec_dot of several types silently returns 0.
-void initialise_ggml() {
-  [[maybe_unused]] static const bool once = (ggml_cpu_init(), true);
-}
+void initialise_ggml() { [[maybe_unused]] static const bool once = (ggml_cpu_init(), true); }
 
 // Can ggml turn a row into floats and multiply it?
 bool can_multiply(ggml_type type) {
@@ -70,8 +68,8 @@ class TensorReader {
     const GgufTensor* tensor = required(name, columns, rows);
     if (tensor == nullptr) return {};
     if (!can_multiply(tensor->type)) {
-      refuse(ErrorKind::unsupported, fmt::format("tensor '{}' has type {}, which cannot be multiplied", name,
-                                                 ggml_type_name(tensor->type)));
+      refuse(ErrorKind::unsupported,
+             fmt::format("tensor '{}' has type {}, which cannot be multiplied", name, ggml_type_name(tensor->type)));
       return {};
     }
     return view(*tensor, columns, rows);

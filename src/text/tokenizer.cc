@@ -8,6 +8,7 @@
 #include <new>
 #include <utility>
 
+#include "text/deep_stack.h"
 #include "text/libllama.h"
 #include "text/vocabulary_file.h"
 
@@ -15,6 +16,10 @@ namespace a2sf {
 namespace {
 
 constexpr std::size_t kLongestText = std::numeric_limits<std::int32_t>::max();
+constexpr std::size_t kAnyStackText = 1024;           // bytes that tokenize on any thread's stack
+constexpr std::size_t kLongestRegexText = 4U << 20U;  // bytes; the stack of one endless word is then over 1 GB
+constexpr std::size_t kBaseStack = 1U << 20U;
+constexpr std::size_t kStackPerByte = 1024;
 
 const llama_vocab* vocab_of(const std::shared_ptr<const llama_model>& model) {
   return llama_model_get_vocab(model.get());
@@ -67,6 +72,38 @@ Result<std::vector<Token>> tokenize(const llama_vocab* vocab, std::string_view t
   }
 }
 
+// libllama splits some vocabularies' texts with std::regex, which recurses once per character of a word or a run of
+// spaces (about 320 bytes of stack each time). These pre-tokenizers are the common ones that it splits without.
+bool splits_with_std_regex(const llama_model* model) {
+  if (llama_vocab_type(llama_model_get_vocab(model)) != LLAMA_VOCAB_TYPE_BPE) return false;
+  char name[32] = "";
+  llama_model_meta_val_str(model, "tokenizer.ggml.pre", name, sizeof name);
+  constexpr std::string_view kWithout[] = {"gpt-2", "smollm",    "qwen2",  "llama-bpe", "olmo",
+                                           "mpt",   "starcoder", "refact", "phi-2",     "stablelm2"};
+  return std::ranges::find(kWithout, std::string_view(name)) == std::end(kWithout);
+}
+
+// Without this, a long word in the text would overflow the caller's stack.
+Result<std::vector<Token>> tokenize_safely(const llama_model* model, std::string_view text, bool parse_special) {
+  const auto call = [&]() -> Result<std::vector<Token>> {
+    return catch_exceptions("the text cannot be tokenized",
+                            [&] { return tokenize(llama_model_get_vocab(model), text, parse_special); });
+  };
+  if (text.size() <= kAnyStackText || !splits_with_std_regex(model)) return call();
+  if (text.size() > kLongestRegexText) {
+    return fail(ErrorKind::bad_input,
+                fmt::format("the text has {} bytes; with this vocabulary at most {} can be tokenized at once",
+                            text.size(), kLongestRegexText));
+  }
+  Result<std::vector<Token>> result;
+  const std::size_t stack = kBaseStack + text.size() * kStackPerByte;
+  if (!text::run_on_stack(stack, [&] { result = call(); })) {
+    return fail(ErrorKind::out_of_memory,
+                fmt::format("no address space for a stack of {} bytes to tokenize the text", stack));
+  }
+  return result;
+}
+
 Result<std::vector<llama_chat_message>> to_llama(std::span<const ChatMessage> messages) {
   std::vector<llama_chat_message> result;
   std::size_t total = 0;
@@ -112,11 +149,9 @@ Result<std::vector<Token>> Tokenizer::encode(std::string_view text, bool add_bos
     return fail(ErrorKind::bad_input, fmt::format("the text is not valid UTF-8: byte 0x{:02X} at offset {}",
                                                   static_cast<unsigned char>(text[*offset]), *offset));
   }
-  return catch_exceptions("the text cannot be tokenized", [&]() -> Result<std::vector<Token>> {
-    auto tokens = tokenize(vocab_of(vocabulary_), text, parse_special);
-    if (tokens && add_bos && adds_bos()) tokens->insert(tokens->begin(), llama_vocab_bos(vocab_of(vocabulary_)));
-    return tokens;
-  });
+  auto tokens = tokenize_safely(vocabulary_.get(), text, parse_special);
+  if (tokens && add_bos && adds_bos()) tokens->insert(tokens->begin(), llama_vocab_bos(vocab_of(vocabulary_)));
+  return tokens;
 }
 
 std::string Tokenizer::piece(Token token, bool special) const {

@@ -196,6 +196,30 @@ TEST(TokenizerTiny, NulByteInTextSurvives) {
               ElementsAre(259, 3 + 'a', 3, 3 + 'b'));
 }
 
+// libllama's std::regex would overflow the stack at 26000 characters.
+TEST(TokenizerTiny, LongWordsDoNotOverflowTheStack) {
+  for (const char* pre : {"default", "falcon", "deepseek-llm", "tekken", "gpt-4o"}) {
+    const auto tokenizer = load_tiny([&](gguf_context* g) {
+      gguf_set_val_str(g, "tokenizer.ggml.model", "gpt2");
+      gguf_set_val_str(g, "tokenizer.ggml.pre", pre);
+      test::set_strings(g, "tokenizer.ggml.merges", {"a b"});
+      auto tokens = test::tiny_tokens();
+      tokens[260] = "a";
+      test::set_strings(g, "tokenizer.ggml.tokens", tokens);
+    });
+    ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+    for (const std::string word : {"a", "a ", "\xE4\xBD\xA0", " ", "!", "aA"}) {
+      std::string text;
+      while (text.size() < 100000) text += word;
+      EXPECT_TRUE(tokenizer->encode(text, true, true)) << pre << word;
+    }
+    EXPECT_EQ(tokenizer->encode(std::string(100000, 'a'), false, false)->size(), 100000U) << pre;
+    const auto too_long = tokenizer->encode(std::string(5000000, 'a'), false, false);
+    ASSERT_FALSE(too_long);
+    EXPECT_THAT(too_long.error().message, HasSubstr("at most 4194304"));
+  }
+}
+
 TEST(TokenizerTiny, WithoutAChatTemplateThereIsAnErrorAndNoChatml) {
   const auto tokenizer = load_tiny();
   ASSERT_TRUE(tokenizer);

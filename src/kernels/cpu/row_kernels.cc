@@ -155,7 +155,7 @@ Lowest lowest(const Chunk& chunk, int slots, std::int32_t first, std::int32_t la
   const V infinity = hn::Set(f, std::numeric_limits<float>::infinity());
   const auto evictable_scores = [&](int slot) {
     const auto position = hn::LoadU(i, chunk.positions + slot);
-    const auto inside = hn::And(hn::Ge(position, hn::Set(i, first)), hn::Le(position, hn::Set(i, last)));
+    const auto inside = hn::And(hn::Gt(position, hn::Set(i, first - 1)), hn::Lt(position, hn::Set(i, last + 1)));
     return hn::IfThenElse(hn::RebindMask(f, inside), hn::LoadU(f, chunk.scores + slot), infinity);
   };
   V least = infinity;

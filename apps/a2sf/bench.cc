@@ -1,0 +1,127 @@
+#include "eval/bench.h"
+
+#include "child.h"
+#include "commands.h"
+#include "options.h"
+#include "outcome.h"
+#include "progress.h"
+#include "tables.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+namespace a2sf::app {
+namespace {
+
+struct Flags {
+  ModelFlags model;
+  CacheFlags cache;
+  OutputFlags output;
+  std::string prompts = "512", decodes = "128", depths = "0";
+  std::size_t repeats = 5;
+};
+
+// For each depth the prompt tests, then the decode tests; 0 tokens: no test.
+std::vector<SpeedTest> read_tests(const Flags& flags) {
+  const PolicySpec spec = spec_of(flags.cache);
+  const auto prompts = read_numbers("-p", flags.prompts, 0), decodes = read_numbers("-n", flags.decodes, 0);
+  std::vector<SpeedTest> tests;
+  const auto add = [&](bool decode, std::size_t tokens, std::size_t depth) {
+    if (tokens > 0) tests.push_back({decode, tokens, depth, flags.repeats, spec, kv_type_of(flags.cache)});
+  };
+  for (const std::size_t depth : read_numbers("-d", flags.depths, 0)) {
+    for (const std::size_t tokens : prompts) add(false, tokens, depth);
+    for (const std::size_t tokens : decodes) add(true, tokens, depth);
+  }
+  if (tests.empty()) fail_with(kWrongUsage, "there is nothing to measure: -p and -n are both 0");
+  return tests;
+}
+
+Json row_json(const SpeedTest& test, const SpeedResult& result) {
+  return {{"test", test.decode ? "decode" : "prompt"},
+          {"n_tokens", test.tokens},
+          {"depth", test.depth},
+          {"policy", name_of(test.policy.policy)},
+          {"spec", to_string(test.policy)},
+          {"budget", budget_json(test.policy)},
+          {"tokens_per_s", median_of_sorted(result.tokens_per_s)},
+          {"tokens_per_s_min", result.tokens_per_s.front()},
+          {"tokens_per_s_max", result.tokens_per_s.back()},
+          {"repeats", test.repeats},
+          {"kv_bytes", result.kv_bytes},
+          {"peak_rss_bytes", peak_rss_bytes()}};
+}
+
+// The beginning of the document and the row, from a process that does nothing else.
+Json measure(const Flags& flags, const SpeedTest& test) {
+  const std::string text = run_in_child([&] {
+    const auto model = load_model(flags.model);
+    const SpeedResult result = need(measure_speed(model, test, [] { return !interrupted(); }));
+    Json document = row_json(test, result);
+    document = {{"row", document}, {"beginning", new_document("bench", *model)}};
+    return dump(document, -1);
+  });
+  return Json::parse(text);
+}
+
+std::string table_of(const Json& rows) {
+  std::vector<std::vector<std::string>> table = {
+      {"test", "tokens", "depth", "speed", "min", "max", "KV cache", "peak memory"}};
+  for (const Json& row : rows) {
+    table.push_back({row["test"], with_commas(row["n_tokens"]), with_commas(row["depth"]),
+                     rate_text(row["tokens_per_s"]), fmt::format("{:.1f}", row["tokens_per_s_min"].get<double>()),
+                     fmt::format("{:.1f}", row["tokens_per_s_max"].get<double>()), bytes_text(row["kv_bytes"]),
+                     bytes_text(row["peak_rss_bytes"])});
+  }
+  return aligned_table(table);
+}
+
+void run(const Flags& flags) {
+  const auto tests = read_tests(flags);
+  Delivery delivery(flags.output);
+  const ModelInfo info = need(inspect_model(flags.model.model));
+  std::size_t longest = 0;
+  for (const SpeedTest& test : tests) longest = std::max(longest, test.depth + test.tokens);
+  warn_past_context(info, longest);
+  Json document, rows = Json::array();
+  {
+    Progress progress("bench");
+    for (const SpeedTest& test : tests) {
+      progress.update(rows.size(), tests.size());
+      Json measured = measure(flags, test);
+      document = measured["beginning"];
+      rows.push_back(measured["row"]);
+    }
+  }
+  document["seed"] = kSpeedTestSeed;
+  document["kv_type"] = flags.cache.kv_type;
+  document["rows"] = rows;
+  const int threads = document["threads"];
+  const std::string heading =
+      fmt::format("{}, {}, {} thread{}, {}, median of {}\n", model_title(info), to_string(tests.front().policy),
+                  threads, threads == 1 ? "" : "s", document["isa"].get<std::string>(), flags.repeats);
+  delivery.deliver(document, heading + table_of(rows));
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = add_command(app, "bench", "Tokens per second and memory, one process for each test",
+                                  "a2sf bench -m model.gguf -p 512 -n 128 -d 0,4096 --policy a2sf --budget 256");
+  add_model_flags(command, &flags->model);
+  command->add_option("-p", flags->prompts, "Tokens of prompt tests, separated by commas; 0: none")
+      ->capture_default_str();
+  command->add_option("-n", flags->decodes, "Tokens of decode tests, separated by commas; 0: none")
+      ->capture_default_str();
+  command->add_option("-d", flags->depths, "Tokens read before the test, separated by commas")->capture_default_str();
+  command->add_option("-r", flags->repeats, "Repeats of each test")->check(CLI::Range(1, 1000))->capture_default_str();
+  add_cache_flags(command, &flags->cache);
+  add_json_flag(command, &flags->output);
+  add_output_file(command, &flags->output);
+  command->callback([flags] { run(*flags); });
+}
+
+}  // namespace a2sf::app

@@ -1,0 +1,200 @@
+#include "commands.h"
+#include "options.h"
+#include "outcome.h"
+#include "progress.h"
+#include "tables.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <iterator>
+#include <memory>
+#include <numeric>
+#include <set>
+
+namespace a2sf::app {
+namespace {
+
+constexpr std::size_t kChunk = 64;
+
+struct Flags {
+  ModelFlags model;
+  TextFlags text;
+  CacheFlags cache;
+  OutputFlags output;
+  std::string layers, heads;
+  std::size_t every = 1;
+  bool scores = false;
+};
+
+// One KV head on its way through the text.
+struct Head {
+  int layer, kv_head;
+  std::set<std::int32_t> kept;
+  std::vector<std::int32_t> victims;  // since the last line
+  std::vector<Eviction> ahead;        // read from the session, in order of step
+  std::size_t next = 0;               // of `ahead`
+};
+
+std::vector<int> read_indices(const char* option, const std::string& text, int count) {
+  std::vector<int> indices(static_cast<std::size_t>(count));
+  std::iota(indices.begin(), indices.end(), 0);
+  if (text.empty()) return indices;
+  indices.clear();
+  for (const std::size_t index : read_numbers(option, text, 0)) {
+    if (index >= static_cast<std::size_t>(count)) {
+      fail_with(kWrongUsage, fmt::format("{}: there is no {}; the model has 0 to {}", option, index, count - 1));
+    }
+    indices.push_back(static_cast<int>(index));
+  }
+  std::sort(indices.begin(), indices.end());
+  indices.erase(std::unique(indices.begin(), indices.end()), indices.end());
+  return indices;
+}
+
+class Tracer {
+ public:
+  Tracer(const Flags& flags, Session& session, const std::vector<Token>& tokens, OutputFile& file)
+      : flags_(flags), session_(session), tokens_(tokens), file_(file) {}
+
+  void watch(int layer, int kv_head) {
+    heads_.push_back({.layer = layer, .kv_head = kv_head, .kept = {}, .victims = {}, .ahead = {}, .next = 0});
+  }
+
+  void run(bool whole_prompt) {
+    session_.record_evictions();
+    Progress progress("trace");
+    const std::size_t chunk = flags_.scores ? 1 : whole_prompt ? tokens_.size() : kChunk;
+    for (std::size_t begin = 0; begin < tokens_.size(); begin += chunk) {
+      const std::size_t end = std::min(begin + chunk, tokens_.size());
+      const auto part = std::span<const Token>(tokens_).subspan(begin, end - begin);
+      need(session_.feed(part, WantLogits::none, whole_prompt,
+                         [&](std::size_t done) { return progress.update(begin + done, tokens_.size()); }));
+      if (!progress.update(end, tokens_.size())) stop_if_interrupted();
+      drain();
+      for (std::size_t step = begin; step < end; ++step) write_step(step);
+    }
+  }
+
+  std::size_t lines() const { return lines_; }
+
+ private:
+  void drain() {
+    for (Head& head : heads_) {
+      head.ahead = session_.evictions(head.layer, head.kv_head);
+      head.next = 0;
+    }
+  }
+
+  void write_step(std::size_t step) {
+    const bool written = step % flags_.every == 0 || step + 1 == tokens_.size();
+    for (Head& head : heads_) {
+      head.kept.insert(static_cast<std::int32_t>(step));
+      for (; head.next < head.ahead.size() && head.ahead[head.next].step <= static_cast<std::int32_t>(step);
+           ++head.next) {
+        head.kept.erase(head.ahead[head.next].position);
+        head.victims.push_back(head.ahead[head.next].position);
+      }
+      if (written) write_line(step, head);
+    }
+  }
+
+  void write_line(std::size_t step, Head& head) {
+    line_.clear();
+    const auto out = std::back_inserter(line_);
+    fmt::format_to(out, R"({{"step":{},"layer":{},"kv_head":{},"kept":[{}],"victims":[{}])", step, head.layer,
+                   head.kv_head, fmt::join(head.kept, ","), fmt::join(head.victims, ","));
+    if (flags_.scores) {
+      fmt::format_to(out, R"(,"scores":[{}])", fmt::join(session_.scores(head.layer, head.kv_head), ","));
+    }
+    line_ += "}\n";
+    file_.write(line_);
+    head.victims.clear();
+    ++lines_;
+  }
+
+  const Flags& flags_;
+  Session& session_;
+  const std::vector<Token>& tokens_;
+  OutputFile& file_;
+  std::vector<Head> heads_;
+  std::string line_;
+  std::size_t lines_ = 0;
+};
+
+Json header_of(const Model& model, const Flags& flags, const PolicySpec& spec, const std::vector<Token>& tokens) {
+  Json header = new_document("trace", model);
+  header["policy"] = name_of(spec.policy);
+  header["spec"] = to_string(spec);
+  header["budget"] = header["alpha"] = header["recent"] = header["sink"] = nullptr;
+  if (spec.policy != Policy::full) {
+    const HeadRule rule = need(resolve(spec, 0, 0, static_cast<std::int64_t>(tokens.size()), 0));
+    header["budget"] = rule.budget;
+    header["alpha"] = rule.alpha;
+    header["recent"] = rule.recent;
+    header["sink"] = rule.sink;
+  }
+  header["kv_type"] = flags.cache.kv_type;
+  header["text"] = flags.text.file;
+  header["every"] = flags.every;
+  header["tokens"] = tokens;
+  return header;
+}
+
+void run(const Flags& flags) {
+  const PolicySpec spec = spec_of(flags.cache);
+  if (spec.policy == Policy::ideal) fail_with(kWrongUsage, "ideal keeps every token: there is nothing to trace");
+  if (spec.whole_prompt && flags.scores)
+    fail_with(kWrongUsage, "--scores feeds token by token, which block=prompt excludes");
+  const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
+  const auto tokens = read_tokens(flags.text, tokenizer);
+  const auto model = load_model(flags.model);
+  const auto layers = read_indices("--layers", flags.layers, model->info().layers);
+  const auto heads = read_indices("--heads", flags.heads, model->info().kv_heads);
+  warn_past_context(model->info(), tokens.size());
+  OutputFile file(flags.output.file);
+  Session session = need(Session::create(model, {.policy = spec,
+                                                 .kv_type = kv_type_of(flags.cache),
+                                                 .sequence_tokens = static_cast<std::int64_t>(tokens.size())}));
+  const Json header = header_of(*model, flags, spec, tokens);
+  file.write(dump(header, -1));
+  Tracer tracer(flags, session, tokens, file);
+  for (const int layer : layers) {
+    for (const int head : heads) tracer.watch(layer, head);
+  }
+  tracer.run(spec.whole_prompt);
+  file.commit();
+  Json document = header;
+  document["tokens"] = tokens.size();
+  document["file"] = flags.output.file;
+  document["lines"] = tracer.lines();
+  Delivery({.json = flags.output.json, .file = ""})
+      .deliver(document, fmt::format("{}: {} lines, {} tokens, {}\n", flags.output.file, with_commas(tracer.lines()),
+                                     with_commas(tokens.size()), to_string(spec)));
+}
+
+}  // namespace
+
+void add_trace(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = add_command(app, "trace", "Write what every KV head keeps after every token, as JSON lines",
+                                  "a2sf trace -m model.gguf -f text.txt -o trace.jsonl --tokens 600 --budget 128 "
+                                  "--layers 0,10,20 --heads 0");
+  add_model_flags(command, &flags->model);
+  add_text_flags(command, &flags->text);
+  command->add_option("-o,--output", flags->output.file, "The file to write")->type_name("FILE")->required();
+  command->add_option("--layers", flags->layers, "Layers, separated by commas; default: all")->type_name("N,...");
+  command->add_option("--heads", flags->heads, "KV heads, separated by commas; default: all")->type_name("N,...");
+  command
+      ->add_option("--every", flags->every,
+                   "Write every Kth step, and the last; victims are those since the line before")
+      ->type_name("K")
+      ->check(CLI::Range(1, 1 << 30));
+  command->add_flag("--scores", flags->scores, "Write the scores of the kept tokens as well; slower");
+  add_cache_flags(command, &flags->cache);
+  add_json_flag(command, &flags->output);
+  command->callback([flags] { run(*flags); });
+}
+
+}  // namespace a2sf::app

@@ -1,0 +1,236 @@
+#include <a2sf/session.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "model/model_parts.h"
+
+namespace a2sf {
+namespace {
+
+constexpr std::size_t kChunkTokens = 64;  // rows of a step in feed(): enough to reuse a weight row, few enough for the caches
+
+}  // namespace
+
+struct Session::State {
+  std::shared_ptr<const Model> model;
+  SessionOptions options;
+  Retention retention;
+  std::vector<HeadLayout> bounded_layouts;
+  SequenceCache cache;
+  std::vector<std::int32_t> token_ids;
+  std::vector<float> logits;
+  std::size_t peak_bytes = 0;
+  bool records = false;
+  std::vector<std::vector<Eviction>> evictions;
+
+  const Architecture& architecture() const { return model->parts().weights.architecture; }
+  std::int64_t position() const { return static_cast<std::int64_t>(token_ids.size()); }
+  void note_peak() { peak_bytes = std::max(peak_bytes, cache.bytes()); }
+  Result<std::size_t> prepare(const Feed& feed);
+  Status finish(const Feed& feed);
+};
+
+// Checks a feed and makes room for it; nothing has changed if it fails. Returns how many rows of logits it wants.
+Result<std::size_t> Session::State::prepare(const Feed& feed) {
+  if (feed.tokens.empty()) return fail(ErrorKind::bad_input, "no tokens to feed");
+  for (const std::int32_t token : feed.tokens) {
+    if (token < 0 || token >= architecture().vocabulary) {
+      return fail(ErrorKind::bad_input, fmt::format("token {} is outside the vocabulary of {}", token, architecture().vocabulary));
+    }
+  }
+  const auto count = static_cast<std::int64_t>(feed.tokens.size());
+  if (position() + count > INT32_MAX) return fail(ErrorKind::bad_input, "a sequence is at most 2147483647 tokens long");
+  // A later user turn under block = prompt: the bounded cache grows again for its prompt.
+  if (retention.whole_prompt && feed.prompt && !bounded_layouts.empty() && cache.head(0, 0).limit != 0) {
+    std::vector<HeadLayout> growing = bounded_layouts;
+    for (HeadLayout& layout : growing) layout.slots = 0;
+    auto grown = cache.rebuilt(std::move(growing));
+    if (!grown) return tl::unexpected(grown.error());
+    cache = std::move(*grown);
+  }
+  if (auto room = cache.make_room(count); !room) return tl::unexpected(room.error());
+  note_peak();
+  return feed.logits == WantLogits::none ? 0 : feed.logits == WantLogits::last ? 1 : feed.tokens.size();
+}
+
+Status Session::State::finish(const Feed& feed) {
+  if (!retention.whole_prompt || !feed.prompt_ends) return {};
+  auto compacted = cache.rebuilt(bounded_layouts);
+  if (!compacted) return tl::unexpected(compacted.error());
+  cache = std::move(*compacted);
+  return {};
+}
+
+Session::Session(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+Session::~Session() = default;
+
+Result<Session> Session::create(std::shared_ptr<const Model> model, const SessionOptions& options) {
+  const Architecture& a = model->parts().weights.architecture;
+  auto resolved = resolve_all(options.policy, a.layers, a.kv_heads, options.sequence_tokens);
+  if (!resolved) return tl::unexpected(resolved.error());
+  auto cache = SequenceCache::create(model->parts().backend->memory(), {a.layers, a.kv_heads, a.head_dim, options.kv_type},
+                                     std::move(resolved->layouts));
+  if (!cache) return tl::unexpected(cache.error());
+  auto state = std::make_unique<State>();
+  state->model = std::move(model);
+  state->options = options;
+  state->retention = std::move(resolved->retention);
+  state->bounded_layouts = std::move(resolved->bounded_layouts);
+  state->cache = std::move(*cache);
+  state->evictions.resize(static_cast<std::size_t>(a.layers * a.kv_heads));
+  state->note_peak();
+  return Session(std::move(state));
+}
+
+Status Session::step(std::span<const Feed> feeds) {
+  if (feeds.empty()) return {};
+  std::vector<std::int32_t> tokens;
+  std::vector<Span> spans;
+  std::vector<int> wanted;
+  std::vector<std::size_t> counts;
+  const Model* model = feeds.front().session->state_->model.get();
+  for (const Feed& feed : feeds) {
+    State& state = *feed.session->state_;
+    if (state.model.get() != model) return fail(ErrorKind::bad_input, "sessions of different models cannot share a step");
+    auto count = state.prepare(feed);
+    if (!count) return tl::unexpected(count.error());
+    counts.push_back(*count);
+    const int first = static_cast<int>(tokens.size()), rows = static_cast<int>(feed.tokens.size());
+    tokens.insert(tokens.end(), feed.tokens.begin(), feed.tokens.end());
+    for (std::size_t i = 0; i < *count; ++i) wanted.push_back(first + rows - static_cast<int>(*count - i));
+  }
+  if (tokens.size() > kMaxStepRows) return fail(ErrorKind::bad_input, fmt::format("a step is at most {} tokens", kMaxStepRows));
+  int first_row = 0;
+  for (const Feed& feed : feeds) {
+    State& state = *feed.session->state_;
+    const std::int64_t position = state.position();
+    const int rows = static_cast<int>(feed.tokens.size());
+    state.token_ids.insert(state.token_ids.end(), feed.tokens.begin(), feed.tokens.end());
+    spans.push_back({&state.cache, &state.retention, first_row, rows, position, state.retention.whole_prompt && feed.prompt,
+                     state.retention.whole_prompt && feed.prompt_ends, state.token_ids,
+                     state.records ? &state.evictions : nullptr});
+    first_row += rows;
+  }
+  const auto vocabulary = static_cast<std::size_t>(model->info().vocabulary);
+  std::vector<float> logits(wanted.size() * vocabulary);
+  if (auto done = model->parts().forward.run({tokens, spans}, wanted, logits.data()); !done) return done;
+  auto next = logits.begin();
+  for (std::size_t i = 0; i < feeds.size(); ++i) {
+    const auto end = next + static_cast<std::ptrdiff_t>(counts[i] * vocabulary);
+    feeds[i].session->state_->logits.assign(next, end);
+    next = end;
+    if (auto finished = feeds[i].session->state_->finish(feeds[i]); !finished) return finished;
+  }
+  return {};
+}
+
+Status Session::feed(std::span<const std::int32_t> tokens, WantLogits logits, bool prompt,
+                     const std::function<bool(std::size_t)>& keep_going) {
+  if (tokens.empty()) return fail(ErrorKind::bad_input, "no tokens to feed");
+  std::vector<float> rows;
+  for (std::size_t done = 0; done < tokens.size();) {
+    const std::size_t count = std::min(kChunkTokens, tokens.size() - done);
+    const bool is_last = done + count == tokens.size();
+    const WantLogits wanted = logits == WantLogits::last && !is_last ? WantLogits::none : logits;
+    const Feed part{this, tokens.subspan(done, count), wanted, prompt, prompt && is_last};
+    if (auto stepped = step(std::span(&part, 1)); !stepped) return stepped;
+    if (logits == WantLogits::all && tokens.size() > kChunkTokens) {
+      rows.insert(rows.end(), state_->logits.begin(), state_->logits.end());
+    }
+    done += count;
+    if (keep_going && !keep_going(done)) return fail(ErrorKind::cancelled, "cancelled");
+  }
+  if (!rows.empty()) state_->logits = std::move(rows);
+  return {};
+}
+
+std::span<const float> Session::logits() const { return state_->logits; }
+std::int64_t Session::position() const { return state_->position(); }
+std::size_t Session::kv_bytes() const { return state_->cache.bytes(); }
+std::size_t Session::peak_kv_bytes() const { return state_->peak_bytes; }
+
+Result<Session> Session::fork() const {
+  auto cache = state_->cache.clone();
+  if (!cache) return tl::unexpected(cache.error());
+  auto state = std::make_unique<State>();
+  state->model = state_->model;
+  state->options = state_->options;
+  state->retention = state_->retention;
+  state->bounded_layouts = state_->bounded_layouts;
+  state->cache = std::move(*cache);
+  state->token_ids = state_->token_ids;
+  state->logits = state_->logits;
+  state->records = state_->records;
+  state->evictions = state_->evictions;
+  state->note_peak();
+  return Session(std::move(state));
+}
+
+Status Session::resize(const Budget& budget) {
+  State& state = *state_;
+  const Architecture& a = state.architecture();
+  PolicySpec spec = state.options.policy;
+  spec.budget = budget;
+  auto resolved = resolve_all(spec, a.layers, a.kv_heads, state.options.sequence_tokens);
+  if (!resolved) return tl::unexpected(resolved.error());
+  if (state.position() > 0 && resolved->retention.mode != RetentionMode::all) {
+    for (int layer = 0; layer < a.layers; ++layer) {
+      for (int h = 0; h < a.kv_heads; ++h) {
+        HeadCache& head = state.cache.head(layer, h);
+        const HeadRule& rule = resolved->retention.rule(layer, h);
+        const Evictable evictable(rule, state.retention.pin, state.position() - 1);
+        for (const int slot : select_victims(head, evictable, head.occupied() - rule.budget)) {
+          if (state.records) {
+            state.evictions[static_cast<std::size_t>(layer * a.kv_heads + h)].push_back(
+                {head.position(slot), static_cast<std::int32_t>(state.position() - 1)});
+          }
+          head.release(slot);
+        }
+      }
+    }
+  }
+  auto rebuilt = state.cache.rebuilt(resolved->bounded_layouts);
+  if (!rebuilt) return tl::unexpected(rebuilt.error());
+  state.cache = std::move(*rebuilt);
+  state.options.policy = std::move(spec);
+  state.retention = std::move(resolved->retention);
+  state.bounded_layouts = std::move(resolved->bounded_layouts);
+  state.note_peak();
+  return {};
+}
+
+std::vector<std::int32_t> Session::retained(int layer, int kv_head) const {
+  const HeadCache& head = state_->cache.head(layer, kv_head);
+  std::vector<std::int32_t> positions;
+  for (int slot = 0; slot < head.used; ++slot) {
+    if (head.position(slot) >= 0) positions.push_back(head.position(slot));
+  }
+  std::sort(positions.begin(), positions.end());
+  return positions;
+}
+
+std::vector<float> Session::scores(int layer, int kv_head) const {
+  const HeadCache& head = state_->cache.head(layer, kv_head);
+  std::vector<std::pair<std::int32_t, float>> found;
+  for (int slot = 0; slot < head.used; ++slot) {
+    if (head.position(slot) >= 0) found.emplace_back(head.position(slot), head.score(slot));
+  }
+  std::sort(found.begin(), found.end());
+  std::vector<float> scores;
+  for (const auto& [position, score] : found) scores.push_back(score);
+  return scores;
+}
+
+HeadRule Session::rule(int layer, int kv_head) const { return state_->retention.rule(layer, kv_head); }
+
+void Session::record_evictions() { state_->records = true; }
+
+std::vector<Eviction> Session::evictions(int layer, int kv_head) {
+  return std::exchange(state_->evictions[static_cast<std::size_t>(layer * state_->architecture().kv_heads + kv_head)], {});
+}
+
+}  // namespace a2sf

@@ -1,0 +1,93 @@
+#include "eval/bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+#include <utility>
+
+namespace a2sf {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Tokens = std::span<const std::int32_t>;
+
+constexpr std::size_t kWarmUpTokens = 16;
+
+std::vector<std::int32_t> random_tokens(std::size_t count, int vocabulary) {
+  std::mt19937 generator(kSpeedTestSeed);
+  std::vector<std::int32_t> tokens(count);
+  for (auto& token : tokens) token = static_cast<std::int32_t>(generator() % static_cast<std::uint32_t>(vocabulary));
+  return tokens;
+}
+
+class SpeedRun {
+ public:
+  SpeedRun(const SpeedTest& test, const std::function<bool()>& keep_going) : test_(test), keep_going_(keep_going) {}
+
+  Status read(Session& session, Tokens tokens) const {
+    return session.feed(tokens, WantLogits::last, test_.policy.whole_prompt,
+                        [this](std::size_t) { return !keep_going_ || keep_going_(); });
+  }
+
+  Status write(Session& session, Tokens tokens) const {
+    for (const std::int32_t& token : tokens) {
+      if (keep_going_ && !keep_going_()) return fail(ErrorKind::cancelled, "interrupted");
+      if (auto status = session.feed({&token, 1}); !status) return status;
+    }
+    return {};
+  }
+
+  Status advance(Session& session, Tokens tokens) const {
+    return test_.decode ? write(session, tokens) : read(session, tokens);
+  }
+
+  // The first tokens of a test touch memory and wake threads: they are not measured.
+  Status warm_up(const Session& start, Tokens tokens) const {
+    auto session = start.fork();
+    if (!session) return tl::unexpected(session.error());
+    return advance(*session, tokens.first(std::min(tokens.size(), kWarmUpTokens)));
+  }
+
+  Status repeat(const Session& start, Tokens tokens, SpeedResult& result) const {
+    auto session = start.fork();
+    if (!session) return tl::unexpected(session.error());
+    const auto begin = Clock::now();
+    auto status = advance(*session, tokens);
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    result.tokens_per_s.push_back(static_cast<double>(tokens.size()) / seconds);
+    result.kv_bytes = std::max(result.kv_bytes, session->peak_kv_bytes());
+    return status;
+  }
+
+ private:
+  const SpeedTest& test_;
+  const std::function<bool()>& keep_going_;
+};
+
+}  // namespace
+
+double median_of_sorted(const std::vector<double>& values) {
+  const std::size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+Result<SpeedResult> measure_speed(const std::shared_ptr<const Model>& model, const SpeedTest& test,
+                                  const std::function<bool()>& keep_going) {
+  const auto tokens = random_tokens(test.depth + test.tokens, model->info().vocabulary);
+  auto start = Session::create(
+      model,
+      {.policy = test.policy, .kv_type = test.kv_type, .sequence_tokens = static_cast<std::int64_t>(tokens.size())});
+  if (!start) return tl::unexpected(start.error());
+  const SpeedRun run(test, keep_going);
+  Status status;
+  if (test.depth > 0) status = run.read(*start, Tokens(tokens).first(test.depth));
+  const Tokens measured = Tokens(tokens).last(test.tokens);
+  if (status) status = run.warm_up(*start, measured);
+  SpeedResult result{{}, start->peak_kv_bytes()};
+  for (std::size_t i = 0; status && i < test.repeats; ++i) status = run.repeat(*start, measured, result);
+  if (!status) return tl::unexpected(status.error());
+  std::sort(result.tokens_per_s.begin(), result.tokens_per_s.end());
+  return result;
+}
+
+}  // namespace a2sf

@@ -1,0 +1,99 @@
+// The forward pass's operations as plain loops: float32 weights and activations, sums in double.
+#include <cmath>
+
+#include "kernels/backend.h"
+#include "kernels/reference/attend.h"
+#include "kernels/rows.h"
+
+namespace a2sf {
+namespace {
+
+class ReferenceBackend final : public Backend {
+ public:
+  Memory& memory() override { return host_memory(); }
+  int threads() const override { return 1; }
+  const std::string& isa() const override { return isa_; }
+
+  Status begin(const Step& step, const RopeTable& rope) override {
+    step_ = &step;
+    rope_ = rope;
+    status_ = {};
+    return {};
+  }
+  void embed(const WeightView& table, Activations out) override {
+    for (int row = 0; row < rows(); ++row) dequantise_row(table, step_->tokens[static_cast<std::size_t>(row)], out.row(row));
+  }
+  void norm(Activations in, const WeightView& weight, float epsilon, int count, Activations out) override {
+    const auto* factors = reinterpret_cast<const float*>(weight.data);
+    for (int row = 0; row < count; ++row) rms_norm_row(in.row(row), factors, epsilon, in.columns, out.row(row));
+  }
+  void matmul(Activations in, int count, std::span<const Product> products) override {
+    std::vector<float> weights(static_cast<std::size_t>(in.columns));
+    for (const Product& product : products) {
+      for (std::int64_t output = 0; output < product.weight->rows; ++output) {
+        dequantise_row(*product.weight, output, weights.data());
+        const float bias = product.bias == nullptr ? 0 : reinterpret_cast<const float*>(product.bias->data)[output];
+        for (int row = 0; row < count; ++row) {
+          double sum = 0;
+          for (int i = 0; i < in.columns; ++i) sum += static_cast<double>(weights[static_cast<std::size_t>(i)]) * in.row(row)[i];
+          float& out = product.out.row(row)[output];
+          out = (product.add ? out : 0) + static_cast<float>(sum) + bias;
+        }
+      }
+    }
+  }
+  void activate(Activations gate, Activations up) override {
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(rows()) * gate.columns; ++i) {
+      const double x = gate.data[i];
+      gate.data[i] = static_cast<float>(x / (1 + std::exp(-x)) * up.data[i]);
+    }
+  }
+  void attend(const AttendArgs& args) override {
+    for (const Span& span : step_->spans) {
+      if (span.retention->mode == RetentionMode::hook) {
+        status_ = fail(ErrorKind::unsupported, "the reference backend runs no hooks; use the cpu device");
+        return;
+      }
+      for (int row = 0; row < span.rows; ++row) {
+        for (int h = 0; h < args.kv_heads; ++h) attend_row(args, span, row, h);
+      }
+    }
+  }
+  void gather(Activations in, std::span<const int> wanted, Activations out) override { gather_rows(in, wanted, out); }
+  Status end() override { return status_; }
+
+ private:
+  int rows() const { return static_cast<int>(step_->tokens.size()); }
+
+  void attend_row(const AttendArgs& args, const Span& span, int row, int kv_head) {
+    const int group = args.heads / args.kv_heads;
+    const auto dim = static_cast<std::size_t>(args.head_dim), size = static_cast<std::size_t>(group) * dim;
+    const std::int64_t now = span.first_position + row;
+    std::span q(args.q.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * size, size);
+    std::span k(args.k.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim, dim);
+    std::span v(args.v.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim, dim);
+    std::span out(args.out.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * size, size);
+    reference::rotate(k, rope_, now);
+    for (std::size_t g = 0; g < static_cast<std::size_t>(group); ++g) reference::rotate(q.subspan(g * dim, dim), rope_, now);
+    const bool prompt_ends = span.prompt_ends && row == span.rows - 1;
+    const auto victims = reference::attend({&span.cache->head(args.layer, kv_head), span.retention,
+                                            &span.retention->rule(args.layer, kv_head), now, group, args.head_dim, args.window,
+                                            args.scale, !span.in_prompt || prompt_ends, prompt_ends, q, k, v, out});
+    if (span.evictions == nullptr) return;
+    for (const std::int32_t victim : victims) {
+      (*span.evictions)[static_cast<std::size_t>(args.layer * args.kv_heads + kv_head)].push_back(
+          {victim, static_cast<std::int32_t>(now)});
+    }
+  }
+
+  const Step* step_ = nullptr;
+  RopeTable rope_;
+  Status status_;
+  std::string isa_ = "reference";
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_reference_backend() { return std::make_unique<ReferenceBackend>(); }
+
+}  // namespace a2sf
