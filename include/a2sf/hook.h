@@ -38,10 +38,11 @@ class LayerHook {
  public:
   virtual ~LayerHook() = default;
   virtual std::string_view name() const = 0;
-  // The most tokens one head may hold after an eviction, given its share of the budget. Memory is for capacity + 1 slots.
+  // The most tokens one head may hold after an eviction, given its share of the budget. Memory is for capacity + 1
+  // slots.
   virtual std::int64_t capacity(std::int64_t budget) const { return budget; }
-  // Names the tokens to evict. Afterwards no head may hold more than its capacity; the step fails with an error that names
-  // the hook otherwise. Called for one layer at a time, in order of position.
+  // Names the tokens to evict. Afterwards no head may hold more than its capacity; the step fails with an error that
+  // names the hook otherwise. Called for one layer at a time, in order of position.
   virtual void evict(const HookLayer& layer, std::vector<Victim>& victims) = 0;
 };
 

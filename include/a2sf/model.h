@@ -14,11 +14,11 @@ namespace a2sf {
 struct ModelOptions {
   int threads = 0;             // 0: one per core
   std::string device = "cpu";  // "cpu", or "reference": the plain C++ definition, slow
-  std::string isa;             // "avx2" or "avx512"; empty: A2SF_ISA from the environment, else the best this machine has
+  std::string isa;  // "avx2" or "avx512"; empty: A2SF_ISA from the environment, else the best this machine has
 };
 
 struct TensorInfo {
-  std::string name, type;  // type as ggml names it: "q4_1", "f32"
+  std::string name, type;           // type as ggml names it: "q4_1", "f32"
   std::vector<std::int64_t> shape;  // innermost first, as in the file
   std::uint64_t bytes;
 };
@@ -36,7 +36,8 @@ struct ModelInfo {
 // Reads the facts alone: no weights are mapped. Works for any GGUF file of an architecture that is supported.
 Result<ModelInfo> inspect_model(const std::string& path);
 
-// Immutable after loading and shared by sessions. Steps of different sessions on one model are computed one after the other.
+// Immutable after loading and shared by sessions. Steps of different sessions on one model are computed one after the
+// other.
 class Model {
  public:
   static Result<std::shared_ptr<const Model>> load(const std::string& path, const ModelOptions& options = {});

@@ -1,6 +1,7 @@
 // Retention policies: what stays in a bounded KV cache. One recurrence holds the whole family (arXiv 2407.20485):
 //   A <- alpha * A + sum over the group's query heads of the attention probability
-// and when the cache is over its budget, the token with the lowest A that is neither a sink, nor recent, nor pinned goes.
+// and when the cache is over its budget, the token with the lowest A that is neither a sink, nor recent, nor pinned
+// goes.
 #pragma once
 
 #include <a2sf/result.h>
@@ -19,11 +20,12 @@ class LayerHook;
 
 enum class Policy { full, local, streaming, h2o, tova, a2sf, ideal, hook };
 
-// Tokens to keep per layer and KV head: a count, a ratio of the sequence's length, or a table [layer][kv head] of counts.
+// Tokens to keep per layer and KV head: a count, a ratio of the sequence's length, or a table [layer][kv head] of
+// counts.
 struct Budget {
-  std::int64_t count = 1024;                      // used if ratio is 0 and the table is empty; at least 1
-  double ratio = 0;                               // (0, 1]: rounded up to whole tokens
-  std::vector<std::vector<std::int64_t>> table;   // every entry at least 1
+  std::int64_t count = 1024;                     // used if ratio is 0 and the table is empty; at least 1
+  double ratio = 0;                              // (0, 1]: rounded up to whole tokens
+  std::vector<std::vector<std::int64_t>> table;  // every entry at least 1
 };
 
 // A count of tokens, or a ratio of the head's budget (rounded down).
@@ -52,8 +54,8 @@ struct PolicyInfo {
 std::span<const PolicyInfo> policies();
 std::string_view name_of(Policy policy);
 
-// Reads "a2sf:alpha=0.9:sink=4": a policy's name, then options alpha, budget, sink, recent, block, pin. What the text does
-// not say is taken from `defaults`. Errors name the option, its value and what is allowed.
+// Reads "a2sf:alpha=0.9:sink=4": a policy's name, then options alpha, budget, sink, recent, block, pin. What the text
+// does not say is taken from `defaults`. Errors name the option, its value and what is allowed.
 Result<PolicySpec> parse_policy(std::string_view text, const PolicySpec& defaults = {});
 // Sets one option of a spec ("alpha", "0.9").
 Status set_option(PolicySpec& spec, std::string_view option, std::string_view value);
@@ -70,6 +72,7 @@ struct HeadRule {
 
 // Resolves a spec for one KV head. `sequence_tokens` is what a ratio is a ratio of (0: ratios are an error);
 // `window` is the layer's sliding window (0: none), which bounds the budget.
-Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::int64_t sequence_tokens, std::int64_t window);
+Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::int64_t sequence_tokens,
+                         std::int64_t window);
 
 }  // namespace a2sf

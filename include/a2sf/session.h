@@ -47,8 +47,8 @@ class Session {
   // `keep_going` is asked between steps with the tokens done so far; false cancels (what is done stays in the cache).
   Status feed(std::span<const std::int32_t> tokens, WantLogits logits = WantLogits::last, bool prompt = false,
               const std::function<bool(std::size_t)>& keep_going = {});
-  // Extends several sequences of one model in one step: the rows share every matrix product. Bytes of the results do not
-  // depend on which sequences share a step. At most 4096 rows.
+  // Extends several sequences of one model in one step: the rows share every matrix product. Bytes of the results do
+  // not depend on which sequences share a step. At most 4096 rows.
   static Status step(std::span<const Feed> feeds);
 
   std::span<const float> logits() const;  // [rows wanted][vocabulary] of the last feed or step

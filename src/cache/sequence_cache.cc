@@ -82,12 +82,14 @@ void HeadCache::read_value(int slot, std::span<float> value) const {
 
 std::size_t SequenceCache::chunk_bytes(int slots) const {
   const auto dim = static_cast<std::size_t>(round_up(shape_.head_dim, kTile));
-  return static_cast<std::size_t>(slots) * (2 * dim * element_bytes(shape_.type) + sizeof(float) + sizeof(std::int32_t));
+  return static_cast<std::size_t>(slots) *
+         (2 * dim * element_bytes(shape_.type) + sizeof(float) + sizeof(std::int32_t));
 }
 
 Chunk SequenceCache::carve(std::byte* data, int slots) const {
   const auto count = static_cast<std::size_t>(slots);
-  const std::size_t part = count * static_cast<std::size_t>(round_up(shape_.head_dim, kTile)) * element_bytes(shape_.type);
+  const std::size_t part =
+      count * static_cast<std::size_t>(round_up(shape_.head_dim, kTile)) * element_bytes(shape_.type);
   std::byte* const scores = data + 2 * part;
   Chunk chunk{data, data + part, reinterpret_cast<float*>(scores),
               reinterpret_cast<std::int32_t*>(scores + count * sizeof(float)), slots};
@@ -106,7 +108,8 @@ Result<SequenceCache> SequenceCache::create(Memory& memory, const CacheShape& sh
     wanted += static_cast<double>(layout.slots + kTile) * static_cast<double>(cache.chunk_bytes(1));
   }
   if (wanted > 1e15) {
-    return fail(ErrorKind::out_of_memory, fmt::format("the cache would need {:.0f} GiB; choose a smaller budget", wanted / (1 << 30)));
+    return fail(ErrorKind::out_of_memory,
+                fmt::format("the cache would need {:.0f} GiB; choose a smaller budget", wanted / (1 << 30)));
   }
   std::size_t bytes = 0;
   for (const HeadLayout& layout : cache.layouts_) {

@@ -11,10 +11,12 @@
 
 namespace a2sf {
 
-inline constexpr int kTile = 16;    // slots whose keys are interleaved, so that one vector holds one dimension of 16 keys
+inline constexpr int kTile = 16;  // slots whose keys are interleaved, so that one vector holds one dimension of 16 keys
 inline constexpr int kChunk = 256;  // slots of one chunk: the unit in which a cache grows and attention is split
 
-inline constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
+inline constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
 
 // Up to kChunk slots of one KV head, a multiple of kTile. A view; the cache owns the memory.
 struct Chunk {
@@ -33,7 +35,8 @@ struct HeadCache {
   int dim = 0;  // of a key and a value, padded to a multiple of kTile with zeros
   KvType type = KvType::f16;
   std::int64_t budget = 0;
-  std::int64_t limit = 0;  // slots that may be occupied while a row is attended to; 0: as many as have been made room for
+  std::int64_t limit =
+      0;  // slots that may be occupied while a row is attended to; 0: as many as have been made room for
 
   int occupied() const { return used - static_cast<int>(free.size()); }
   std::int64_t room() const;  // slots that exist
@@ -81,7 +84,9 @@ class SequenceCache {
   std::size_t bytes() const;
 
  private:
-  std::size_t index(int layer, int kv_head) const { return static_cast<std::size_t>(layer * shape_.kv_heads + kv_head); }
+  std::size_t index(int layer, int kv_head) const {
+    return static_cast<std::size_t>(layer * shape_.kv_heads + kv_head);
+  }
   std::size_t chunk_bytes(int slots) const;
   Status grow(HeadCache& head, std::int64_t slots);  // until it has that many
   Chunk carve(std::byte* data, int slots) const;

@@ -22,9 +22,8 @@ class ThreadPool {
       for (int task = 0; task < tasks; ++task) body(task, 0);
       return;
     }
-    run_parallel(tasks, &body, [](const void* context, int task, int worker) {
-      (*static_cast<const Body*>(context))(task, worker);
-    });
+    run_parallel(tasks, &body,
+                 [](const void* context, int task, int worker) { (*static_cast<const Body*>(context))(task, worker); });
   }
 
  private:

@@ -9,7 +9,8 @@
 namespace a2sf {
 namespace {
 
-constexpr std::size_t kChunkTokens = 64;  // rows of a step in feed(): enough to reuse a weight row, few enough for the caches
+constexpr std::size_t kChunkTokens =
+    64;  // rows of a step in feed(): enough to reuse a weight row, few enough for the caches
 
 }  // namespace
 
@@ -37,7 +38,8 @@ Result<std::size_t> Session::State::prepare(const Feed& feed) {
   if (feed.tokens.empty()) return fail(ErrorKind::bad_input, "no tokens to feed");
   for (const std::int32_t token : feed.tokens) {
     if (token < 0 || token >= architecture().vocabulary) {
-      return fail(ErrorKind::bad_input, fmt::format("token {} is outside the vocabulary of {}", token, architecture().vocabulary));
+      return fail(ErrorKind::bad_input,
+                  fmt::format("token {} is outside the vocabulary of {}", token, architecture().vocabulary));
     }
   }
   const auto count = static_cast<std::int64_t>(feed.tokens.size());
@@ -72,8 +74,8 @@ Result<Session> Session::create(std::shared_ptr<const Model> model, const Sessio
   const Architecture& a = model->parts().weights.architecture;
   auto resolved = resolve_all(options.policy, a.layers, a.kv_heads, options.sequence_tokens);
   if (!resolved) return tl::unexpected(resolved.error());
-  auto cache = SequenceCache::create(model->parts().backend->memory(), {a.layers, a.kv_heads, a.head_dim, options.kv_type},
-                                     std::move(resolved->layouts));
+  auto cache = SequenceCache::create(model->parts().backend->memory(),
+                                     {a.layers, a.kv_heads, a.head_dim, options.kv_type}, std::move(resolved->layouts));
   if (!cache) return tl::unexpected(cache.error());
   auto state = std::make_unique<State>();
   state->model = std::move(model);
@@ -95,7 +97,8 @@ Status Session::step(std::span<const Feed> feeds) {
   const Model* model = feeds.front().session->state_->model.get();
   for (const Feed& feed : feeds) {
     State& state = *feed.session->state_;
-    if (state.model.get() != model) return fail(ErrorKind::bad_input, "sessions of different models cannot share a step");
+    if (state.model.get() != model)
+      return fail(ErrorKind::bad_input, "sessions of different models cannot share a step");
     auto count = state.prepare(feed);
     if (!count) return tl::unexpected(count.error());
     counts.push_back(*count);
@@ -103,16 +106,17 @@ Status Session::step(std::span<const Feed> feeds) {
     tokens.insert(tokens.end(), feed.tokens.begin(), feed.tokens.end());
     for (std::size_t i = 0; i < *count; ++i) wanted.push_back(first + rows - static_cast<int>(*count - i));
   }
-  if (tokens.size() > kMaxStepRows) return fail(ErrorKind::bad_input, fmt::format("a step is at most {} tokens", kMaxStepRows));
+  if (tokens.size() > kMaxStepRows)
+    return fail(ErrorKind::bad_input, fmt::format("a step is at most {} tokens", kMaxStepRows));
   int first_row = 0;
   for (const Feed& feed : feeds) {
     State& state = *feed.session->state_;
     const std::int64_t position = state.position();
     const int rows = static_cast<int>(feed.tokens.size());
     state.token_ids.insert(state.token_ids.end(), feed.tokens.begin(), feed.tokens.end());
-    spans.push_back({&state.cache, &state.retention, first_row, rows, position, state.retention.whole_prompt && feed.prompt,
-                     state.retention.whole_prompt && feed.prompt_ends, state.token_ids,
-                     state.records ? &state.evictions : nullptr});
+    spans.push_back({&state.cache, &state.retention, first_row, rows, position,
+                     state.retention.whole_prompt && feed.prompt, state.retention.whole_prompt && feed.prompt_ends,
+                     state.token_ids, state.records ? &state.evictions : nullptr});
     first_row += rows;
   }
   const auto vocabulary = static_cast<std::size_t>(model->info().vocabulary);
@@ -230,7 +234,8 @@ HeadRule Session::rule(int layer, int kv_head) const { return state_->retention.
 void Session::record_evictions() { state_->records = true; }
 
 std::vector<Eviction> Session::evictions(int layer, int kv_head) {
-  return std::exchange(state_->evictions[static_cast<std::size_t>(layer * state_->architecture().kv_heads + kv_head)], {});
+  return std::exchange(state_->evictions[static_cast<std::size_t>(layer * state_->architecture().kv_heads + kv_head)],
+                       {});
 }
 
 }  // namespace a2sf

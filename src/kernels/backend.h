@@ -20,10 +20,10 @@ struct Span {
   const Retention* retention;
   int first_row, rows;
   std::int64_t first_position;
-  bool in_prompt;    // under block = prompt nothing is evicted in these rows,
-  bool prompt_ends;  // except after the last of them
-  std::span<const std::int32_t> token_ids;              // of the sequence, by position; the step's included
-  std::vector<std::vector<Eviction>>* evictions;        // [layer * kv heads + kv head] to append to; nullptr: no record
+  bool in_prompt;                                 // under block = prompt nothing is evicted in these rows,
+  bool prompt_ends;                               // except after the last of them
+  std::span<const std::int32_t> token_ids;        // of the sequence, by position; the step's included
+  std::vector<std::vector<Eviction>>* evictions;  // [layer * kv heads + kv head] to append to; nullptr: no record
 };
 
 struct Step {

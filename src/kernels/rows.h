@@ -27,7 +27,8 @@ inline void rms_norm_row(const float* in, const float* weight, float epsilon, in
 
 inline void gather_rows(Activations in, std::span<const int> rows, Activations out) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    std::memmove(out.row(static_cast<std::int64_t>(i)), in.row(rows[i]), static_cast<std::size_t>(in.columns) * sizeof(float));
+    std::memmove(out.row(static_cast<std::int64_t>(i)), in.row(rows[i]),
+                 static_cast<std::size_t>(in.columns) * sizeof(float));
   }
 }
 

@@ -19,8 +19,8 @@ namespace a2sf {
 struct GgufTensor {
   std::string name;
   ggml_type type;
-  std::vector<std::int64_t> shape;    // innermost first; every entry at least 1
-  std::span<const std::byte> data;    // inside the mapping, aligned as the file asks
+  std::vector<std::int64_t> shape;  // innermost first; every entry at least 1
+  std::span<const std::byte> data;  // inside the mapping, aligned as the file asks
 };
 
 class GgufFile {

@@ -10,7 +10,8 @@ namespace {
 Result<std::unique_ptr<Backend>> make_backend(const ModelOptions& options) {
   if (options.device == "cpu") return make_cpu_backend(options.threads, options.isa);
   if (options.device == "reference") return make_reference_backend();
-  return fail(ErrorKind::unsupported, fmt::format("device '{}' is not in this build; it has cpu and reference", options.device));
+  return fail(ErrorKind::unsupported,
+              fmt::format("device '{}' is not in this build; it has cpu and reference", options.device));
 }
 
 }  // namespace

@@ -13,7 +13,8 @@ Result<std::int64_t> resolve_budget(const Budget& budget, int layer, int kv_head
   if (!budget.table.empty()) {
     const auto l = static_cast<std::size_t>(layer), h = static_cast<std::size_t>(kv_head);
     if (l >= budget.table.size() || h >= budget.table[l].size()) {
-      return fail(ErrorKind::bad_input, fmt::format("the budget table has no entry for layer {}, KV head {}", layer, kv_head));
+      return fail(ErrorKind::bad_input,
+                  fmt::format("the budget table has no entry for layer {}, KV head {}", layer, kv_head));
     }
     return budget.table[l][h];
   }
@@ -22,7 +23,8 @@ Result<std::int64_t> resolve_budget(const Budget& budget, int layer, int kv_head
     return fail(ErrorKind::bad_input, "a budget ratio needs a sequence of known length; give a count of tokens");
   }
   // A hair less, so that 0.2 of 100 is 20 although 0.2 is not exactly a fifth.
-  return std::max<std::int64_t>(1, static_cast<std::int64_t>(std::ceil(budget.ratio * static_cast<double>(sequence_tokens) - 1e-9)));
+  return std::max<std::int64_t>(
+      1, static_cast<std::int64_t>(std::ceil(budget.ratio * static_cast<double>(sequence_tokens) - 1e-9)));
 }
 
 // Counts that the policy itself implies.
@@ -34,14 +36,19 @@ struct Defaults {
 Defaults defaults_of(Policy policy, std::int64_t budget) {
   const double auto_alpha = std::max(0.0, 1 - 1 / (1.5 * static_cast<double>(budget)));
   switch (policy) {
-    case Policy::local: return {0, 0, budget};
-    case Policy::streaming: return {0, std::min<std::int64_t>(4, budget - 1), budget - std::min<std::int64_t>(4, budget - 1)};
-    case Policy::h2o: return {1, 0, budget / 2};
+    case Policy::local:
+      return {0, 0, budget};
+    case Policy::streaming:
+      return {0, std::min<std::int64_t>(4, budget - 1), budget - std::min<std::int64_t>(4, budget - 1)};
+    case Policy::h2o:
+      return {1, 0, budget / 2};
     case Policy::a2sf:
-    case Policy::hook: return {auto_alpha, 0, budget / 2};
+    case Policy::hook:
+      return {auto_alpha, 0, budget / 2};
     case Policy::full:
     case Policy::tova:
-    case Policy::ideal: break;
+    case Policy::ideal:
+      break;
   }
   return {0, 0, 0};
 }
@@ -66,11 +73,13 @@ std::vector<int> select_victims(const HeadCache& head, const Evictable& evictabl
   return slots;
 }
 
-Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::int64_t sequence_tokens, std::int64_t window) {
+Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::int64_t sequence_tokens,
+                         std::int64_t window) {
   if (spec.policy == Policy::full) return HeadRule{std::numeric_limits<std::int32_t>::max(), 0, 0, 0};
   auto budget = resolve_budget(spec.budget, layer, kv_head, sequence_tokens);
   if (!budget) return tl::unexpected(budget.error());
-  if (*budget < 1) return fail(ErrorKind::bad_input, fmt::format("budget {} is too small; it must be at least 1", *budget));
+  if (*budget < 1)
+    return fail(ErrorKind::bad_input, fmt::format("budget {} is too small; it must be at least 1", *budget));
   if (window > 0) budget = std::min(*budget, window);
   if (spec.alpha && !(*spec.alpha >= 0 && *spec.alpha <= 1)) {
     return fail(ErrorKind::bad_input, fmt::format("alpha {} is outside [0, 1]", *spec.alpha));
@@ -78,20 +87,23 @@ Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::in
   const Defaults defaults = defaults_of(spec.policy, *budget);
   HeadRule rule{*budget, spec.alpha.value_or(defaults.alpha), spec.sink.value_or(defaults.sink), defaults.recent};
   if (spec.recent) {
-    rule.recent = spec.recent->ratio > 0 ? static_cast<std::int64_t>(spec.recent->ratio * static_cast<double>(*budget) + 1e-9)
-                                         : spec.recent->count;
+    rule.recent = spec.recent->ratio > 0
+                      ? static_cast<std::int64_t>(spec.recent->ratio * static_cast<double>(*budget) + 1e-9)
+                      : spec.recent->count;
   } else {
     // The policy's own recent window gives way to sinks and pins that were asked for.
-    rule.recent = std::clamp<std::int64_t>(rule.recent, 0, std::max<std::int64_t>(0, *budget - std::max(rule.sink, spec.pin)));
+    rule.recent =
+        std::clamp<std::int64_t>(rule.recent, 0, std::max<std::int64_t>(0, *budget - std::max(rule.sink, spec.pin)));
   }
   if (spec.budget.ratio > 0) {
     rule.sink = std::min(rule.sink, *budget);
     rule.recent = std::min(rule.recent, *budget - rule.sink);
   }
   if (rule.sink < 0 || rule.recent < 0 || std::max(rule.sink, spec.pin) + rule.recent > *budget) {
-    return fail(ErrorKind::bad_input,
-                fmt::format("budget {} is smaller than what must stay: {} first tokens (sink {}, pin {}) and {} recent ones",
-                            *budget, std::max(rule.sink, spec.pin), rule.sink, spec.pin, rule.recent));
+    return fail(
+        ErrorKind::bad_input,
+        fmt::format("budget {} is smaller than what must stay: {} first tokens (sink {}, pin {}) and {} recent ones",
+                    *budget, std::max(rule.sink, spec.pin), rule.sink, spec.pin, rule.recent));
   }
   return rule;
 }
@@ -101,9 +113,11 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, int layers, int kv
     return fail(ErrorKind::bad_input, "a hook policy needs a hook, and decides after every token: block must be 1");
   }
   if (!spec.budget.table.empty() && spec.budget.table.size() != static_cast<std::size_t>(layers)) {
-    return fail(ErrorKind::bad_input, fmt::format("the budget table has {} layers, the model {}", spec.budget.table.size(), layers));
+    return fail(ErrorKind::bad_input,
+                fmt::format("the budget table has {} layers, the model {}", spec.budget.table.size(), layers));
   }
-  if (spec.block < 1) return fail(ErrorKind::bad_input, fmt::format("block {} is too small; it must be at least 1", spec.block));
+  if (spec.block < 1)
+    return fail(ErrorKind::bad_input, fmt::format("block {} is too small; it must be at least 1", spec.block));
   ResolvedRetention resolved;
   Retention& retention = resolved.retention;
   retention.mode = mode_of(spec.policy);
@@ -117,7 +131,8 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, int layers, int kv
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
       const auto rule = resolve(spec, layer, kv_head, sequence_tokens, 0);
       if (!rule) return tl::unexpected(rule.error());
-      const std::int64_t kept = retention.mode == RetentionMode::hook ? spec.hook->capacity(rule->budget) : rule->budget;
+      const std::int64_t kept =
+          retention.mode == RetentionMode::hook ? spec.hook->capacity(rule->budget) : rule->budget;
       retention.rules.push_back(*rule);
       resolved.bounded_layouts.push_back({rule->budget, grows ? 0 : kept + spec.block});
       resolved.layouts.push_back({rule->budget, grows || retention.whole_prompt ? 0 : kept + spec.block});

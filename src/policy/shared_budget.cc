@@ -6,7 +6,8 @@ namespace a2sf {
 namespace {
 
 std::int64_t held(const HookHead& head) {
-  return std::count_if(head.positions.begin(), head.positions.end(), [](std::int32_t position) { return position >= 0; });
+  return std::count_if(head.positions.begin(), head.positions.end(),
+                       [](std::int32_t position) { return position >= 0; });
 }
 
 struct Candidate {
@@ -63,7 +64,8 @@ void SharedBudget::evict(const HookLayer& layer, std::vector<Victim>& victims) {
     victims.push_back(lowest.victim);
     --count[h];
     --held_by_layer;
-    for (std::size_t i = 0; i < count.size(); ++i) one_is_full = one_is_full || count[i] > capacity(layer.heads[i].budget);
+    for (std::size_t i = 0; i < count.size(); ++i)
+      one_is_full = one_is_full || count[i] > capacity(layer.heads[i].budget);
   }
 }
 

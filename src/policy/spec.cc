@@ -20,8 +20,10 @@ constexpr std::array kPolicies = {
     PolicyInfo{Policy::h2o, "h2o", "1", "0", "half the budget", "heavy hitters: plain accumulated attention"},
     PolicyInfo{Policy::tova, "tova", "0", "0", "0", "only the last query counts"},
     PolicyInfo{Policy::a2sf, "a2sf", "auto", "0", "half the budget", "accumulated attention with a forgetting factor"},
-    PolicyInfo{Policy::ideal, "ideal", "-", "-", "-", "oracle: each row sees its most attended tokens; saves no memory"},
-    PolicyInfo{Policy::hook, "shared-budget", "auto", "0", "half the share", "example hook: the heads of a layer share their budget"},
+    PolicyInfo{Policy::ideal, "ideal", "-", "-", "-",
+               "oracle: each row sees its most attended tokens; saves no memory"},
+    PolicyInfo{Policy::hook, "shared-budget", "auto", "0", "half the share",
+               "example hook: the heads of a layer share their budget"},
 };
 
 tl::unexpected<Error> bad(std::string_view option, std::string_view value, std::string_view allowed) {
@@ -58,9 +60,11 @@ Result<Budget> read_budget_table(const std::string& path) {
   const auto document = nlohmann::json::parse(file, nullptr, false);
   Budget budget;
   const auto malformed = [&] {
-    return fail(ErrorKind::bad_input,
-                fmt::format("'{}' is no budget table; it should hold {{\"budgets\": [[count per KV head] per layer]}}, counts from 1",
-                            path));
+    return fail(
+        ErrorKind::bad_input,
+        fmt::format(
+            "'{}' is no budget table; it should hold {{\"budgets\": [[count per KV head] per layer]}}, counts from 1",
+            path));
   };
   if (!document.is_object() || !document.contains("budgets") || !document["budgets"].is_array()) return malformed();
   for (const auto& layer : document["budgets"]) {
@@ -181,7 +185,8 @@ Result<PolicySpec> parse_policy(std::string_view text, const PolicySpec& default
     if (equals == std::string_view::npos) {
       return fail(ErrorKind::bad_input, fmt::format("'{}' in policy '{}' is not of the form option=value", item, text));
     }
-    if (auto set = set_option(spec, item.substr(0, equals), item.substr(equals + 1)); !set) return tl::unexpected(set.error());
+    if (auto set = set_option(spec, item.substr(0, equals), item.substr(equals + 1)); !set)
+      return tl::unexpected(set.error());
   }
   return spec;
 }

@@ -106,7 +106,8 @@ void Attention::attend_in_order(const AttendArgs& args, const Span& span, int kv
     const std::int64_t now = span.first_position + row;
     if (args.window > 0) {
       for (int slot = 0; slot < head.used; ++slot) {
-        if (head.position(slot) >= 0 && head.position(slot) <= now - args.window) release(args, span, now, kv_head, slot);
+        if (head.position(slot) >= 0 && head.position(slot) <= now - args.window)
+          release(args, span, now, kv_head, slot);
       }
     }
     append(args, span, row, kv_head);
@@ -124,7 +125,8 @@ void Attention::attend_in_order(const AttendArgs& args, const Span& span, int kv
 // Nothing is evicted: every row is independent once all keys are there. A row sees the slots up to its own.
 void Attention::attend_all_rows(const AttendArgs& args, const Span& span) {
   std::vector<int> first_slot(static_cast<std::size_t>(args.kv_heads));
-  for (int h = 0; h < args.kv_heads; ++h) first_slot[static_cast<std::size_t>(h)] = span.cache->head(args.layer, h).used;
+  for (int h = 0; h < args.kv_heads; ++h)
+    first_slot[static_cast<std::size_t>(h)] = span.cache->head(args.layer, h).used;
   pool_.run(args.kv_heads, [&](int h, int) {
     for (int row = 0; row < span.rows; ++row) append(args, span, row, h);
   });
@@ -199,8 +201,9 @@ void Attention::evict(const AttendArgs& args, const Span& span, int row, int kv_
   Lowest lowest{INFINITY, 0, -1};
   for (int c = 0; c * kChunk < head.used; ++c) {
     const int slots = static_cast<int>(round_up(std::min(kChunk, head.used - c * kChunk), kTile));
-    Lowest found = kernels_.lowest(head.chunks[static_cast<std::size_t>(c)], slots, static_cast<std::int32_t>(evictable.first),
-                                   static_cast<std::int32_t>(evictable.last));
+    Lowest found =
+        kernels_.lowest(head.chunks[static_cast<std::size_t>(c)], slots, static_cast<std::int32_t>(evictable.first),
+                        static_cast<std::int32_t>(evictable.last));
     if (found.slot < 0) continue;
     found.slot += c * kChunk;
     const bool earlier = found.score == lowest.score && found.position < lowest.position;

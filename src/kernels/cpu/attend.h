@@ -29,8 +29,8 @@ class RowInFlight {
   void limit_to(int used) { slots_ = round_up(used, kTile); }
   int chunks() const;
   void compute_logits(int chunk);
-  void hide_free_slots(int used);        // and every slot from `used` on
-  void normalise(float alpha, HeadCache* scored);  // softmax; updates the scores if `scored` is given
+  void hide_free_slots(int used);                               // and every slot from `used` on
+  void normalise(float alpha, HeadCache* scored);               // softmax; updates the scores if `scored` is given
   void keep_ideal(std::int64_t budget, std::int64_t position);  // after normalise: the oracle's subset, renormalised
   void compute_values(int chunk);
   void write(float* out) const;  // [group][head_dim]
@@ -46,15 +46,16 @@ class RowInFlight {
   int group_ = 0, head_dim_ = 0;
   std::int64_t stride_ = 0, slots_ = 0;
   float scale_ = 1;
-  std::vector<float> q_;       // [group][dim]
-  std::vector<float> logits_;  // [group][stride]: logits, then probabilities
+  std::vector<float> q_;        // [group][dim]
+  std::vector<float> logits_;   // [group][stride]: logits, then probabilities
   std::vector<float> partial_;  // [chunk][group][dim]
   std::vector<float> inverse_;
 };
 
 class Attention {
  public:
-  Attention(ThreadPool& pool, const RowKernels& kernels) : pool_(pool), kernels_(kernels), rows_(static_cast<std::size_t>(pool.threads())) {}
+  Attention(ThreadPool& pool, const RowKernels& kernels)
+      : pool_(pool), kernels_(kernels), rows_(static_cast<std::size_t>(pool.threads())) {}
   void begin(const Step& step, const RopeTable& rope);
   void attend(const AttendArgs& args);
   Status status() const { return status_; }

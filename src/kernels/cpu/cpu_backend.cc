@@ -28,13 +28,16 @@ class CpuBackend final : public Backend {
     return {};
   }
   void embed(const WeightView& table, Activations out) override {
-    pool_.run(rows(), [&](int row, int) { dequantise_row(table, step_->tokens[static_cast<std::size_t>(row)], out.row(row)); });
+    pool_.run(rows(),
+              [&](int row, int) { dequantise_row(table, step_->tokens[static_cast<std::size_t>(row)], out.row(row)); });
   }
   void norm(Activations in, const WeightView& weight, float epsilon, int count, Activations out) override {
     const auto* factors = reinterpret_cast<const float*>(weight.data);
     pool_.run(count, [&](int row, int) { rms_norm_row(in.row(row), factors, epsilon, in.columns, out.row(row)); });
   }
-  void matmul(Activations in, int count, std::span<const Product> products) override { matmul_.run(in, count, products); }
+  void matmul(Activations in, int count, std::span<const Product> products) override {
+    matmul_.run(in, count, products);
+  }
   void activate(Activations gate, Activations up) override {
     pool_.run(rows(), [&](int row, int) { kernels_.silu_multiply(gate.row(row), up.row(row), gate.columns); });
   }
@@ -62,10 +65,11 @@ Result<std::unique_ptr<Backend>> make_cpu_backend(int threads, const std::string
   const std::string wanted = !isa.empty() ? isa : forced != nullptr && *forced != '\0' ? forced : available.front();
   const cpu::RowKernels* kernels = cpu::find_row_kernels(wanted);
   if (kernels == nullptr) {
-    return fail(ErrorKind::unsupported,
-                fmt::format("instruction set '{}' is not one this machine runs; it runs {}", wanted, fmt::join(available, ", ")));
+    return fail(ErrorKind::unsupported, fmt::format("instruction set '{}' is not one this machine runs; it runs {}",
+                                                    wanted, fmt::join(available, ", ")));
   }
-  if (threads < 0 || threads > 1024) return fail(ErrorKind::bad_input, fmt::format("{} threads; give 1 to 1024, or 0 for all cores", threads));
+  if (threads < 0 || threads > 1024)
+    return fail(ErrorKind::bad_input, fmt::format("{} threads; give 1 to 1024, or 0 for all cores", threads));
   if (threads == 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   ggml_cpu_init();
   return std::make_unique<CpuBackend>(threads, wanted, *kernels);

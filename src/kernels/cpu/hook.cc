@@ -38,8 +38,8 @@ void Attention::call_hook(const AttendArgs& args, const Span& span, int row) {
   std::vector<HookHead> views;
   copies.reserve(static_cast<std::size_t>(args.kv_heads));
   for (int h = 0; h < args.kv_heads; ++h) {
-    copies.emplace_back(span.cache->head(args.layer, h), heads_[static_cast<std::size_t>(h)], args.heads / args.kv_heads,
-                        args.head_dim);
+    copies.emplace_back(span.cache->head(args.layer, h), heads_[static_cast<std::size_t>(h)],
+                        args.heads / args.kv_heads, args.head_dim);
     views.push_back(copies.back().view(span.retention->rule(args.layer, h).budget));
   }
   std::vector<Victim> victims;
@@ -49,8 +49,9 @@ void Attention::call_hook(const AttendArgs& args, const Span& span, int row) {
                         victim.slot < span.cache->head(args.layer, victim.kv_head).used &&
                         span.cache->head(args.layer, victim.kv_head).position(victim.slot) >= 0;
     if (!exists) {
-      status_ = fail(ErrorKind::bad_input, fmt::format("hook '{}' named a victim that is not there: layer {}, KV head {}, slot {}",
-                                                       hook.name(), args.layer, victim.kv_head, victim.slot));
+      status_ = fail(ErrorKind::bad_input,
+                     fmt::format("hook '{}' named a victim that is not there: layer {}, KV head {}, slot {}",
+                                 hook.name(), args.layer, victim.kv_head, victim.slot));
       return;
     }
     release(args, span, now, victim.kv_head, victim.slot);
@@ -58,8 +59,9 @@ void Attention::call_hook(const AttendArgs& args, const Span& span, int row) {
   for (int h = 0; h < args.kv_heads; ++h) {
     const HeadCache& head = span.cache->head(args.layer, h);
     if (head.occupied() < head.limit) continue;
-    status_ = fail(ErrorKind::bad_input, fmt::format("hook '{}' left {} tokens in layer {}, KV head {}: more than its capacity",
-                                                     hook.name(), head.occupied(), args.layer, h));
+    status_ = fail(ErrorKind::bad_input,
+                   fmt::format("hook '{}' left {} tokens in layer {}, KV head {}: more than its capacity", hook.name(),
+                               head.occupied(), args.layer, h));
   }
 }
 

@@ -10,7 +10,8 @@ namespace {
 constexpr int kOutputsPerTask = 16;  // enough work to pay for fetching a task; few enough to balance two threads
 
 // Outputs [first, last) of one product, for every row: a weight row stays in the first-level cache while rows pass by.
-void compute_outputs(const Product& product, const std::byte* input, std::size_t input_row, int rows, int first, int last) {
+void compute_outputs(const Product& product, const std::byte* input, std::size_t input_row, int rows, int first,
+                     int last) {
   const auto dot = ggml_get_type_traits_cpu(product.weight->type)->vec_dot;
   const int columns = static_cast<int>(product.weight->columns);
   for (int output = first; output < last; ++output) {
@@ -29,7 +30,8 @@ void compute_outputs(const Product& product, const std::byte* input, std::size_t
 const std::byte* Matmul::quantise(Activations in, int rows, ggml_type type) {
   if (type == GGML_TYPE_F32) return reinterpret_cast<const std::byte*>(in.data);
   const std::size_t row_bytes = ggml_row_size(type, in.columns);
-  if (quantised_.size() < row_bytes * static_cast<std::size_t>(rows)) quantised_.resize(row_bytes * static_cast<std::size_t>(rows));
+  if (quantised_.size() < row_bytes * static_cast<std::size_t>(rows))
+    quantised_.resize(row_bytes * static_cast<std::size_t>(rows));
   const auto from_float = ggml_get_type_traits_cpu(type)->from_float;
   pool_.run(rows, [&](int row, int) {
     from_float(in.row(row), quantised_.data() + row_bytes * static_cast<std::size_t>(row), in.columns);

@@ -7,7 +7,8 @@
 
 namespace a2sf::cpu {
 
-void RowInFlight::start(const RowKernels& kernels, const HeadCache& head, int group, float scale, const float* q, int head_dim) {
+void RowInFlight::start(const RowKernels& kernels, const HeadCache& head, int group, float scale, const float* q,
+                        int head_dim) {
   kernels_ = &kernels;
   head_ = &head;
   group_ = group;

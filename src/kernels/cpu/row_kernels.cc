@@ -1,11 +1,11 @@
-// One source for every instruction set: Highway compiles it once per target. Highway insists on a portable baseline too;
-// it is never chosen.
+// One source for every instruction set: Highway compiles it once per target. Highway insists on a portable baseline
+// too; it is never chosen.
 #define HWY_DISABLED_TARGETS (~(HWY_SCALAR | HWY_EMU128 | HWY_AVX2 | HWY_AVX3))
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/row_kernels.cc"
+#include <hwy/contrib/math/math-inl.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-#include <hwy/contrib/math/math-inl.h>
 
 #include "kernels/cpu/row_kernels.h"
 
@@ -35,7 +35,8 @@ struct ReadF16 {
 
 // Keys of 16 slots at a time: one vector holds one dimension of several slots.
 template <class Read, int kGroup>
-void logits_of(const Chunk& chunk, int slots, int dim, const float* q, float scale, float* logits, std::int64_t stride) {
+void logits_of(const Chunk& chunk, int slots, int dim, const float* q, float scale, float* logits,
+               std::int64_t stride) {
   const F f;
   constexpr int lanes = static_cast<int>(hn::MaxLanes(F()));
   const auto* keys = reinterpret_cast<const typename Read::T*>(chunk.keys);
@@ -79,20 +80,29 @@ template <class Read>
 void logits_by_group(const Chunk& chunk, int slots, int dim, int group, const float* q, float scale, float* logits,
                      std::int64_t stride) {
   switch (group) {
-    case 1: return logits_of<Read, 1>(chunk, slots, dim, q, scale, logits, stride);
-    case 2: return logits_of<Read, 2>(chunk, slots, dim, q, scale, logits, stride);
-    case 3: return logits_of<Read, 3>(chunk, slots, dim, q, scale, logits, stride);
-    default: return logits_of<Read, 4>(chunk, slots, dim, q, scale, logits, stride);
+    case 1:
+      return logits_of<Read, 1>(chunk, slots, dim, q, scale, logits, stride);
+    case 2:
+      return logits_of<Read, 2>(chunk, slots, dim, q, scale, logits, stride);
+    case 3:
+      return logits_of<Read, 3>(chunk, slots, dim, q, scale, logits, stride);
+    default:
+      return logits_of<Read, 4>(chunk, slots, dim, q, scale, logits, stride);
   }
 }
 
 template <class Read>
-void values_by_group(const Chunk& chunk, int slots, int dim, int group, const float* p, std::int64_t stride, float* out) {
+void values_by_group(const Chunk& chunk, int slots, int dim, int group, const float* p, std::int64_t stride,
+                     float* out) {
   switch (group) {
-    case 1: return values_of<Read, 1>(chunk, slots, dim, p, stride, out);
-    case 2: return values_of<Read, 2>(chunk, slots, dim, p, stride, out);
-    case 3: return values_of<Read, 3>(chunk, slots, dim, p, stride, out);
-    default: return values_of<Read, 4>(chunk, slots, dim, p, stride, out);
+    case 1:
+      return values_of<Read, 1>(chunk, slots, dim, p, stride, out);
+    case 2:
+      return values_of<Read, 2>(chunk, slots, dim, p, stride, out);
+    case 3:
+      return values_of<Read, 3>(chunk, slots, dim, p, stride, out);
+    default:
+      return values_of<Read, 4>(chunk, slots, dim, p, stride, out);
   }
 }
 
@@ -102,7 +112,8 @@ void logits(const Chunk& chunk, KvType type, int slots, int dim, int group, cons
                       : logits_by_group<ReadF32>(chunk, slots, dim, group, q, scale, to, stride);
 }
 
-void values(const Chunk& chunk, KvType type, int slots, int dim, int group, const float* p, std::int64_t stride, float* out) {
+void values(const Chunk& chunk, KvType type, int slots, int dim, int group, const float* p, std::int64_t stride,
+            float* out) {
   type == KvType::f16 ? values_by_group<ReadF16>(chunk, slots, dim, group, p, stride, out)
                       : values_by_group<ReadF32>(chunk, slots, dim, group, p, stride, out);
 }
@@ -110,7 +121,8 @@ void values(const Chunk& chunk, KvType type, int slots, int dim, int group, cons
 float maximum(const float* x, int slots) {
   const F f;
   V largest = hn::Set(f, -std::numeric_limits<float>::infinity());
-  for (int slot = 0; slot < slots; slot += static_cast<int>(hn::Lanes(f))) largest = hn::Max(largest, hn::LoadU(f, x + slot));
+  for (int slot = 0; slot < slots; slot += static_cast<int>(hn::Lanes(f)))
+    largest = hn::Max(largest, hn::LoadU(f, x + slot));
   return hn::GetLane(hn::MaxOfLanes(f, largest));
 }
 

@@ -20,8 +20,8 @@ inline constexpr int kMaxGroup = 4;
 
 struct RowKernels {
   // logits[g * stride + slot] = scale * q[g] . key[slot]
-  void (*logits)(const Chunk& chunk, KvType type, int slots, int dim, int group, const float* q, float scale, float* logits,
-                 std::int64_t stride);
+  void (*logits)(const Chunk& chunk, KvType type, int slots, int dim, int group, const float* q, float scale,
+                 float* logits, std::int64_t stride);
   // x = exp(x - largest); returns the sum. x of -infinity becomes 0.
   float (*exponentials)(float* x, int slots, float largest);
   float (*maximum)(const float* x, int slots);
@@ -29,7 +29,8 @@ struct RowKernels {
   void (*score)(float* p, std::int64_t stride, int group, const float* inverse, int slots, float alpha, float* scores);
   void (*multiply)(float* x, float factor, int count);
   // out[g][dim] = sum over slots of p[g * stride + slot] * value[slot]
-  void (*values)(const Chunk& chunk, KvType type, int slots, int dim, int group, const float* p, std::int64_t stride, float* out);
+  void (*values)(const Chunk& chunk, KvType type, int slots, int dim, int group, const float* p, std::int64_t stride,
+                 float* out);
   // The lowest score among positions in [first, last]; of equal scores, the oldest.
   Lowest (*lowest)(const Chunk& chunk, int slots, std::int32_t first, std::int32_t last);
   void (*silu_multiply)(float* gate, const float* up, std::int64_t count);

@@ -22,7 +22,8 @@ std::vector<double> softmax_row(const Row& row, int query_head, const std::vecto
     head.read_key(slot, key);
     double dot = 0;
     for (int i = 0; i < row.head_dim; ++i) {
-      dot += static_cast<double>(row.q[static_cast<std::size_t>(query_head * row.head_dim + i)]) * key[static_cast<std::size_t>(i)];
+      dot += static_cast<double>(row.q[static_cast<std::size_t>(query_head * row.head_dim + i)]) *
+             key[static_cast<std::size_t>(i)];
     }
     p[static_cast<std::size_t>(slot)] = dot * row.scale;
     largest = std::max(largest, p[static_cast<std::size_t>(slot)]);
@@ -71,11 +72,16 @@ void update_scores(const Row& row, const std::vector<double>& sum) {
   }
 }
 
-void free_expired(const Row& row) {
-  if (row.window <= 0) return;
-  for (int slot = 0; slot < row.head->used; ++slot) {
-    if (row.head->position(slot) >= 0 && row.head->position(slot) <= row.position - row.window) row.head->release(slot);
+// Step 0 of a sliding-window layer; returns the positions that went.
+std::vector<std::int32_t> free_expired(const Row& row) {
+  std::vector<std::int32_t> expired;
+  for (int slot = 0; row.window > 0 && slot < row.head->used; ++slot) {
+    const std::int32_t position = row.head->position(slot);
+    if (position < 0 || position > row.position - row.window) continue;
+    expired.push_back(position);
+    row.head->release(slot);
   }
+  return expired;
 }
 
 // The slot the other implementation chose, if its score is as good as tied with ours.
@@ -105,7 +111,8 @@ void rotate(std::span<float> head, const RopeTable& rope, std::int64_t position)
   }
 }
 
-std::vector<char> ideal_mask(const HeadCache& head, std::span<const double> group_sum, std::int64_t position, std::int64_t budget) {
+std::vector<char> ideal_mask(const HeadCache& head, std::span<const double> group_sum, std::int64_t position,
+                             std::int64_t budget) {
   std::vector<int> earlier;
   std::vector<char> mask(static_cast<std::size_t>(head.used), 0);
   for (int slot = 0; slot < head.used; ++slot) {
@@ -113,17 +120,18 @@ std::vector<char> ideal_mask(const HeadCache& head, std::span<const double> grou
     if (head.position(slot) >= 0 && head.position(slot) < position) earlier.push_back(slot);
   }
   const auto kept = std::min(earlier.size(), static_cast<std::size_t>(budget));
-  std::partial_sort(earlier.begin(), earlier.begin() + static_cast<std::ptrdiff_t>(kept), earlier.end(), [&](int a, int b) {
-    const double pa = group_sum[static_cast<std::size_t>(a)], pb = group_sum[static_cast<std::size_t>(b)];
-    return pa != pb ? pa > pb : head.position(a) > head.position(b);
-  });
+  std::partial_sort(
+      earlier.begin(), earlier.begin() + static_cast<std::ptrdiff_t>(kept), earlier.end(), [&](int a, int b) {
+        const double pa = group_sum[static_cast<std::size_t>(a)], pb = group_sum[static_cast<std::size_t>(b)];
+        return pa != pb ? pa > pb : head.position(a) > head.position(b);
+      });
   for (std::size_t i = 0; i < kept; ++i) mask[static_cast<std::size_t>(earlier[i])] = 1;
   return mask;
 }
 
 std::vector<std::int32_t> attend(const Row& row, std::vector<double>* probabilities) {
   HeadCache& head = *row.head;
-  free_expired(row);
+  std::vector<std::int32_t> victims = free_expired(row);
   head.insert(static_cast<std::int32_t>(row.position), row.k, row.v);
   auto p = softmax_group(row, {});
   if (row.retention->mode == RetentionMode::ideal) {
@@ -134,7 +142,6 @@ std::vector<std::int32_t> attend(const Row& row, std::vector<double>* probabilit
     probabilities->clear();
     for (const auto& x : p) probabilities->insert(probabilities->end(), x.begin(), x.end());
   }
-  std::vector<std::int32_t> victims;
   if (row.retention->mode != RetentionMode::score && row.retention->mode != RetentionMode::hook) return victims;
   update_scores(row, sum_over_group(p));
   if (row.retention->mode == RetentionMode::hook || !row.may_evict) return victims;

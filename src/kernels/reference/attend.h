@@ -17,8 +17,8 @@ struct Row {
   std::int64_t position;
   int group, head_dim, window;
   float scale;
-  bool may_evict;     // false inside a prompt under block = prompt
-  bool evict_all;     // the last row of such a prompt: down to the budget at once
+  bool may_evict;  // false inside a prompt under block = prompt
+  bool evict_all;  // the last row of such a prompt: down to the budget at once
   std::span<const float> q, k, v;
   std::span<float> out;
   // Asked which of two slots to evict where their scores are a near tie; nullptr: the exact rule.
@@ -33,6 +33,7 @@ std::vector<std::int32_t> attend(const Row& row, std::vector<double>* probabilit
 void rotate(std::span<float> head, const RopeTable& rope, std::int64_t position);
 
 // The slots an oracle row sees: itself and the `budget` earlier tokens of highest probability (sum over the group).
-std::vector<char> ideal_mask(const HeadCache& head, std::span<const double> group_sum, std::int64_t position, std::int64_t budget);
+std::vector<char> ideal_mask(const HeadCache& head, std::span<const double> group_sum, std::int64_t position,
+                             std::int64_t budget);
 
 }  // namespace a2sf::reference

@@ -21,7 +21,8 @@ class ReferenceBackend final : public Backend {
     return {};
   }
   void embed(const WeightView& table, Activations out) override {
-    for (int row = 0; row < rows(); ++row) dequantise_row(table, step_->tokens[static_cast<std::size_t>(row)], out.row(row));
+    for (int row = 0; row < rows(); ++row)
+      dequantise_row(table, step_->tokens[static_cast<std::size_t>(row)], out.row(row));
   }
   void norm(Activations in, const WeightView& weight, float epsilon, int count, Activations out) override {
     const auto* factors = reinterpret_cast<const float*>(weight.data);
@@ -35,7 +36,8 @@ class ReferenceBackend final : public Backend {
         const float bias = product.bias == nullptr ? 0 : reinterpret_cast<const float*>(product.bias->data)[output];
         for (int row = 0; row < count; ++row) {
           double sum = 0;
-          for (int i = 0; i < in.columns; ++i) sum += static_cast<double>(weights[static_cast<std::size_t>(i)]) * in.row(row)[i];
+          for (int i = 0; i < in.columns; ++i)
+            sum += static_cast<double>(weights[static_cast<std::size_t>(i)]) * in.row(row)[i];
           float& out = product.out.row(row)[output];
           out = (product.add ? out : 0) + static_cast<float>(sum) + bias;
         }
@@ -74,11 +76,12 @@ class ReferenceBackend final : public Backend {
     std::span v(args.v.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim, dim);
     std::span out(args.out.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * size, size);
     reference::rotate(k, rope_, now);
-    for (std::size_t g = 0; g < static_cast<std::size_t>(group); ++g) reference::rotate(q.subspan(g * dim, dim), rope_, now);
+    for (std::size_t g = 0; g < static_cast<std::size_t>(group); ++g)
+      reference::rotate(q.subspan(g * dim, dim), rope_, now);
     const bool prompt_ends = span.prompt_ends && row == span.rows - 1;
-    const auto victims = reference::attend({&span.cache->head(args.layer, kv_head), span.retention,
-                                            &span.retention->rule(args.layer, kv_head), now, group, args.head_dim, args.window,
-                                            args.scale, !span.in_prompt || prompt_ends, prompt_ends, q, k, v, out});
+    const auto victims = reference::attend(
+        {&span.cache->head(args.layer, kv_head), span.retention, &span.retention->rule(args.layer, kv_head), now, group,
+         args.head_dim, args.window, args.scale, !span.in_prompt || prompt_ends, prompt_ends, q, k, v, out});
     if (span.evictions == nullptr) return;
     for (const std::int32_t victim : victims) {
       (*span.evictions)[static_cast<std::size_t>(args.layer * args.kv_heads + kv_head)].push_back(

@@ -1,0 +1,100 @@
+#include "cache/sequence_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "support/random_head.h"
+
+namespace a2sf {
+namespace {
+
+constexpr int kDim = 20;  // not a multiple of the tile: padding must not leak
+
+std::vector<float> key_of(int position) { return std::vector<float>(kDim, static_cast<float>(position)); }
+
+void fill(HeadCache& head, int from, int to) {
+  for (int position = from; position < to; ++position) head.insert(position, key_of(position), key_of(-position));
+}
+
+class SequenceCacheOf : public testing::TestWithParam<KvType> {};
+
+TEST_P(SequenceCacheOf, ReadsBackWhatWasInserted) {
+  auto cache = test::one_head_cache(kDim, GetParam(), 300, 301);
+  HeadCache& head = cache.head(0, 0);
+  fill(head, 0, 301);
+  std::vector<float> x(kDim);
+  for (int slot = 0; slot < 301; ++slot) {
+    head.read_key(slot, x);
+    EXPECT_EQ(x, key_of(slot));
+    head.read_value(slot, x);
+    EXPECT_EQ(x, key_of(-slot));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, SequenceCacheOf, testing::Values(KvType::f16, KvType::f32));
+
+TEST(SequenceCache, AVictimsSlotIsOverwrittenAndNothingMoves) {
+  auto cache = test::one_head_cache(kDim, KvType::f32, 4, 5);
+  HeadCache& head = cache.head(0, 0);
+  fill(head, 0, 5);
+  head.score(2) = 7;
+  head.release(2);
+  EXPECT_EQ(head.occupied(), 4);
+  EXPECT_EQ(head.insert(5, key_of(5), key_of(5)), 2);
+  EXPECT_EQ(head.score(2), 0);
+  EXPECT_EQ(head.position(3), 3);
+}
+
+TEST(SequenceCache, ABoundedCacheIsAsLargeAsItsSlots) {
+  // 32 slots (17 rounded to whole tiles) of key, value (20 padded to 32, f16), score and position.
+  EXPECT_EQ(test::one_head_cache(kDim, KvType::f16, 16, 17).bytes(), 32U * (2 * 32 * 2 + 4 + 4));
+}
+
+TEST(SequenceCache, GrowsInWholeChunks) {
+  auto cache = test::one_head_cache(kDim, KvType::f16, 1 << 20, 0);
+  ASSERT_TRUE(cache.make_room(1));
+  EXPECT_EQ(cache.head(0, 0).room(), kChunk);
+  fill(cache.head(0, 0), 0, kChunk);
+  ASSERT_TRUE(cache.make_room(1));
+  EXPECT_EQ(cache.head(0, 0).room(), 2 * kChunk);
+}
+
+TEST(SequenceCache, ACloneHasTheSameBytesInMemoryOfItsOwn) {
+  auto cache = test::one_head_cache(kDim, KvType::f16, 8, 9);
+  fill(cache.head(0, 0), 0, 9);
+  cache.head(0, 0).release(4);
+  auto copy = cache.clone().value();
+  EXPECT_EQ(copy.head(0, 0).free, cache.head(0, 0).free);
+  EXPECT_EQ(std::memcmp(copy.head(0, 0).chunks[0].keys, cache.head(0, 0).chunks[0].keys, copy.bytes()), 0);
+  copy.head(0, 0).release(0);
+  EXPECT_EQ(cache.head(0, 0).position(0), 0);
+}
+
+TEST(SequenceCache, RebuildingKeepsTokensAndScoresInOrderOfPosition) {
+  auto cache = test::one_head_cache(kDim, KvType::f16, 1000, 0);
+  HeadCache& head = cache.head(0, 0);
+  ASSERT_TRUE(cache.make_room(300));
+  fill(head, 0, 300);
+  for (int slot = 0; slot < 300; ++slot) {
+    head.score(slot) = static_cast<float>(slot);
+    if (slot % 100 != 7) head.release(slot);
+  }
+  const auto small = cache.rebuilt({{3, 4}}).value();
+  ASSERT_EQ(small.head(0, 0).used, 3);
+  for (int slot = 0; slot < 3; ++slot) {
+    EXPECT_EQ(small.head(0, 0).position(slot), 7 + 100 * slot);
+    EXPECT_EQ(small.head(0, 0).score(slot), static_cast<float>(7 + 100 * slot));
+  }
+  EXPECT_LT(small.bytes(), cache.bytes());
+  EXPECT_FALSE(cache.rebuilt({{1, 2}}));
+}
+
+TEST(SequenceCache, ABudgetLargerThanMemoryIsAnError) {
+  const auto cache = SequenceCache::create(host_memory(), {1, 1, 128, KvType::f32}, {{INT64_MAX / 2, INT64_MAX / 2}});
+  ASSERT_FALSE(cache);
+  EXPECT_EQ(cache.error().kind, ErrorKind::out_of_memory);
+}
+
+}  // namespace
+}  // namespace a2sf

@@ -1,0 +1,56 @@
+#include "policy/retention.h"
+
+#include <gtest/gtest.h>
+
+#include "support/random_head.h"
+
+namespace a2sf {
+namespace {
+
+constexpr int kDim = 16;
+
+// A head that holds tokens 0, 1, 2 ... with these scores.
+SequenceCache cache_with(const std::vector<float>& scores) {
+  auto cache = test::one_head_cache(kDim, KvType::f32, 1, static_cast<std::int64_t>(scores.size()));
+  HeadCache& head = cache.head(0, 0);
+  const std::vector<float> zeros(kDim);
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    head.score(head.insert(static_cast<std::int32_t>(i), zeros, zeros)) = scores[i];
+  }
+  return cache;
+}
+
+std::vector<std::int32_t> victims_of(const HeadCache& head, const HeadRule& rule, std::int64_t pin, std::int64_t count) {
+  std::vector<std::int32_t> positions;
+  for (const int slot : select_victims(head, Evictable(rule, pin, head.used - 1), count)) positions.push_back(head.position(slot));
+  return positions;
+}
+
+TEST(Selection, WorkedExampleEvictsDThenB) {
+  const auto cache = cache_with({.956F, .452F, .608F, .424F});
+  EXPECT_EQ(victims_of(cache.head(0, 0), {2, .8, 0, 0}, 0, 2), (std::vector<std::int32_t>{3, 1}));
+}
+
+TEST(Selection, OfEqualScoresTheOlderGoes) {
+  const auto cache = cache_with({.5F, .2F, .2F, .2F});
+  EXPECT_EQ(cache.head(0, 0).position(select_victim(cache.head(0, 0), Evictable({3, 1, 0, 0}, 0, 3))), 1);
+}
+
+TEST(Selection, SinksPinnedAndRecentTokensStay) {
+  const auto cache = cache_with({.1F, .2F, .9F, .8F, .1F});
+  EXPECT_EQ(victims_of(cache.head(0, 0), {4, 1, 1, 1}, 2, 9), (std::vector<std::int32_t>{3, 2}));
+}
+
+TEST(Selection, NothingEvictableGivesNoVictim) {
+  const auto cache = cache_with({.1F, .2F});
+  EXPECT_EQ(select_victim(cache.head(0, 0), Evictable({2, 1, 0, 2}, 0, 1)), -1);
+}
+
+TEST(Selection, FreeSlotsAreNeverChosen) {
+  auto cache = cache_with({.1F, .2F, .3F});
+  cache.head(0, 0).release(0);
+  EXPECT_EQ(victims_of(cache.head(0, 0), {1, 1, 0, 0}, 0, 9), (std::vector<std::int32_t>{1, 2}));
+}
+
+}  // namespace
+}  // namespace a2sf

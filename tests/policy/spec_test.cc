@@ -1,0 +1,89 @@
+#include <a2sf/policy.h>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "support/tiny_model.h"
+
+namespace a2sf {
+namespace {
+
+using testing::HasSubstr;
+
+HeadRule rule_of(const std::string& spec, std::int64_t sequence_tokens = 0) {
+  return resolve(parse_policy(spec).value(), 0, 0, sequence_tokens, 0).value();
+}
+
+TEST(PolicySpec, DefaultsAreThePolicyTable) {
+  EXPECT_EQ(rule_of("local:budget=64").recent, 64);
+  EXPECT_EQ(rule_of("streaming:budget=64").sink, 4);
+  EXPECT_EQ(rule_of("streaming:budget=64").recent, 60);
+  EXPECT_EQ(rule_of("streaming:budget=1").sink, 0);
+  EXPECT_EQ(rule_of("h2o:budget=65").recent, 32);
+  EXPECT_EQ(rule_of("h2o:budget=65").alpha, 1);
+  EXPECT_EQ(rule_of("tova:budget=65").recent, 0);
+  EXPECT_EQ(rule_of("tova:budget=65").alpha, 0);
+  EXPECT_DOUBLE_EQ(rule_of("a2sf:budget=256").alpha, 1 - 1 / 384.0);
+  EXPECT_EQ(rule_of("a2sf:budget=256").recent, 128);
+}
+
+TEST(PolicySpec, RatiosAreRoundedUpForBudgetsAndDownForRecent) {
+  EXPECT_EQ(rule_of("a2sf:budget=0.2", 101).budget, 21);
+  EXPECT_EQ(rule_of("a2sf:budget=20%", 100).budget, 20);
+  EXPECT_EQ(rule_of("a2sf:budget=21:recent=0.5").recent, 10);
+}
+
+TEST(PolicySpec, ARatioNeedsALength) {
+  EXPECT_FALSE(resolve(parse_policy("a2sf:budget=0.2").value(), 0, 0, 0, 0));
+}
+
+TEST(PolicySpec, PrintsWhatItReads) {
+  for (const std::string text : {"a2sf:alpha=0.9:budget=128:sink=4:recent=32:block=8:pin=2", "full", "h2o:budget=20%:block=prompt"}) {
+    EXPECT_EQ(to_string(parse_policy(text).value()), text);
+  }
+}
+
+class BadSpec : public testing::TestWithParam<std::pair<const char*, const char*>> {};
+
+TEST_P(BadSpec, IsOneLineThatNamesTheValue) {
+  const auto spec = parse_policy(GetParam().first);
+  ASSERT_FALSE(spec);
+  EXPECT_THAT(spec.error().message, HasSubstr(GetParam().second));
+  EXPECT_EQ(spec.error().message.find('\n'), std::string::npos);
+}
+
+INSTANTIATE_TEST_SUITE_P(Texts, BadSpec,
+                         testing::Values(std::pair{"", "no policy"}, std::pair{"best", "'best'"}, std::pair{"a2sf:alpha=1.5", "'1.5'"},
+                                         std::pair{"a2sf:alpha=nan", "'nan'"}, std::pair{"a2sf:alpha=-0.1", "'-0.1'"},
+                                         std::pair{"a2sf:budget=0", "'0'"}, std::pair{"a2sf:budget=0.0", "'0.0'"},
+                                         std::pair{"a2sf:budget=1.5", "'1.5'"}, std::pair{"a2sf:budget=99999999999999999999", "999"},
+                                         std::pair{"a2sf:budget=@/no/such/file", "/no/such/file"}, std::pair{"a2sf:sink", "'sink'"},
+                                         std::pair{"a2sf:colour=red", "'colour'"}, std::pair{"a2sf:block=0", "'0'"},
+                                         std::pair{"a2sf:recent=-3", "'-3'"}, std::pair{"a2sf:budget=12x", "'12x'"}));
+
+TEST(PolicySpec, CountsThatDoNotFitTheBudgetAreAnError) {
+  const auto rule = resolve(parse_policy("a2sf:budget=8:sink=5:recent=4").value(), 0, 0, 0, 0);
+  ASSERT_FALSE(rule);
+  EXPECT_THAT(rule.error().message, HasSubstr("budget 8"));
+}
+
+TEST(PolicySpec, UnderARatioCountsAreClamped) {
+  const HeadRule rule = rule_of("a2sf:budget=10%:sink=8:recent=9", 100);
+  EXPECT_EQ(rule.sink, 8);
+  EXPECT_EQ(rule.recent, 2);
+}
+
+TEST(PolicySpec, ABudgetTableHasOneEntryPerHead) {
+  const std::string path = temporary_path("budgets.json");
+  std::ofstream(path) << R"({"budgets": [[16, 32], [64, 8]]})";
+  const PolicySpec spec = parse_policy("a2sf:budget=@" + path).value();
+  EXPECT_EQ(resolve(spec, 1, 0, 0, 0).value().budget, 64);
+  EXPECT_FALSE(resolve(spec, 2, 0, 0, 0));
+  std::ofstream(path) << R"({"budgets": [[16, -1]]})";
+  EXPECT_FALSE(parse_policy("a2sf:budget=@" + path));
+}
+
+}  // namespace
+}  // namespace a2sf
