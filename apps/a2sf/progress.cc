@@ -3,10 +3,11 @@
 #include "outcome.h"
 
 #include <fmt/format.h>
-#include <signal.h>
 #include <unistd.h>
+#include <csignal>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 namespace a2sf::app {
@@ -19,7 +20,7 @@ volatile sig_atomic_t interrupt_flag = 0;
 void on_interrupt(int) { interrupt_flag = 1; }
 
 std::string time_left(double seconds) {
-  const auto whole = static_cast<long>(seconds + 0.5);
+  const auto whole = std::lround(seconds);
   if (whole >= 3600) return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
   return fmt::format("{}:{:02}", whole / 60, whole % 60);
 }

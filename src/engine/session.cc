@@ -181,7 +181,8 @@ Status Session::resize(const Budget& budget) {
   spec.budget = budget;
   auto resolved = resolve_all(spec, a.layers, a.kv_heads, state.options.sequence_tokens);
   if (!resolved) return tl::unexpected(resolved.error());
-  if (state.position() > 0 && resolved->retention.mode != RetentionMode::all) {
+  if (state.position() > 0 && resolved->retention.mode != RetentionMode::all &&
+      resolved->retention.mode != RetentionMode::ideal) {
     for (int layer = 0; layer < a.layers; ++layer) {
       for (int h = 0; h < a.kv_heads; ++h) {
         HeadCache& head = state.cache.head(layer, h);

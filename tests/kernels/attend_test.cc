@@ -35,8 +35,8 @@ struct Input {
 Input random_input(const Stream& s, unsigned seed) {
   std::mt19937 random(seed);
   const auto tokens = static_cast<std::size_t>(s.tokens), dim = static_cast<std::size_t>(s.dim);
-  return {test::random_vector(random, tokens * static_cast<std::size_t>(s.group) * dim), test::random_vector(random, tokens * dim),
-          test::random_vector(random, tokens * dim)};
+  return {test::random_vector(random, tokens * static_cast<std::size_t>(s.group) * dim),
+          test::random_vector(random, tokens * dim), test::random_vector(random, tokens * dim)};
 }
 
 struct Outcome {
@@ -53,7 +53,9 @@ const std::vector<double>& angles() {
 Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int threads, int chunk) {
   ThreadPool pool(threads);
   cpu::Attention attention(pool, *cpu::find_row_kernels(isa));
-  Outcome outcome{std::vector<float>(input.q.size()), {}, test::one_head_cache(s.dim, s.type, s.retention.rules[0].budget, s.slots)};
+  Outcome outcome{std::vector<float>(input.q.size()),
+                  {},
+                  test::one_head_cache(s.dim, s.type, s.retention.rules[0].budget, s.slots)};
   std::vector<std::vector<Eviction>> log(1);
   const std::vector<std::int32_t> ids(static_cast<std::size_t>(s.tokens));
   const RopeTable rope{angles(), 1, true};
@@ -64,8 +66,17 @@ Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int thread
     const Step step{std::span(ids).first(static_cast<std::size_t>(rows)), std::span(&span, 1)};
     attention.begin(step, rope);
     const int q = s.group * s.dim;
-    attention.attend({0, s.group, 1, s.dim, s.window, .125F, rope, {input.q.data() + first * q, q}, {input.k.data() + first * s.dim, s.dim},
-                      {input.v.data() + first * s.dim, s.dim}, {outcome.out.data() + first * q, q}});
+    attention.attend({0,
+                      s.group,
+                      1,
+                      s.dim,
+                      s.window,
+                      .125F,
+                      rope,
+                      {input.q.data() + first * q, q},
+                      {input.k.data() + first * s.dim, s.dim},
+                      {input.v.data() + first * s.dim, s.dim},
+                      {outcome.out.data() + first * q, q}});
     EXPECT_TRUE(attention.status());
   }
   outcome.evictions = log[0];
@@ -74,21 +85,25 @@ Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int thread
 
 // The reference along the same stream; at a near tie it takes the victim of `other`.
 Outcome run_reference(const Stream& s, Input input, const std::vector<Eviction>& other) {
-  Outcome outcome{std::vector<float>(input.q.size()), {}, test::one_head_cache(s.dim, s.type, s.retention.rules[0].budget, s.slots)};
+  Outcome outcome{std::vector<float>(input.q.size()),
+                  {},
+                  test::one_head_cache(s.dim, s.type, s.retention.rules[0].budget, s.slots)};
   const auto dim = static_cast<std::size_t>(s.dim), q_size = dim * static_cast<std::size_t>(s.group);
   const RopeTable rope{angles(), 1, true};
   for (std::size_t t = 0; t < static_cast<std::size_t>(s.tokens); ++t) {
     EXPECT_TRUE(outcome.cache.make_room(1));
-    std::span q(input.q.data() + t * q_size, q_size), k(input.k.data() + t * dim, dim), v(input.v.data() + t * dim, dim);
-    for (std::size_t g = 0; g < static_cast<std::size_t>(s.group); ++g) reference::rotate(q.subspan(g * dim, dim), rope, static_cast<std::int64_t>(t));
+    std::span q(input.q.data() + t * q_size, q_size), k(input.k.data() + t * dim, dim),
+        v(input.v.data() + t * dim, dim);
+    for (std::size_t g = 0; g < static_cast<std::size_t>(s.group); ++g)
+      reference::rotate(q.subspan(g * dim, dim), rope, static_cast<std::int64_t>(t));
     reference::rotate(k, rope, static_cast<std::int64_t>(t));
     std::vector<std::int32_t> follow;
     for (const Eviction& e : other) {
       if (e.step == static_cast<std::int32_t>(t)) follow.push_back(e.position);
     }
-    const auto victims = reference::attend({&outcome.cache.head(0, 0), &s.retention, &s.retention.rules[0], static_cast<std::int64_t>(t), s.group,
-                                            s.dim, s.window, .125F, true, false, q, k, v, std::span(outcome.out).subspan(t * q_size, q_size),
-                                            &follow});
+    const auto victims = reference::attend({&outcome.cache.head(0, 0), &s.retention, &s.retention.rules[0],
+                                            static_cast<std::int64_t>(t), s.group, s.dim, s.window, .125F, true, false,
+                                            q, k, v, std::span(outcome.out).subspan(t * q_size, q_size), &follow});
     for (const std::int32_t victim : victims) outcome.evictions.push_back({victim, static_cast<std::int32_t>(t)});
   }
   return outcome;

@@ -7,6 +7,7 @@
 #include <cctype>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <fstream>
 #include <iterator>
 #include <ostream>
@@ -20,8 +21,8 @@ namespace {
 
 constexpr const char* kText = "/usr/share/common-licenses/GPL-3";
 constexpr std::size_t kWindow = 2048;
-constexpr std::size_t kTextTokens = 7639;             // of the text the figures are for
-constexpr std::uint64_t kModelBytes = 98'362'432;     // SmolLM2-135M-Instruct Q4_1
+constexpr std::size_t kTextTokens = 7639;          // of the text the figures are for
+constexpr std::uint64_t kModelBytes = 98'362'432;  // SmolLM2-135M-Instruct Q4_1
 
 struct Figure {
   const char* policy;

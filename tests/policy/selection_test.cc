@@ -20,9 +20,11 @@ SequenceCache cache_with(const std::vector<float>& scores) {
   return cache;
 }
 
-std::vector<std::int32_t> victims_of(const HeadCache& head, const HeadRule& rule, std::int64_t pin, std::int64_t count) {
+std::vector<std::int32_t> victims_of(const HeadCache& head, const HeadRule& rule, std::int64_t pin,
+                                     std::int64_t count) {
   std::vector<std::int32_t> positions;
-  for (const int slot : select_victims(head, Evictable(rule, pin, head.used - 1), count)) positions.push_back(head.position(slot));
+  for (const int slot : select_victims(head, Evictable(rule, pin, head.used - 1), count))
+    positions.push_back(head.position(slot));
   return positions;
 }
 

@@ -35,12 +35,11 @@ TEST(PolicySpec, RatiosAreRoundedUpForBudgetsAndDownForRecent) {
   EXPECT_EQ(rule_of("a2sf:budget=21:recent=0.5").recent, 10);
 }
 
-TEST(PolicySpec, ARatioNeedsALength) {
-  EXPECT_FALSE(resolve(parse_policy("a2sf:budget=0.2").value(), 0, 0, 0, 0));
-}
+TEST(PolicySpec, ARatioNeedsALength) { EXPECT_FALSE(resolve(parse_policy("a2sf:budget=0.2").value(), 0, 0, 0, 0)); }
 
 TEST(PolicySpec, PrintsWhatItReads) {
-  for (const std::string text : {"a2sf:alpha=0.9:budget=128:sink=4:recent=32:block=8:pin=2", "full", "h2o:budget=20%:block=prompt"}) {
+  for (const std::string text :
+       {"a2sf:alpha=0.9:budget=128:sink=4:recent=32:block=8:pin=2", "full", "h2o:budget=20%:block=prompt"}) {
     EXPECT_EQ(to_string(parse_policy(text).value()), text);
   }
 }
@@ -55,13 +54,15 @@ TEST_P(BadSpec, IsOneLineThatNamesTheValue) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Texts, BadSpec,
-                         testing::Values(std::pair{"", "no policy"}, std::pair{"best", "'best'"}, std::pair{"a2sf:alpha=1.5", "'1.5'"},
-                                         std::pair{"a2sf:alpha=nan", "'nan'"}, std::pair{"a2sf:alpha=-0.1", "'-0.1'"},
-                                         std::pair{"a2sf:budget=0", "'0'"}, std::pair{"a2sf:budget=0.0", "'0.0'"},
-                                         std::pair{"a2sf:budget=1.5", "'1.5'"}, std::pair{"a2sf:budget=99999999999999999999", "999"},
-                                         std::pair{"a2sf:budget=@/no/such/file", "/no/such/file"}, std::pair{"a2sf:sink", "'sink'"},
-                                         std::pair{"a2sf:colour=red", "'colour'"}, std::pair{"a2sf:block=0", "'0'"},
-                                         std::pair{"a2sf:recent=-3", "'-3'"}, std::pair{"a2sf:budget=12x", "'12x'"}));
+                         testing::Values(std::pair{"", "no policy"}, std::pair{"best", "'best'"},
+                                         std::pair{"a2sf:alpha=1.5", "'1.5'"}, std::pair{"a2sf:alpha=nan", "'nan'"},
+                                         std::pair{"a2sf:alpha=-0.1", "'-0.1'"}, std::pair{"a2sf:budget=0", "'0'"},
+                                         std::pair{"a2sf:budget=0.0", "'0.0'"}, std::pair{"a2sf:budget=1.5", "'1.5'"},
+                                         std::pair{"a2sf:budget=99999999999999999999", "999"},
+                                         std::pair{"a2sf:budget=@/no/such/file", "/no/such/file"},
+                                         std::pair{"a2sf:sink", "'sink'"}, std::pair{"a2sf:colour=red", "'colour'"},
+                                         std::pair{"a2sf:block=0", "'0'"}, std::pair{"a2sf:recent=-3", "'-3'"},
+                                         std::pair{"a2sf:budget=12x", "'12x'"}));
 
 TEST(PolicySpec, CountsThatDoNotFitTheBudgetAreAnError) {
   const auto rule = resolve(parse_policy("a2sf:budget=8:sink=5:recent=4").value(), 0, 0, 0, 0);

@@ -1,0 +1,177 @@
+// Bytes as a program of cache operations, beside a plain map of what each head should hold.
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "cache/sequence_cache.h"
+#include "core/memory.h"
+
+namespace {
+
+using namespace a2sf;
+
+constexpr int kHeads = 3, kDim = 5;
+constexpr std::int32_t kMostTokens = 2000;
+
+void require(bool holds) {
+  if (!holds) __builtin_trap();
+}
+
+class Bytes {
+ public:
+  Bytes(const std::uint8_t* data, std::size_t size) : rest_(data, size) {}
+  bool empty() const { return rest_.empty(); }
+  int next() {
+    if (rest_.empty()) return 0;
+    const int byte = rest_.front();
+    rest_ = rest_.subspan(1);
+    return byte;
+  }
+
+ private:
+  std::span<const std::uint8_t> rest_;
+};
+
+// Exact in f16 for every position, and different in every dimension.
+std::array<float, kDim> vector_of(std::int32_t position, float sign) {
+  std::array<float, kDim> x{};
+  for (int i = 0; i < kDim; ++i) x[static_cast<std::size_t>(i)] = sign * static_cast<float>((position + i) % 2048);
+  return x;
+}
+
+std::vector<HeadLayout> random_layouts(Bytes& bytes) {
+  std::vector<HeadLayout> layouts;
+  for (int h = 0; h < kHeads; ++h) {
+    const int kind = bytes.next(), slots = bytes.next() + 256 * (kind % 2) + 1;
+    layouts.push_back(kind % 4 == 0 ? HeadLayout{slots, 0} : HeadLayout{slots, slots});
+  }
+  return layouts;
+}
+
+class Program {
+ public:
+  explicit Program(Bytes& bytes) : bytes_(bytes) {
+    const KvType type = bytes_.next() % 2 == 0 ? KvType::f16 : KvType::f32;
+    cache_ = std::move(SequenceCache::create(host_memory(), {1, kHeads, kDim, type}, random_layouts(bytes_)).value());
+  }
+
+  void run() {
+    while (!bytes_.empty()) {
+      const int operation = bytes_.next(), h = bytes_.next() % kHeads;
+      if (operation < 128) {
+        insert(h, operation);
+      } else if (operation < 224) {
+        release(h, bytes_.next());
+      } else if (operation < 240) {
+        clone();
+      } else {
+        rebuild();
+      }
+      check_counts();
+    }
+    check_contents(cache_);
+  }
+
+ private:
+  using Held = std::map<std::int32_t, float>;  // position: score
+
+  void insert(int h, int count) {
+    HeadCache& head = cache_.head(0, h);
+    if (head.limit == 0) require(cache_.make_room(count).has_value());
+    for (int i = 0; i < count && now_ < kMostTokens; ++i) {
+      if (head.limit != 0 && head.occupied() == head.limit) return;
+      const int slot = head.insert(now_, vector_of(now_, 1), vector_of(now_, -1));
+      require(slot >= 0 && slot < head.used && head.position(slot) == now_ && head.score(slot) == 0);
+      head.score(slot) = static_cast<float>(now_) / 2;
+      held_[static_cast<std::size_t>(h)][now_] = static_cast<float>(now_) / 2;
+      ++now_;
+    }
+  }
+
+  void release(int h, int which) {
+    HeadCache& head = cache_.head(0, h);
+    if (head.used == 0) return;
+    const int slot = which * 7 % head.used;
+    if (head.position(slot) < 0) return;
+    require(held_[static_cast<std::size_t>(h)].erase(head.position(slot)) == 1);
+    head.release(slot);
+  }
+
+  void clone() {
+    auto copy = cache_.clone();
+    require(copy.has_value() && copy->bytes() == cache_.bytes());
+    for (int h = 0; h < kHeads; ++h) {
+      const HeadCache &a = cache_.head(0, h), &b = copy->head(0, h);
+      require(a.used == b.used && a.free == b.free && a.room() == b.room());
+      for (int slot = 0; slot < a.used; ++slot) require(a.position(slot) == b.position(slot));
+    }
+    check_contents(*copy);
+    cache_ = std::move(*copy);
+  }
+
+  void rebuild() {
+    const auto layouts = random_layouts(bytes_);
+    bool fits = true;
+    for (std::size_t h = 0; h < kHeads; ++h) {
+      fits = fits && (layouts[h].slots == 0 || static_cast<std::int64_t>(held_[h].size()) <= layouts[h].slots);
+    }
+    auto copy = cache_.rebuilt(layouts);
+    require(copy.has_value() == fits);
+    if (!fits) return;
+    check_contents(*copy);
+    for (int h = 0; h < kHeads; ++h) {
+      const HeadCache& head = copy->head(0, h);
+      require(head.free.empty());
+      for (int slot = 1; slot < head.used; ++slot) require(head.position(slot - 1) < head.position(slot));
+    }
+    cache_ = std::move(*copy);
+  }
+
+  void check_counts() const {
+    for (int h = 0; h < kHeads; ++h) {
+      const HeadCache& head = cache_.head(0, h);
+      require(head.used <= head.room() && head.room() % kTile == 0);
+      require(head.limit == 0 || head.occupied() <= head.limit);
+      require(static_cast<std::size_t>(head.occupied()) == held_[static_cast<std::size_t>(h)].size());
+    }
+  }
+
+  void check_contents(const SequenceCache& cache) const {
+    std::array<float, kDim> x{};
+    for (int h = 0; h < kHeads; ++h) {
+      const HeadCache& head = cache.head(0, h);
+      Held found;
+      for (int slot = 0; slot < head.used; ++slot) {
+        const std::int32_t position = head.position(slot);
+        const bool listed_free = std::find(head.free.begin(), head.free.end(), slot) != head.free.end();
+        require(listed_free == (position < 0));
+        if (position < 0) continue;
+        head.read_key(slot, x);
+        require(x == vector_of(position, 1));
+        head.read_value(slot, x);
+        require(x == vector_of(position, -1));
+        found[position] = head.score(slot);
+      }
+      for (std::int64_t slot = head.used; slot < head.room(); ++slot)
+        require(head.position(static_cast<int>(slot)) == -1);
+      require(found == held_[static_cast<std::size_t>(h)]);
+    }
+  }
+
+  Bytes& bytes_;
+  SequenceCache cache_;
+  std::array<Held, kHeads> held_;
+  std::int32_t now_ = 0;
+};
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  Bytes bytes(data, size);
+  Program(bytes).run();
+  return 0;
+}
