@@ -9,3 +9,8 @@ if(A2SF_SANITIZE)
   string(REPLACE "fuzzer-no-link," "" link_sanitizers "${A2SF_SANITIZE}")
   target_link_options(a2sf_options INTERFACE -fsanitize=${link_sanitizers})
 endif()
+
+# GCC 12 sees overflows in fmt and std::string at -O3 that are not there.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(a2sf_options INTERFACE -Wno-stringop-overflow -Wno-restrict)
+endif()

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -19,6 +20,13 @@ class HostMemory final : public Memory {
     const std::size_t alignment = huge ? kHugePage : kAlignment;
     if (bytes > SIZE_MAX - alignment) return fail(ErrorKind::out_of_memory, "more memory than an address can name");
     const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+    // Linux promises more than it has: what cannot fit is refused here rather than killed later.
+    const auto physical =
+        static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    if (rounded > physical) {
+      return fail(ErrorKind::out_of_memory,
+                  fmt::format("{} MiB were needed, the machine has {} MiB", rounded >> 20, physical >> 20));
+    }
     void* data = std::aligned_alloc(alignment, rounded);
     if (data == nullptr) {
       return fail(ErrorKind::out_of_memory, fmt::format("not enough memory: {} MiB were needed", (bytes >> 20) + 1));

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "model/model_parts.h"
 
@@ -25,6 +26,7 @@ struct Session::State {
   std::size_t peak_bytes = 0;
   bool records = false;
   std::vector<std::vector<Eviction>> evictions;
+  std::optional<Error> broken;  // a step failed half way: the layers no longer agree on what is in the cache
 
   const Architecture& architecture() const { return model->parts().weights.architecture; }
   std::int64_t position() const { return static_cast<std::int64_t>(token_ids.size()); }
@@ -35,6 +37,7 @@ struct Session::State {
 
 // Checks a feed and makes room for it; nothing has changed if it fails. Returns how many rows of logits it wants.
 Result<std::size_t> Session::State::prepare(const Feed& feed) {
+  if (broken) return fail(broken->kind, "this sequence failed before: " + broken->message);
   if (feed.tokens.empty()) return fail(ErrorKind::bad_input, "no tokens to feed");
   for (const std::int32_t token : feed.tokens) {
     if (token < 0 || token >= architecture().vocabulary) {
@@ -96,6 +99,9 @@ Status Session::step(std::span<const Feed> feeds) {
   std::vector<std::size_t> counts;
   const Model* model = feeds.front().session->state_->model.get();
   for (const Feed& feed : feeds) {
+    const auto same = [&](const Feed& other) { return other.session == feed.session; };
+    if (std::count_if(feeds.begin(), feeds.end(), same) > 1)
+      return fail(ErrorKind::bad_input, "a session is twice in a step");
     State& state = *feed.session->state_;
     if (state.model.get() != model)
       return fail(ErrorKind::bad_input, "sessions of different models cannot share a step");
@@ -121,7 +127,10 @@ Status Session::step(std::span<const Feed> feeds) {
   }
   const auto vocabulary = static_cast<std::size_t>(model->info().vocabulary);
   std::vector<float> logits(wanted.size() * vocabulary);
-  if (auto done = model->parts().forward.run({tokens, spans}, wanted, logits.data()); !done) return done;
+  if (auto done = model->parts().forward.run({tokens, spans}, wanted, logits.data()); !done) {
+    for (const Feed& feed : feeds) feed.session->state_->broken = done.error();
+    return done;
+  }
   auto next = logits.begin();
   for (std::size_t i = 0; i < feeds.size(); ++i) {
     const auto end = next + static_cast<std::ptrdiff_t>(counts[i] * vocabulary);
@@ -170,6 +179,7 @@ Result<Session> Session::fork() const {
   state->logits = state_->logits;
   state->records = state_->records;
   state->evictions = state_->evictions;
+  state->broken = state_->broken;
   state->note_peak();
   return Session(std::move(state));
 }

@@ -81,6 +81,14 @@ Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::in
   if (*budget < 1)
     return fail(ErrorKind::bad_input, fmt::format("budget {} is too small; it must be at least 1", *budget));
   if (window > 0) budget = std::min(*budget, window);
+  // No sequence is longer; sums of counts cannot overflow.
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  const std::int64_t counts[] = {*budget, spec.block, spec.pin, spec.sink.value_or(0),
+                                 spec.recent ? spec.recent->count : 0};
+  for (const std::int64_t count : counts) {
+    if (count > most)
+      return fail(ErrorKind::bad_input, fmt::format("{} tokens are more than a sequence can have: {}", count, most));
+  }
   if (spec.alpha && !(*spec.alpha >= 0 && *spec.alpha <= 1)) {
     return fail(ErrorKind::bad_input, fmt::format("alpha {} is outside [0, 1]", *spec.alpha));
   }

@@ -65,8 +65,10 @@ Result<std::unique_ptr<Backend>> make_cpu_backend(int threads, const std::string
   const std::string wanted = !isa.empty() ? isa : forced != nullptr && *forced != '\0' ? forced : available.front();
   const cpu::RowKernels* kernels = cpu::find_row_kernels(wanted);
   if (kernels == nullptr) {
-    return fail(ErrorKind::unsupported, fmt::format("instruction set '{}' is not one this machine runs; it runs {}",
-                                                    wanted, fmt::join(available, ", ")));
+    std::string names;
+    for (const std::string& name : available) names += (names.empty() ? "" : ", ") + name;
+    return fail(ErrorKind::unsupported,
+                "instruction set '" + wanted + "' is not one this machine runs; it runs " + names);
   }
   if (threads < 0 || threads > 1024)
     return fail(ErrorKind::bad_input, fmt::format("{} threads; give 1 to 1024, or 0 for all cores", threads));
