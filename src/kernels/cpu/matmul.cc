@@ -7,7 +7,7 @@
 namespace a2sf::cpu {
 namespace {
 
-constexpr int kOutputsPerTask = 16;  // enough work to pay for fetching a task; few enough to balance two threads
+constexpr int kOutputsPerTask = 48;  // long enough runs of rows for the prefetcher; few enough to balance two threads
 
 // Outputs [first, last) of one product, for every row: a weight row stays in the first-level cache while rows pass by.
 void compute_outputs(const Product& product, const std::byte* input, std::size_t input_row, int rows, int first,
