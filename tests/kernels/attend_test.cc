@@ -64,7 +64,7 @@ Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int thread
     EXPECT_TRUE(outcome.cache.make_room(rows));
     const Span span{&outcome.cache, &s.retention, 0, rows, first, false, false, ids, &log};
     const Step step{std::span(ids).first(static_cast<std::size_t>(rows)), std::span(&span, 1)};
-    attention.begin(step, rope);
+    attention.begin(step, std::span(&rope, 1));
     const int q = s.group * s.dim;
     attention.attend({0,
                       s.group,
@@ -72,7 +72,7 @@ Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int thread
                       s.dim,
                       s.window,
                       .125F,
-                      rope,
+                      0,
                       {input.q.data() + first * q, q},
                       {input.k.data() + first * s.dim, s.dim},
                       {input.v.data() + first * s.dim, s.dim},

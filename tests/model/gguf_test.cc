@@ -135,10 +135,12 @@ TEST(Gguf, ReadsTheTinyModel) {
   EXPECT_EQ(a.head_dim, 16);
   EXPECT_EQ(a.vocabulary, 128);
   EXPECT_EQ(a.context, 4096);
-  EXPECT_EQ(a.rope_kind, RopeKind::interleaved);
-  EXPECT_EQ(a.rope_magnitude, 1);
-  ASSERT_EQ(a.rope_angles.size(), 8U);
-  EXPECT_NEAR(a.rope_angles[4], 0.01, 1e-9);
+  EXPECT_EQ(a.windows, (std::vector<int>{0, 0}));
+  ASSERT_EQ(a.ropes.size(), 1U);
+  EXPECT_EQ(a.ropes[0].kind, RopeKind::interleaved);
+  EXPECT_EQ(a.ropes[0].magnitude, 1);
+  ASSERT_EQ(a.ropes[0].angles.size(), 8U);
+  EXPECT_NEAR(a.ropes[0].angles[4], 0.01, 1e-9);
   ASSERT_EQ(weights->layers.size(), 2U);
   EXPECT_EQ(weights->layers[1].down.columns, 96);
   EXPECT_EQ(weights->layers[1].k.rows, 32);
@@ -324,8 +326,9 @@ TEST(Architecture, RefusesWhatDoesNotFit) {
 }
 
 TEST(Architecture, RefusesOthers) {
-  expect_error_after([](gguf_context* g) { gguf_set_val_str(g, "general.architecture", "mamba"); }, {},
-                     "architecture 'mamba' is not supported; supported: llama");
+  expect_error_after(
+      [](gguf_context* g) { gguf_set_val_str(g, "general.architecture", "mamba"); }, {},
+      "architecture 'mamba' is not supported; supported: llama, qwen2, qwen3, gemma3, phi3, gpt2, gptneox, opt");
   expect_error_after([](gguf_context* g) { gguf_set_val_str(g, "general.architecture", "a\nb"); }, {}, "'a?b'");
   expect_error_after([](gguf_context* g) { gguf_remove_key(g, "general.architecture"); }, {}, "general.architecture");
   expect_error_after([](gguf_context* g) { gguf_set_val_str(g, "llama.rope.scaling.type", "longrope"); }, {},
@@ -338,7 +341,7 @@ std::vector<double> angles_after(const EditKeys& keys, TinyModel model = {}) {
   rewrite(file.path(), keys);
   const Result<Weights> weights = load_weights(file.path());
   EXPECT_TRUE(weights) << weights.error().message;
-  return weights ? weights->architecture.rope_angles : std::vector<double>(8);
+  return weights ? weights->architecture.ropes[0].angles : std::vector<double>(8);
 }
 
 TEST(Rope, ScalesLinearly) {
@@ -372,10 +375,10 @@ TEST(Rope, BlendsForYarn) {
   });
   const Result<Weights> weights = load_weights(file.path());
   ASSERT_TRUE(weights) << weights.error().message;
-  const std::vector<double>& angles = weights->architecture.rope_angles;
+  const std::vector<double>& angles = weights->architecture.ropes[0].angles;
   EXPECT_EQ(angles[0], 1);
   EXPECT_NEAR(angles[7], std::pow(10000.0, -14.0 / 16) / 4, 1e-12);
-  EXPECT_NEAR(weights->architecture.rope_magnitude, 1 + 0.1 * std::log(4.0), 1e-6);
+  EXPECT_NEAR(weights->architecture.ropes[0].magnitude, 1 + 0.1 * std::log(4.0), 1e-6);
 }
 
 TEST(Weights, RefusesMissingTensors) {

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "parity/libllama_logits.h"
 #include "support/real_model.h"
 
 namespace a2sf {
@@ -26,46 +27,6 @@ namespace {
 constexpr const char* kText = "/usr/share/common-licenses/GPL-3";
 constexpr std::size_t kTokens = 512;
 constexpr int kThreads = 2;
-
-struct Free {
-  void operator()(llama_model* model) const { llama_model_free(model); }
-  void operator()(llama_context* context) const { llama_free(context); }
-};
-
-// Logits [token][vocabulary] as libllama computes them; everything of libllama's is gone on return. Empty on failure.
-std::vector<float> llama_logits(const std::string& path, std::span<const Token> tokens, std::size_t vocabulary,
-                                llama_flash_attn_type flash = LLAMA_FLASH_ATTN_TYPE_DISABLED) {
-  llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
-  llama_model_params of_model = llama_model_default_params();
-  of_model.n_gpu_layers = 0;
-  const std::unique_ptr<llama_model, Free> model(llama_model_load_from_file(path.c_str(), of_model));
-  if (!model) return {};
-  llama_context_params of_context = llama_context_default_params();
-  of_context.n_ctx = 1024;
-  of_context.n_batch = kTokens;
-  of_context.n_threads = kThreads;
-  of_context.n_threads_batch = kThreads;
-  of_context.flash_attn_type = flash;
-  of_context.type_k = GGML_TYPE_F16;
-  of_context.type_v = GGML_TYPE_F16;
-  const std::unique_ptr<llama_context, Free> context(llama_init_from_model(model.get(), of_context));
-  if (!context) return {};
-
-  llama_batch batch = llama_batch_init(static_cast<int>(tokens.size()), 0, 1);
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    batch.token[i] = tokens[i];
-    batch.pos[i] = static_cast<llama_pos>(i);
-    batch.n_seq_id[i] = 1;
-    batch.seq_id[i][0] = 0;
-    batch.logits[i] = 1;
-  }
-  batch.n_tokens = static_cast<int>(tokens.size());
-  const int failed = llama_decode(context.get(), batch);
-  llama_batch_free(batch);
-  if (failed != 0) return {};
-  const float* logits = llama_get_logits(context.get());
-  return {logits, logits + tokens.size() * vocabulary};
-}
 
 std::vector<double> log_softmax(std::span<const float> logits) {
   const double highest = *std::max_element(logits.begin(), logits.end());
@@ -130,7 +91,7 @@ class Logits : public testing::Test {
 
   // Both sides on one file; nothing and a failure if either cannot run.
   std::optional<Agreement> run(const std::string& path) {
-    const std::vector<float> theirs = llama_logits(path, tokens_, vocabulary_);
+    const std::vector<float> theirs = test::libllama_logits(path, tokens_, 0, vocabulary_);
     ModelOptions model_options;
     model_options.threads = kThreads;
     const auto model = Model::load(path, model_options);
@@ -154,8 +115,9 @@ class Logits : public testing::Test {
 // Where activations are rounded to 8 bits, differences in the last place of attention flip roundings in every product
 // after it. How far that carries is what libllama's own two ways to attend show; a2sf may be no further from either.
 TEST_F(Logits, AgreeWithLibllamaAsItDoesWithItself) {
-  const std::vector<float> plain = llama_logits(path_, tokens_, vocabulary_);
-  const std::vector<float> flash = llama_logits(path_, tokens_, vocabulary_, LLAMA_FLASH_ATTN_TYPE_ENABLED);
+  const std::vector<float> plain = test::libllama_logits(path_, tokens_, 0, vocabulary_);
+  const std::vector<float> flash =
+      test::libllama_logits(path_, tokens_, 0, vocabulary_, {.flash = LLAMA_FLASH_ATTN_TYPE_ENABLED});
   ASSERT_EQ(plain.size(), kTokens * vocabulary_);
   ASSERT_EQ(flash.size(), plain.size());
   const Agreement own = compare(plain, flash, vocabulary_);

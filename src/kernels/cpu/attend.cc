@@ -48,10 +48,11 @@ void Rotations::apply(std::int64_t row, float* head) const {
   }
 }
 
-void Attention::begin(const Step& step, const RopeTable& rope) {
+void Attention::begin(const Step& step, std::span<const RopeTable> ropes) {
   step_ = &step;
   status_ = {};
-  rotations_.prepare(step, rope);
+  rotations_.resize(ropes.size());
+  for (std::size_t i = 0; i < ropes.size(); ++i) rotations_[i].prepare(step, ropes[i]);
 }
 
 // Spans whose rows are independent go first, row by row over the threads; then the others, head by head.
@@ -81,12 +82,22 @@ float* Attention::out(const AttendArgs& args, int row, int kv_head) const {
   return args.out.row(row) + kv_head * (args.heads / args.kv_heads) * args.head_dim;
 }
 
+// Step 0 of a sliding-window layer.
+void Attention::free_expired(const AttendArgs& args, const Span& span, int row, int kv_head) const {
+  if (args.window == 0) return;
+  const HeadCache& head = span.cache->head(args.layer, kv_head);
+  const std::int64_t now = span.first_position + row;
+  for (int slot = 0; slot < head.used; ++slot) {
+    if (head.position(slot) >= 0 && head.position(slot) <= now - args.window) release(args, span, now, kv_head, slot);
+  }
+}
+
 // Step 1: the token's rotated key and its value go into a free slot.
 void Attention::append(const AttendArgs& args, const Span& span, int row, int kv_head) {
   const auto dim = static_cast<std::size_t>(args.head_dim);
   float* key = args.k.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim;
   const float* value = args.v.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim;
-  rotations_.apply(span.first_row + row, key);
+  rotations(args).apply(span.first_row + row, key);
   span.cache->head(args.layer, kv_head)
       .insert(static_cast<std::int32_t>(span.first_position + row), {key, dim}, {value, dim});
 }
@@ -94,7 +105,7 @@ void Attention::append(const AttendArgs& args, const Span& span, int row, int kv
 void Attention::start(const AttendArgs& args, const Span& span, int row, int kv_head, RowInFlight& flight) const {
   const int group = args.heads / args.kv_heads;
   float* q = args.q.row(span.first_row + row) + kv_head * group * args.head_dim;
-  for (int g = 0; g < group; ++g) rotations_.apply(span.first_row + row, q + g * args.head_dim);
+  for (int g = 0; g < group; ++g) rotations(args).apply(span.first_row + row, q + g * args.head_dim);
   flight.start(kernels_, span.cache->head(args.layer, kv_head), group, args.scale, q, args.head_dim);
 }
 
@@ -104,12 +115,7 @@ void Attention::attend_in_order(const AttendArgs& args, const Span& span, int kv
   const HeadRule& rule = span.retention->rule(args.layer, kv_head);
   for (int row = 0; row < span.rows; ++row) {
     const std::int64_t now = span.first_position + row;
-    if (args.window > 0) {
-      for (int slot = 0; slot < head.used; ++slot) {
-        if (head.position(slot) >= 0 && head.position(slot) <= now - args.window)
-          release(args, span, now, kv_head, slot);
-      }
-    }
+    free_expired(args, span, row, kv_head);
     append(args, span, row, kv_head);
     start(args, span, row, kv_head, flight);
     for (int c = 0; c < flight.chunks(); ++c) flight.compute_logits(c);
@@ -218,6 +224,7 @@ void Attention::attend_hooked(const AttendArgs& args, const Span& span) {
     pool_.run(args.kv_heads, [&](int h, int) {
       HeadCache& head = span.cache->head(args.layer, h);
       RowInFlight& flight = heads_[static_cast<std::size_t>(h)];
+      free_expired(args, span, row, h);
       append(args, span, row, h);
       start(args, span, row, h, flight);
       for (int c = 0; c < flight.chunks(); ++c) flight.compute_logits(c);

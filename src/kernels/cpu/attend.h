@@ -9,7 +9,7 @@
 
 namespace a2sf::cpu {
 
-// Rotations of the rows of a step: computed once, used by every layer.
+// Rotations of the rows of a step by one table: computed once, used by every layer of that table.
 struct Rotations {
   std::vector<float> cosine, sine;  // [row][pair]
   int pairs = 0;
@@ -56,11 +56,12 @@ class Attention {
  public:
   Attention(ThreadPool& pool, const RowKernels& kernels)
       : pool_(pool), kernels_(kernels), rows_(static_cast<std::size_t>(pool.threads())) {}
-  void begin(const Step& step, const RopeTable& rope);
+  void begin(const Step& step, std::span<const RopeTable> ropes);
   void attend(const AttendArgs& args);
   Status status() const { return status_; }
 
  private:
+  const Rotations& rotations(const AttendArgs& args) const { return rotations_[static_cast<std::size_t>(args.rope)]; }
   void append(const AttendArgs& args, const Span& span, int row, int kv_head);
   void attend_in_order(const AttendArgs& args, const Span& span, int kv_head, RowInFlight& flight);
   void attend_all_rows(const AttendArgs& args, const Span& span);
@@ -69,15 +70,16 @@ class Attention {
   void start(const AttendArgs& args, const Span& span, int row, int kv_head, RowInFlight& flight) const;
   float* out(const AttendArgs& args, int row, int kv_head) const;
   void evict(const AttendArgs& args, const Span& span, int row, int kv_head) const;
+  void free_expired(const AttendArgs& args, const Span& span, int row, int kv_head) const;
   void release(const AttendArgs& args, const Span& span, std::int64_t now, int kv_head, int slot) const;
   void call_hook(const AttendArgs& args, const Span& span, int row);
 
   ThreadPool& pool_;
   const RowKernels& kernels_;
   const Step* step_ = nullptr;
-  Rotations rotations_;
-  std::vector<RowInFlight> rows_;   // one per worker
-  std::vector<RowInFlight> heads_;  // one per KV head, for rows shared out over threads
+  std::vector<Rotations> rotations_;  // one per RoPE table of the step
+  std::vector<RowInFlight> rows_;     // one per worker
+  std::vector<RowInFlight> heads_;    // one per KV head, for rows shared out over threads
   Status status_;
 };
 
