@@ -24,6 +24,8 @@ struct Case {
 // Where libllama takes its GELU from a table of float16, and in gptneox the tanh form for erf, that is the difference.
 constexpr double kExact = 5e-6, kGeluTable = 1.5e-3;
 
+void PrintTo(const Case& each, std::ostream* out) { *out << each.name; }
+
 std::vector<Case> cases() {
   TinyModel llama, qwen2{.architecture = "qwen2"}, qwen3{.architecture = "qwen3"}, gemma3{.architecture = "gemma3"},
       phi3{.architecture = "phi3"}, gpt2{.architecture = "gpt2"}, gptneox{.architecture = "gptneox"};
