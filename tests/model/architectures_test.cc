@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -30,8 +31,8 @@ std::shared_ptr<const Model> load(const std::string& path, const std::string& de
   options.threads = 1;
   options.device = device;
   auto model = Model::load(path, options);
-  EXPECT_TRUE(model) << model.error().message;
-  return model ? *model : nullptr;
+  if (!model) throw std::runtime_error(model.error().message);
+  return *model;
 }
 
 std::shared_ptr<const Model> fixture(const std::string& name, const std::string& device = "cpu") {
