@@ -84,6 +84,8 @@ class Backend {
   virtual int threads() const = 0;
   virtual const std::string& isa() const = 0;
 
+  // Makes the backend's own form of a matrix (repacked, uploaded) where it has one; the backend keeps it.
+  virtual Status load(WeightView& matrix) = 0;
   // The step and the tables must outlive end(). A model without RoPE gives one table without angles.
   virtual Status begin(const Step& step, std::span<const RopeTable> ropes) = 0;
   virtual void embed(const WeightView& table, float scale, Activations out) = 0;

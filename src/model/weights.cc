@@ -309,6 +309,15 @@ Result<Weights> read_weights(const std::string& path, Blocks blocks) {
 
 }  // namespace
 
+std::vector<WeightView*> matrices(Weights& weights) {
+  std::vector<WeightView*> all{&weights.head, &weights.project_in, &weights.project_out};
+  for (LayerWeights& w : weights.layers) {
+    for (WeightView* matrix : {&w.q, &w.k, &w.v, &w.output, &w.gate, &w.up, &w.down}) all.push_back(matrix);
+  }
+  std::erase_if(all, [](const WeightView* matrix) { return !*matrix; });
+  return all;
+}
+
 Result<Weights> load_weights(const std::string& path) { return read_weights(path, Blocks::check); }
 
 Result<ModelInfo> inspect_model(const std::string& path) {

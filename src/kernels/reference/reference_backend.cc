@@ -12,6 +12,7 @@ class ReferenceBackend final : public Backend {
   int threads() const override { return 1; }
   const std::string& isa() const override { return isa_; }
 
+  Status load(WeightView&) override { return {}; }
   Status begin(const Step& step, std::span<const RopeTable> ropes) override {
     step_ = &step;
     ropes_ = ropes;
