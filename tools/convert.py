@@ -67,9 +67,11 @@ class Checkpoint:
         begin, end = entry["data_offsets"]
         with path.open("rb") as file:
             file.seek(data + begin)
-            raw = np.frombuffer(file.read(end - begin), dtype=self.DTYPES[entry["dtype"]])
-        if raw.size != math.prod(entry["shape"]):
+            raw = file.read(end - begin)
+        dtype = np.dtype(self.DTYPES[entry["dtype"]])
+        if len(raw) != math.prod(entry["shape"]) * dtype.itemsize:
             raise ConvertError(f"{path}: tensor '{name}' is cut off")
+        raw = np.frombuffer(raw, dtype=dtype)
         if entry["dtype"] == "BF16":
             raw = (raw.astype(np.uint32) << 16).view(np.float32)
         return raw.astype(np.float32).reshape(entry["shape"])
