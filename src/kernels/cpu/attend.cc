@@ -104,12 +104,7 @@ void Attention::attend_in_order(const AttendArgs& args, const Span& span, int kv
   const HeadRule& rule = span.retention->rule(args.layer, kv_head);
   for (int row = 0; row < span.rows; ++row) {
     const std::int64_t now = span.first_position + row;
-    if (args.window > 0) {
-      for (int slot = 0; slot < head.used; ++slot) {
-        if (head.position(slot) >= 0 && head.position(slot) <= now - args.window)
-          release(args, span, now, kv_head, slot);
-      }
-    }
+    free_expired(head, args.window, now, [&](int slot) { release(args, span, now, kv_head, slot); });
     append(args, span, row, kv_head);
     start(args, span, row, kv_head, flight);
     for (int c = 0; c < flight.chunks(); ++c) flight.compute_logits(c);

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "kernels/cpu/attend.h"
 
@@ -69,32 +70,17 @@ void RowInFlight::normalise(float alpha, HeadCache* scored) {
 }
 
 void RowInFlight::keep_ideal(std::int64_t budget, std::int64_t position) {
-  std::vector<std::pair<float, int>> earlier;  // (group sum, slot)
-  int own = -1;
-  for (int slot = 0; slot < head_->used; ++slot) {
-    const std::int32_t at = head_->position(slot);
-    if (at == position) own = slot;
-    if (at < 0 || at >= position) continue;
+  const auto sum_of = [&](int slot) {
     float sum = 0;
     for (int g = 0; g < group_; ++g) sum += logits_[static_cast<std::size_t>(g * stride_ + slot)];
-    earlier.emplace_back(sum, slot);
-  }
-  if (static_cast<std::int64_t>(earlier.size()) <= budget) return;
-  std::nth_element(earlier.begin(), earlier.begin() + budget, earlier.end(), [&](const auto& a, const auto& b) {
-    return a.first != b.first ? a.first > b.first : head_->position(a.second) > head_->position(b.second);
-  });
+    return sum;
+  };
+  const std::vector<int> hidden = hidden_from_ideal(*head_, position, budget, sum_of);
+  if (hidden.empty()) return;
   for (int g = 0; g < group_; ++g) {
     float* p = logits_.data() + g * stride_;
-    float kept = p[own];
-    for (std::size_t i = 0; i < earlier.size(); ++i) {
-      float& x = p[earlier[i].second];
-      if (i < static_cast<std::size_t>(budget)) {
-        kept += x;
-      } else {
-        x = 0;
-      }
-    }
-    kernels_->multiply(p, 1 / kept, static_cast<int>(slots_));
+    for (const int slot : hidden) p[slot] = 0;
+    kernels_->multiply(p, 1 / std::accumulate(p, p + slots_, 0.0F), static_cast<int>(slots_));
   }
 }
 

@@ -202,7 +202,8 @@ void silu_multiply(float* gate, const float* up, std::int64_t count) {
   for (; n < count; ++n) gate[n] = hn::GetLane(gated(hn::Set(f, gate[n]), hn::Set(f, up[n])));
 }
 
-const RowKernels kKernels = {logits, exponentials, maximum, score, multiply, values, lowest, silu_multiply};
+// Unused in the baseline.
+[[maybe_unused]] const RowKernels kKernels = {logits, exponentials, maximum, score, multiply, values, lowest, silu_multiply};
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
