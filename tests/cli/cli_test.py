@@ -274,8 +274,12 @@ class InspectTest(CliTest):
         self.refuse(2, "", "inspect", MODEL, "--budget", "many")
 
 
-if __name__ == "__main__":
+def main():
     if not (os.path.isfile(MODEL) and os.access(PROGRAM, os.X_OK)):
         print(f"skipped: {MODEL} or {PROGRAM} is missing")
-        sys.exit(SKIPPED)
+        return SKIPPED
     unittest.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
