@@ -313,19 +313,22 @@ class Converter:
         window, architecture = self.config.get("sliding_window"), self.family.architecture
         if not window or architecture not in ("gemma3", "llama", "phi3"):
             return
-        period = self.config.get("sliding_window_pattern", 6) if architecture == "gemma3" else 1
-        kinds = self.config.get("layer_types")
-        if architecture == "gemma3" and kinds:
-            full = [layer for layer, kind in enumerate(kinds) if kind == "full_attention"]
-            period = full[0] + 1 if full else 1
-            if full != list(range(period - 1, len(kinds), period)) and full:
-                raise ConvertError("config.json: layer_types is no pattern of every n-th layer: not supported")
         self.writer.add_sliding_window(window)
         if architecture == "gemma3":
-            self.writer.add_uint32(self.key("attention.sliding_window_pattern"), period)
+            self.writer.add_uint32(self.key("attention.sliding_window_pattern"), self.window_period())
             local = (self.config.get("rope_parameters") or {}).get("sliding_attention", {})
             base = local.get("rope_theta", self.config.get("rope_local_base_freq", 10000.0))
             self.writer.add_float32(self.key("rope.freq_base_swa"), float(base))
+
+    def window_period(self):
+        kinds = self.config.get("layer_types")
+        if not kinds:
+            return self.config.get("sliding_window_pattern", 6)
+        full = [layer for layer, kind in enumerate(kinds) if kind == "full_attention"]
+        period = full[0] + 1 if full else len(kinds) + 1
+        if full != list(range(period - 1, len(kinds), period)):
+            raise ConvertError("config.json: layer_types is no pattern of every n-th layer: not supported")
+        return period
 
     def gguf_name(self, name):
         for pattern, target in self.family.tensors.items():

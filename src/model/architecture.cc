@@ -195,6 +195,7 @@ void read_counts(Keys& keys, const Family& family, Architecture& a) {
 }
 
 struct RopeScaling {
+  int dims = 0;  // leading dimensions of a head that are rotated; even
   double base = 10000, factor = 1, magnitude = 1;
   bool yarn = false;
   double low = 0, high = 0;  // yarn: pairs below low keep their angle, pairs above high are divided by the factor
@@ -214,14 +215,15 @@ void read_yarn(Keys& keys, const Architecture& a, RopeScaling& scaling) {
     return;
   }
   scaling.yarn = true;
-  scaling.low = std::max(0.0, std::floor(yarn_pair(a.rope_dims, context, kFastTurns, scaling.base)));
-  scaling.high = std::min(a.rope_dims - 1.0, std::ceil(yarn_pair(a.rope_dims, context, kSlowTurns, scaling.base)));
+  scaling.low = std::max(0.0, std::floor(yarn_pair(scaling.dims, context, kFastTurns, scaling.base)));
+  scaling.high = std::min(scaling.dims - 1.0, std::ceil(yarn_pair(scaling.dims, context, kSlowTurns, scaling.base)));
   scaling.magnitude *= 1 + 0.1 * std::log(scaling.factor);
 }
 
-RopeScaling read_rope_scaling(Keys& keys, const Architecture& a) {
+RopeScaling read_rope_scaling(Keys& keys, const Architecture& a, int dims) {
   constexpr double kMostFactor = 1e6;
   RopeScaling scaling;
+  scaling.dims = dims;
   scaling.base = keys.number("rope.freq_base", 0, 1e12, scaling.base);
   scaling.factor = keys.number("rope.scale_linear", 0, kMostFactor, 1);  // what older files call it
   scaling.factor = keys.number("rope.scaling.factor", 0, kMostFactor, scaling.factor);
@@ -238,8 +240,8 @@ RopeScaling read_rope_scaling(Keys& keys, const Architecture& a) {
   return scaling;
 }
 
-double rope_angle(const RopeScaling& scaling, int dims, int pair, double frequency_factor) {
-  const double angle = std::pow(scaling.base, -2.0 * pair / dims) / frequency_factor;
+double rope_angle(const RopeScaling& scaling, int pair, double frequency_factor) {
+  const double angle = std::pow(scaling.base, -2.0 * pair / scaling.dims) / frequency_factor;
   const double scaled = angle / scaling.factor;
   if (!scaling.yarn) return scaled;
   const double ramp = (pair - scaling.low) / std::max(0.001, scaling.high - scaling.low);
@@ -274,9 +276,8 @@ Result<std::vector<double>> frequency_factors(const GgufFile& file, int pairs) {
 
 Rope make_rope(RopeKind kind, const RopeScaling& scaling, const std::vector<double>& frequency_factors) {
   Rope rope{kind, scaling.base, {}, static_cast<float>(scaling.magnitude)};
-  const int pairs = static_cast<int>(frequency_factors.size());
-  for (int pair = 0; pair < pairs; ++pair) {
-    rope.angles.push_back(rope_angle(scaling, 2 * pairs, pair, frequency_factors[static_cast<std::size_t>(pair)]));
+  for (int pair = 0; pair < scaling.dims / 2; ++pair) {
+    rope.angles.push_back(rope_angle(scaling, pair, frequency_factors[static_cast<std::size_t>(pair)]));
   }
   return rope;
 }
@@ -296,31 +297,30 @@ Status read_rope(const GgufFile& file, Keys& keys, const Family& family, Archite
                                                   "(key '{}')",
                                                   dims, a.head_dim, a.head_dim, keys.name("rope.dimension_count")));
   }
-  a.rope_dims = static_cast<int>(dims);
-  const RopeScaling scaling = read_rope_scaling(keys, a);
-  RopeScaling of_windows;  // not scaled: a window never reaches beyond what the layer was trained on
+  const RopeScaling scaling = read_rope_scaling(keys, a, static_cast<int>(dims));
+  RopeScaling of_windows{.dims = scaling.dims};  // a window never reaches beyond what the layer was trained on
   of_windows.base = keys.number("rope.freq_base_swa", 0, 1e12, of_windows.base);
   if (Status status = keys.status(); !status) return status;
 
-  const Result<std::vector<double>> factors = frequency_factors(file, a.rope_dims / 2);
+  const Result<std::vector<double>> factors = frequency_factors(file, scaling.dims / 2);
   if (!factors) return tl::unexpected(factors.error());
   a.ropes.push_back(make_rope(family.rope, scaling, *factors));
-  if (family.window_period > 1 && has_windows(a)) {
+  if (family.window_period > 0 && has_windows(a)) {
     a.ropes.push_back(make_rope(family.rope, of_windows, std::vector<double>(factors->size(), 1.0)));
   }
   return {};
 }
 
-// Every period-th layer sees everything, the others the newest tokens.
+// Every period-th layer sees everything, the others the newest tokens; without a period all do.
 void read_windows(Keys& keys, const Family& family, Architecture& a) {
   a.windows.assign(static_cast<std::size_t>(a.layers), 0);
   const char* key = "attention.sliding_window";
   if (!keys.has(key) || keys.integer(key) == 0) return;
   const int window = static_cast<int>(keys.count(key, kMostContext - 1));
-  const int period =
-      static_cast<int>(keys.count("attention.sliding_window_pattern", kMostLayers, family.window_period));
+  const char* pattern = "attention.sliding_window_pattern";
+  const int period = keys.has(pattern) ? static_cast<int>(keys.count(pattern, kMostLayers)) : family.window_period;
   for (int layer = 0; layer < a.layers; ++layer) {
-    if (period == 1 || (layer + 1) % period != 0) a.windows[static_cast<std::size_t>(layer)] = window;
+    if (period == 0 || (layer + 1) % period != 0) a.windows[static_cast<std::size_t>(layer)] = window;
   }
 }
 

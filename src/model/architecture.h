@@ -24,7 +24,7 @@ struct Family {
   bool parallel_residual = false;  // where the file does not say
   bool learned_positions = false;
   int position_offset = 0;
-  int window_period = 1;  // every period-th layer has no sliding window; 1: every layer has it
+  int window_period = 0;  // where there are sliding windows: every period-th layer has none; 0: every layer has one
 };
 
 Result<Family> find_family(const GgufFile& file);

@@ -35,7 +35,6 @@ struct Architecture {
   int position_offset;       // row of position 0 in their table
   std::vector<int> windows;  // [layer]: the sliding window, 0: none
   std::vector<Rope> ropes;   // at least one, that of layers without a window; the last one is of those with one
-  int rope_dims;             // leading dimensions of a head that are rotated; even
 
   int rope_of(int layer) const {
     return windows[static_cast<std::size_t>(layer)] > 0 ? static_cast<int>(ropes.size()) - 1 : 0;

@@ -404,6 +404,16 @@ TEST(Windows, EverySixthLayerOfGemmaHasNone) {
   EXPECT_NEAR(a.ropes[1].angles[4], 0.01, 1e-9);
 }
 
+TEST(Windows, APatternOfOneMeansNone) {
+  const Scratch file;
+  write_tiny_model({.architecture = "gemma3", .window = 8}, file.path());
+  rewrite(file.path(), [](gguf_context* g) { gguf_set_val_u32(g, "gemma3.attention.sliding_window_pattern", 1); });
+  const Result<Weights> weights = load_weights(file.path());
+  ASSERT_TRUE(weights) << weights.error().message;
+  EXPECT_EQ(weights->architecture.windows, (std::vector<int>{0, 0}));
+  EXPECT_EQ(weights->architecture.ropes.size(), 1U);
+}
+
 std::vector<double> angles_after(const EditKeys& keys, TinyModel model = {}) {
   const Scratch file;
   write_tiny_model(model, file.path());
