@@ -193,6 +193,13 @@ struct Sub {
 
 // ---- one panel times kCount rows: sums[row] += panel x row
 
+// A single row is bound by memory: ask for the weights well ahead, across the page boundaries where the hardware stops.
+template <std::size_t kBytes>
+HWY_INLINE void prefetch(const void* record) {
+  constexpr std::size_t kAhead = 4096, kLine = 64;
+  for (std::size_t line = 0; line < kBytes; line += kLine) __builtin_prefetch(static_cast<const std::byte*>(record) + kAhead + line);
+}
+
 template <ggml_type kType, int kCount>
 HWY_INLINE void multiply_integers(const PanelProduct& product, const std::byte* panel, int row, VF (&sums)[kCount]) {
   using Weights = Sub<kType>;
@@ -202,6 +209,7 @@ HWY_INLINE void multiply_integers(const PanelProduct& product, const std::byte* 
   const InputBlock* blocks = product.input.blocks + row * input_blocks;
   const auto* record = reinterpret_cast<const std::uint8_t*>(panel);
   for (std::int64_t column = 0; column < columns; column += format.block, record += format.record_bytes(kLanes)) {
+    if constexpr (kCount == 1) prefetch<format.record_bytes(kLanes)>(record);
     for (int index = 0; index < format.block / format.sub; ++index) {
       Weights weights;
       weights.load(record, index);
@@ -245,6 +253,7 @@ HWY_INLINE void multiply_floats(const PanelProduct& product, const std::byte* pa
   for (VF& sum : odd) sum = hn::Zero(F());
   std::int64_t column = 0;
   for (; column + 2 <= columns; column += 2, panel += 2 * record) {
+    if constexpr (kCount == 1) prefetch<2 * record>(panel);
     const VF first = load_floats<kType>(panel), second = load_floats<kType>(panel + record);
     A2SF_UNROLL
     for (int i = 0; i < kCount; ++i) {
