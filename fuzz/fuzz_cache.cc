@@ -43,20 +43,20 @@ std::array<float, kDim> vector_of(std::int32_t position, float sign) {
   return x;
 }
 
-std::vector<HeadLayout> random_layouts(Bytes& bytes) {
-  std::vector<HeadLayout> layouts;
+SlotCounts random_counts(Bytes& bytes) {
+  SlotCounts counts;
   for (int h = 0; h < kHeads; ++h) {
     const int kind = bytes.next(), slots = bytes.next() + 256 * (kind % 2) + 1;
-    layouts.push_back(kind % 4 == 0 ? HeadLayout{slots, 0} : HeadLayout{slots, slots});
+    counts.push_back(kind % 4 == 0 ? 0 : slots);
   }
-  return layouts;
+  return counts;
 }
 
 class Program {
  public:
   explicit Program(Bytes& bytes) : bytes_(bytes) {
     const KvType type = bytes_.next() % 2 == 0 ? KvType::f16 : KvType::f32;
-    cache_ = std::move(SequenceCache::create(host_memory(), {1, kHeads, kDim, type}, random_layouts(bytes_)).value());
+    cache_ = std::move(SequenceCache::create(host_memory(), {1, kHeads, kDim, type}, random_counts(bytes_)).value());
   }
 
   void run() {
@@ -114,12 +114,12 @@ class Program {
   }
 
   void rebuild() {
-    const auto layouts = random_layouts(bytes_);
+    const auto counts = random_counts(bytes_);
     bool fits = true;
     for (std::size_t h = 0; h < kHeads; ++h) {
-      fits = fits && (layouts[h].slots == 0 || static_cast<std::int64_t>(held_[h].size()) <= layouts[h].slots);
+      fits = fits && (counts[h] == 0 || static_cast<std::int64_t>(held_[h].size()) <= counts[h]);
     }
-    auto copy = cache_.rebuilt(layouts);
+    auto copy = cache_.rebuilt(counts);
     require(copy.has_value() == fits);
     if (!fits) return;
     check_contents(*copy);

@@ -1,5 +1,5 @@
 #include "commands.h"
-#include "eval/generate.h"
+#include "engine/generate.h"
 #include "options.h"
 #include "outcome.h"
 #include "progress.h"

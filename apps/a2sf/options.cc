@@ -75,7 +75,7 @@ void add_model_flags(CLI::App* command, ModelFlags* flags) {
       ->check(CLI::Range(0, 1024));
   command->add_option("--device", flags->device, "cpu, cuda, or reference (the plain definition, slow)")
       ->check(CLI::IsMember({"cpu", "cuda", "reference"}));
-  command->add_option("--repack", flags->repack, "on or off; for now both compute with the weights as they are mapped")
+  command->add_option("--repack", flags->repack, "on: regroup the weights for speed; off: use them as they are mapped")
       ->check(CLI::IsMember({"on", "off"}));
 }
 
@@ -166,7 +166,7 @@ KvType kv_type_of(const CacheFlags& flags) { return flags.kv_type == "f32" ? KvT
 
 std::shared_ptr<const Model> load_model(const ModelFlags& flags) {
   if (flags.device == "cuda") fail_with(kFailed, "this build has no CUDA: use --device cpu");
-  return need(Model::load(flags.model, {.threads = flags.threads, .device = flags.device, .isa = ""}));
+  return need(Model::load(flags.model, {.threads = flags.threads, .device = flags.device, .repack = flags.repack == "on", .isa = ""}));
 }
 
 std::vector<Token> read_tokens(const TextFlags& flags, const Tokenizer& tokenizer) {

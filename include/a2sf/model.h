@@ -14,7 +14,8 @@ namespace a2sf {
 struct ModelOptions {
   int threads = 0;             // 0: one per core
   std::string device = "cpu";  // "cpu", or "reference": the plain C++ definition, slow
-  std::string isa;  // "avx2" or "avx512"; empty: A2SF_ISA from the environment, else the best this machine has
+  bool repack = true;  // regroup weights for speed in memory of their own; false: use them as the file is mapped
+  std::string isa;     // "avx2" or "avx512"; empty: A2SF_ISA from the environment, else the best this machine has
 };
 
 struct TensorInfo {

@@ -70,6 +70,15 @@ void HeadCache::release(int slot) {
   free.push_back(slot);
 }
 
+std::vector<int> HeadCache::slots_by_position() const {
+  std::vector<int> slots;
+  for (int slot = 0; slot < used; ++slot) {
+    if (position(slot) >= 0) slots.push_back(slot);
+  }
+  std::sort(slots.begin(), slots.end(), [this](int a, int b) { return position(a) < position(b); });
+  return slots;
+}
+
 void HeadCache::read_key(int slot, std::span<float> key) const {
   for (std::size_t i = 0; i < key.size(); ++i) key[i] = load(chunk_of(slot).keys, key_index(slot, dim, i), type);
 }
@@ -97,23 +106,23 @@ Chunk SequenceCache::carve(std::byte* data, int slots) const {
   return chunk;
 }
 
-Result<SequenceCache> SequenceCache::create(Memory& memory, const CacheShape& shape, std::vector<HeadLayout> layouts) {
+Result<SequenceCache> SequenceCache::create(Memory& memory, const CacheShape& shape, SlotCounts counts) {
   SequenceCache cache;
   cache.memory_ = &memory;
   cache.shape_ = shape;
-  cache.layouts_ = std::move(layouts);
-  cache.heads_.resize(cache.layouts_.size());
+  cache.counts_ = std::move(counts);
+  cache.heads_.resize(cache.counts_.size());
   double wanted = 0;  // in double first: a hostile budget must not wrap around
-  for (const HeadLayout& layout : cache.layouts_) {
-    wanted += static_cast<double>(layout.slots + kTile) * static_cast<double>(cache.chunk_bytes(1));
+  for (const std::int64_t slots : cache.counts_) {
+    wanted += static_cast<double>(slots + kTile) * static_cast<double>(cache.chunk_bytes(1));
   }
   if (wanted > 1e15) {
     return fail(ErrorKind::out_of_memory,
                 fmt::format("the cache would need {:.0f} GiB; choose a smaller budget", wanted / (1 << 30)));
   }
   std::size_t bytes = 0;
-  for (const HeadLayout& layout : cache.layouts_) {
-    bytes += cache.chunk_bytes(1) * static_cast<std::size_t>(round_up(layout.slots, kTile));
+  for (const std::int64_t slots : cache.counts_) {
+    bytes += cache.chunk_bytes(1) * static_cast<std::size_t>(round_up(slots, kTile));
   }
   auto arena = OwnedBuffer::create(memory, bytes);
   if (!arena) return fail(ErrorKind::out_of_memory, arena.error().message + " for the cache; choose a smaller budget");
@@ -123,8 +132,7 @@ Result<SequenceCache> SequenceCache::create(Memory& memory, const CacheShape& sh
     HeadCache& head = cache.heads_[i];
     head.dim = static_cast<int>(round_up(shape.head_dim, kTile));
     head.type = shape.type;
-    head.budget = cache.layouts_[i].budget;
-    head.limit = cache.layouts_[i].slots;
+    head.limit = cache.counts_[i];
     for (std::int64_t left = round_up(head.limit, kTile); left > 0; left -= kChunk) {
       const int slots = static_cast<int>(std::min<std::int64_t>(left, kChunk));
       head.chunks.push_back(cache.carve(next, slots));
@@ -156,7 +164,7 @@ Status SequenceCache::make_room(std::int64_t tokens) {
 }
 
 Result<SequenceCache> SequenceCache::clone() const {
-  auto copy = create(*memory_, shape_, layouts_);
+  auto copy = create(*memory_, shape_, counts_);
   if (!copy) return copy;
   for (std::size_t i = 0; i < heads_.size(); ++i) {
     const HeadCache& from = heads_[i];
@@ -171,23 +179,25 @@ Result<SequenceCache> SequenceCache::clone() const {
   return copy;
 }
 
-Result<SequenceCache> SequenceCache::rebuilt(std::vector<HeadLayout> layouts) const {
-  auto copy = create(*memory_, shape_, std::move(layouts));
+Result<SequenceCache> SequenceCache::rebuilt(SlotCounts counts, std::span<const std::vector<int>> left_out) const {
+  auto copy = create(*memory_, shape_, std::move(counts));
   if (!copy) return copy;
   std::vector<float> key(static_cast<std::size_t>(shape_.head_dim)), value(key.size());
   for (std::size_t i = 0; i < heads_.size(); ++i) {
     const HeadCache& from = heads_[i];
     HeadCache& to = copy->heads_[i];
-    if (to.limit != 0 && from.occupied() > to.limit) {
-      return fail(ErrorKind::bad_input, fmt::format("{} tokens do not fit into {} slots", from.occupied(), to.limit));
+    std::vector<int> slots = from.slots_by_position();
+    if (!left_out.empty()) {
+      std::vector<char> goes(static_cast<std::size_t>(from.used), 0);
+      for (const int slot : left_out[i]) goes[static_cast<std::size_t>(slot)] = 1;
+      std::erase_if(slots, [&](int slot) { return goes[static_cast<std::size_t>(slot)] != 0; });
     }
-    std::vector<int> slots;
-    for (int slot = 0; slot < from.used; ++slot) {
-      if (from.position(slot) >= 0) slots.push_back(slot);
+    const auto tokens = static_cast<std::int64_t>(slots.size());
+    if (to.limit != 0 && tokens > to.limit) {
+      return fail(ErrorKind::bad_input, fmt::format("{} tokens do not fit into {} slots", tokens, to.limit));
     }
-    std::sort(slots.begin(), slots.end(), [&](int a, int b) { return from.position(a) < from.position(b); });
     if (to.limit == 0) {
-      if (auto grown = copy->grow(to, from.occupied()); !grown) return tl::unexpected(grown.error());
+      if (auto grown = copy->grow(to, tokens); !grown) return tl::unexpected(grown.error());
     }
     for (const int slot : slots) {
       from.read_key(slot, key);

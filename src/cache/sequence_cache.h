@@ -34,9 +34,8 @@ struct HeadCache {
   int used = 0;
   int dim = 0;  // of a key and a value, padded to a multiple of kTile with zeros
   KvType type = KvType::f16;
-  std::int64_t budget = 0;
-  std::int64_t limit =
-      0;  // slots that may be occupied while a row is attended to; 0: as many as have been made room for
+  // Slots that may be occupied while a row is attended to; 0: as many as have been made room for.
+  std::int64_t limit = 0;
 
   int occupied() const { return used - static_cast<int>(free.size()); }
   std::int64_t room() const;  // slots that exist
@@ -45,6 +44,7 @@ struct HeadCache {
   float& score(int slot) { return chunk_of(slot).scores[slot % kChunk]; }
   float score(int slot) const { return chunk_of(slot).scores[slot % kChunk]; }
   std::int32_t position(int slot) const { return chunk_of(slot).positions[slot % kChunk]; }
+  std::vector<int> slots_by_position() const;  // the occupied ones
 
   // Puts a token into a free slot with score 0 and returns the slot. key and value are float [dim of the model's head].
   int insert(std::int32_t position, std::span<const float> key, std::span<const float> value);
@@ -53,11 +53,8 @@ struct HeadCache {
   void read_value(int slot, std::span<float> value) const;
 };
 
-// How many slots one head gets.
-struct HeadLayout {
-  std::int64_t budget;
-  std::int64_t slots;  // 0: grows in whole chunks
-};
+// How many slots each head gets, [layer][kv head]. 0: it grows in whole chunks.
+using SlotCounts = std::vector<std::int64_t>;
 
 struct CacheShape {
   int layers, kv_heads, head_dim;
@@ -67,8 +64,8 @@ struct CacheShape {
 // Not thread safe across calls; different heads may be used by different threads at once.
 class SequenceCache {
  public:
-  // layouts: [layer][kv head]. Bounded heads share one arena.
-  static Result<SequenceCache> create(Memory& memory, const CacheShape& shape, std::vector<HeadLayout> layouts);
+  // Bounded heads share one arena.
+  static Result<SequenceCache> create(Memory& memory, const CacheShape& shape, SlotCounts counts);
 
   HeadCache& head(int layer, int kv_head) { return heads_[index(layer, kv_head)]; }
   const HeadCache& head(int layer, int kv_head) const { return heads_[index(layer, kv_head)]; }
@@ -78,8 +75,9 @@ class SequenceCache {
   Status make_room(std::int64_t tokens);
   // The same bytes in the same slots, in memory of its own.
   Result<SequenceCache> clone() const;
-  // The retained tokens, in order of position, in a cache of other layouts. Fails if a head does not fit.
-  Result<SequenceCache> rebuilt(std::vector<HeadLayout> layouts) const;
+  // The retained tokens, in order of position, in a cache of other sizes; without those in the slots of `left_out`
+  // ([layer][kv head], or empty). Fails if a head does not fit.
+  Result<SequenceCache> rebuilt(SlotCounts counts, std::span<const std::vector<int>> left_out = {}) const;
 
   std::size_t bytes() const;
 
@@ -93,7 +91,7 @@ class SequenceCache {
 
   Memory* memory_ = nullptr;
   CacheShape shape_{};
-  std::vector<HeadLayout> layouts_;
+  SlotCounts counts_;
   std::vector<HeadCache> heads_;
   OwnedBuffer arena_;
   std::vector<OwnedBuffer> grown_;

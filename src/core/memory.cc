@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
@@ -13,13 +14,31 @@ namespace {
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
+bool is_huge(std::size_t bytes) { return bytes >= 2 * kHugePage; }
+
+std::size_t size_of(std::size_t bytes) {
+  const std::size_t unit = is_huge(bytes) ? kHugePage : kAlignment;
+  return (bytes + unit - 1) / unit * unit;
+}
+
+// Zeroed pages that are resident once they are touched, in huge pages where the system grants them: fewer TLB misses.
+// nullptr if there is no room.
+void* map_huge(std::size_t bytes) {
+  void* mapped = mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  auto* begin = static_cast<std::byte*>(mapped);
+  const std::size_t before = (kHugePage - reinterpret_cast<std::uintptr_t>(begin) % kHugePage) % kHugePage;
+  if (before > 0) munmap(begin, before);
+  munmap(begin + before + bytes, kHugePage - before);
+  madvise(begin + before, bytes, MADV_HUGEPAGE);  // only advice, so a refusal does not matter
+  return begin + before;
+}
+
 class HostMemory final : public Memory {
  public:
   Result<std::byte*> allocate(std::size_t bytes) override {
-    const bool huge = bytes >= 2 * kHugePage;
-    const std::size_t alignment = huge ? kHugePage : kAlignment;
-    if (bytes > SIZE_MAX - alignment) return fail(ErrorKind::out_of_memory, "more memory than an address can name");
-    const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+    if (bytes > SIZE_MAX / 2) return fail(ErrorKind::out_of_memory, "more memory than an address can name");
+    const std::size_t rounded = size_of(bytes);
     // Linux promises more than it has: what cannot fit is refused here rather than killed later.
     const auto physical =
         static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -27,16 +46,20 @@ class HostMemory final : public Memory {
       return fail(ErrorKind::out_of_memory,
                   fmt::format("{} MiB were needed, the machine has {} MiB", rounded >> 20, physical >> 20));
     }
-    void* data = std::aligned_alloc(alignment, rounded);
+    void* data = is_huge(bytes) ? map_huge(rounded) : std::aligned_alloc(kAlignment, rounded);
     if (data == nullptr) {
       return fail(ErrorKind::out_of_memory, fmt::format("not enough memory: {} MiB were needed", (bytes >> 20) + 1));
     }
-    // Fewer TLB misses while attention walks the cache; only advice, so a refusal does not matter.
-    if (huge) madvise(data, rounded, MADV_HUGEPAGE);
-    std::memset(data, 0, rounded);
+    if (!is_huge(bytes)) std::memset(data, 0, rounded);
     return static_cast<std::byte*>(data);
   }
-  void release(std::byte* data, std::size_t) override { std::free(data); }
+  void release(std::byte* data, std::size_t bytes) override {
+    if (is_huge(bytes)) {
+      munmap(data, size_of(bytes));
+    } else {
+      std::free(data);
+    }
+  }
   void copy(std::byte* to, const std::byte* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
 };
 

@@ -13,26 +13,32 @@ namespace {
 constexpr std::size_t kChunkTokens =
     64;  // rows of a step in feed(): enough to reuse a weight row, few enough for the caches
 
-}  // namespace
-
-struct Session::State {
+// All that a fork copies; the cache beside it is cloned.
+struct Sequence {
   std::shared_ptr<const Model> model;
   SessionOptions options;
   Retention retention;
-  std::vector<HeadLayout> bounded_layouts;
-  SequenceCache cache;
+  SlotCounts bounded_slots;
   std::vector<std::int32_t> token_ids;
   std::vector<float> logits;
-  std::size_t peak_bytes = 0;
   bool records = false;
   std::vector<std::vector<Eviction>> evictions;
   std::optional<Error> broken;  // a step failed half way: the layers no longer agree on what is in the cache
+};
+
+}  // namespace
+
+struct Session::State : Sequence {
+  SequenceCache cache;
+  std::size_t peak_bytes = 0;
 
   const Architecture& architecture() const { return model->parts().weights.architecture; }
   std::int64_t position() const { return static_cast<std::int64_t>(token_ids.size()); }
   void note_peak() { peak_bytes = std::max(peak_bytes, cache.bytes()); }
   Result<std::size_t> prepare(const Feed& feed);
   Status finish(const Feed& feed);
+  std::vector<std::vector<int>> excess(const Retention& resized) const;
+  void record(const std::vector<std::vector<int>>& victims);
 };
 
 // Checks a feed and makes room for it; nothing has changed if it fails. Returns how many rows of logits it wants.
@@ -48,10 +54,8 @@ Result<std::size_t> Session::State::prepare(const Feed& feed) {
   const auto count = static_cast<std::int64_t>(feed.tokens.size());
   if (position() + count > INT32_MAX) return fail(ErrorKind::bad_input, "a sequence is at most 2147483647 tokens long");
   // A later user turn under block = prompt: the bounded cache grows again for its prompt.
-  if (retention.whole_prompt && feed.prompt && !bounded_layouts.empty() && cache.head(0, 0).limit != 0) {
-    std::vector<HeadLayout> growing = bounded_layouts;
-    for (HeadLayout& layout : growing) layout.slots = 0;
-    auto grown = cache.rebuilt(std::move(growing));
+  if (retention.whole_prompt && feed.prompt && !bounded_slots.empty() && cache.head(0, 0).limit != 0) {
+    auto grown = cache.rebuilt(SlotCounts(bounded_slots.size(), 0));
     if (!grown) return tl::unexpected(grown.error());
     cache = std::move(*grown);
   }
@@ -62,7 +66,7 @@ Result<std::size_t> Session::State::prepare(const Feed& feed) {
 
 Status Session::State::finish(const Feed& feed) {
   if (!retention.whole_prompt || !feed.prompt_ends) return {};
-  auto compacted = cache.rebuilt(bounded_layouts);
+  auto compacted = cache.rebuilt(bounded_slots);
   if (!compacted) return tl::unexpected(compacted.error());
   cache = std::move(*compacted);
   return {};
@@ -78,13 +82,13 @@ Result<Session> Session::create(std::shared_ptr<const Model> model, const Sessio
   auto resolved = resolve_all(options.policy, a.layers, a.kv_heads, options.sequence_tokens);
   if (!resolved) return tl::unexpected(resolved.error());
   auto cache = SequenceCache::create(model->parts().backend->memory(),
-                                     {a.layers, a.kv_heads, a.head_dim, options.kv_type}, std::move(resolved->layouts));
+                                     {a.layers, a.kv_heads, a.head_dim, options.kv_type}, std::move(resolved->slots));
   if (!cache) return tl::unexpected(cache.error());
   auto state = std::make_unique<State>();
   state->model = std::move(model);
   state->options = options;
   state->retention = std::move(resolved->retention);
-  state->bounded_layouts = std::move(resolved->bounded_layouts);
+  state->bounded_slots = std::move(resolved->bounded_slots);
   state->cache = std::move(*cache);
   state->evictions.resize(static_cast<std::size_t>(a.layers * a.kv_heads));
   state->note_peak();
@@ -126,17 +130,23 @@ Status Session::step(std::span<const Feed> feeds) {
     first_row += rows;
   }
   const auto vocabulary = static_cast<std::size_t>(model->info().vocabulary);
-  std::vector<float> logits(wanted.size() * vocabulary);
+  // The first session's buffer takes the rows of all; the others copy theirs.
+  std::vector<float>& logits = feeds.front().session->state_->logits;
+  logits.resize(wanted.size() * vocabulary);
   if (auto done = model->parts().forward.run({tokens, spans}, wanted, logits.data()); !done) {
     for (const Feed& feed : feeds) feed.session->state_->broken = done.error();
+    logits.clear();
     return done;
   }
-  auto next = logits.begin();
-  for (std::size_t i = 0; i < feeds.size(); ++i) {
-    const auto end = next + static_cast<std::ptrdiff_t>(counts[i] * vocabulary);
-    feeds[i].session->state_->logits.assign(next, end);
-    next = end;
-    if (auto finished = feeds[i].session->state_->finish(feeds[i]); !finished) return finished;
+  std::span rest = std::span(logits).subspan(counts.front() * vocabulary);
+  for (std::size_t i = 1; i < feeds.size(); ++i) {
+    const std::span own = rest.first(counts[i] * vocabulary);
+    feeds[i].session->state_->logits.assign(own.begin(), own.end());
+    rest = rest.subspan(own.size());
+  }
+  logits.resize(counts.front() * vocabulary);
+  for (const Feed& feed : feeds) {
+    if (auto finished = feed.session->state_->finish(feed); !finished) return finished;
   }
   return {};
 }
@@ -169,19 +179,31 @@ std::size_t Session::peak_kv_bytes() const { return state_->peak_bytes; }
 Result<Session> Session::fork() const {
   auto cache = state_->cache.clone();
   if (!cache) return tl::unexpected(cache.error());
-  auto state = std::make_unique<State>();
-  state->model = state_->model;
-  state->options = state_->options;
-  state->retention = state_->retention;
-  state->bounded_layouts = state_->bounded_layouts;
-  state->cache = std::move(*cache);
-  state->token_ids = state_->token_ids;
-  state->logits = state_->logits;
-  state->records = state_->records;
-  state->evictions = state_->evictions;
-  state->broken = state_->broken;
+  auto state = std::make_unique<State>(State{*state_, std::move(*cache)});
   state->note_peak();
   return Session(std::move(state));
+}
+
+// What a smaller budget evicts at once: slots of each head, in the order in which they go.
+std::vector<std::vector<int>> Session::State::excess(const Retention& resized) const {
+  std::vector<std::vector<int>> slots(resized.rules.size());
+  if (position() == 0 || resized.mode == RetentionMode::all || resized.mode == RetentionMode::ideal) return slots;
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    const HeadCache& head = cache.head(static_cast<int>(i) / resized.kv_heads, static_cast<int>(i) % resized.kv_heads);
+    const HeadRule& rule = resized.rules[i];
+    slots[i] = select_victims(head, Evictable(rule, resized.pin, position() - 1), head.occupied() - rule.budget);
+  }
+  return slots;
+}
+
+void Session::State::record(const std::vector<std::vector<int>>& victims) {
+  for (std::size_t i = 0; records && i < victims.size(); ++i) {
+    const HeadCache& head =
+        cache.head(static_cast<int>(i) / retention.kv_heads, static_cast<int>(i) % retention.kv_heads);
+    for (const int slot : victims[i]) {
+      evictions[i].push_back({head.position(slot), static_cast<std::int32_t>(position() - 1)});
+    }
+  }
 }
 
 Status Session::resize(const Budget& budget) {
@@ -191,29 +213,14 @@ Status Session::resize(const Budget& budget) {
   spec.budget = budget;
   auto resolved = resolve_all(spec, a.layers, a.kv_heads, state.options.sequence_tokens);
   if (!resolved) return tl::unexpected(resolved.error());
-  if (state.position() > 0 && resolved->retention.mode != RetentionMode::all &&
-      resolved->retention.mode != RetentionMode::ideal) {
-    for (int layer = 0; layer < a.layers; ++layer) {
-      for (int h = 0; h < a.kv_heads; ++h) {
-        HeadCache& head = state.cache.head(layer, h);
-        const HeadRule& rule = resolved->retention.rule(layer, h);
-        const Evictable evictable(rule, state.retention.pin, state.position() - 1);
-        for (const int slot : select_victims(head, evictable, head.occupied() - rule.budget)) {
-          if (state.records) {
-            state.evictions[static_cast<std::size_t>(layer * a.kv_heads + h)].push_back(
-                {head.position(slot), static_cast<std::int32_t>(state.position() - 1)});
-          }
-          head.release(slot);
-        }
-      }
-    }
-  }
-  auto rebuilt = state.cache.rebuilt(resolved->bounded_layouts);
+  const auto victims = state.excess(resolved->retention);
+  auto rebuilt = state.cache.rebuilt(resolved->bounded_slots, victims);
   if (!rebuilt) return tl::unexpected(rebuilt.error());
+  state.record(victims);
   state.cache = std::move(*rebuilt);
   state.options.policy = std::move(spec);
   state.retention = std::move(resolved->retention);
-  state.bounded_layouts = std::move(resolved->bounded_layouts);
+  state.bounded_slots = std::move(resolved->bounded_slots);
   state.note_peak();
   return {};
 }
@@ -221,22 +228,14 @@ Status Session::resize(const Budget& budget) {
 std::vector<std::int32_t> Session::retained(int layer, int kv_head) const {
   const HeadCache& head = state_->cache.head(layer, kv_head);
   std::vector<std::int32_t> positions;
-  for (int slot = 0; slot < head.used; ++slot) {
-    if (head.position(slot) >= 0) positions.push_back(head.position(slot));
-  }
-  std::sort(positions.begin(), positions.end());
+  for (const int slot : head.slots_by_position()) positions.push_back(head.position(slot));
   return positions;
 }
 
 std::vector<float> Session::scores(int layer, int kv_head) const {
   const HeadCache& head = state_->cache.head(layer, kv_head);
-  std::vector<std::pair<std::int32_t, float>> found;
-  for (int slot = 0; slot < head.used; ++slot) {
-    if (head.position(slot) >= 0) found.emplace_back(head.position(slot), head.score(slot));
-  }
-  std::sort(found.begin(), found.end());
   std::vector<float> scores;
-  for (const auto& [position, score] : found) scores.push_back(score);
+  for (const int slot : head.slots_by_position()) scores.push_back(head.score(slot));
   return scores;
 }
 

@@ -71,6 +71,8 @@ class Backend {
   virtual int threads() const = 0;
   virtual const std::string& isa() const = 0;
 
+  // Makes the backend's own form of a matrix (repacked, uploaded) where it has one; the backend keeps it.
+  virtual Status load(WeightView& matrix) = 0;
   virtual Status begin(const Step& step, const RopeTable& rope) = 0;  // the step must outlive end()
   virtual void embed(const WeightView& table, Activations out) = 0;
   virtual void norm(Activations in, const WeightView& weight, float epsilon, int rows, Activations out) = 0;  // RMS

@@ -13,6 +13,7 @@ struct WeightView {
   ggml_type type = GGML_TYPE_F32;
   std::int64_t rows = 0, columns = 0;
   const std::byte* data = nullptr;
+  const void* loaded = nullptr;  // the backend's own form of it, once Backend::load has made one
 
   explicit operator bool() const { return data != nullptr; }
   std::size_t row_bytes() const { return ggml_row_size(type, columns); }

@@ -231,6 +231,14 @@ const std::string& GgufFile::path() const { return mapping_->path; }
 
 std::uint64_t GgufFile::bytes() const { return mapping_->file.bytes().size(); }
 
+void GgufFile::forget(const std::byte* data, std::size_t bytes) const {
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const std::uintptr_t first = (reinterpret_cast<std::uintptr_t>(data) + page - 1) / page * page;
+  const std::uintptr_t last = (reinterpret_cast<std::uintptr_t>(data) + bytes) / page * page;
+  // The mapping is read-only, so its pages can be read again from the file.
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
 std::span<const GgufTensor> GgufFile::tensors() const { return mapping_->tensors; }
 
 const GgufTensor* GgufFile::find(const std::string& name) const {

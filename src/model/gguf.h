@@ -33,6 +33,9 @@ class GgufFile {
   std::span<const GgufTensor> tensors() const;
   const GgufTensor* find(const std::string& name) const;  // nullptr if there is none
 
+  // Gives back the memory of a tensor's pages until they are read again. Only advice.
+  void forget(const std::byte* data, std::size_t bytes) const;
+
   // Typed keys. Missing: an error that names the key; of another type: an error that says which.
   bool has(const std::string& key) const;
   Result<std::string> string(const std::string& key) const;

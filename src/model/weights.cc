@@ -220,6 +220,14 @@ Result<Weights> read_weights(const std::string& path, Blocks blocks) {
 
 }  // namespace
 
+std::vector<WeightView*> matrices(Weights& weights) {
+  std::vector<WeightView*> all{&weights.head};
+  for (LayerWeights& w : weights.layers) {
+    for (WeightView* matrix : {&w.q, &w.k, &w.v, &w.output, &w.gate, &w.up, &w.down}) all.push_back(matrix);
+  }
+  return all;
+}
+
 Result<Weights> load_weights(const std::string& path) { return read_weights(path, Blocks::check); }
 
 Result<ModelInfo> inspect_model(const std::string& path) {

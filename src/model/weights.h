@@ -35,6 +35,9 @@ struct Weights {
   ModelInfo info;
 };
 
+// The matrices that are multiplied with, each once; the embedding is only looked up in.
+std::vector<WeightView*> matrices(Weights& weights);
+
 // Maps the file and checks it: every tensor there, of the right shape, inside the file, blocks valid.
 Result<Weights> load_weights(const std::string& path);
 

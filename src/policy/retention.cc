@@ -18,7 +18,11 @@ Result<std::int64_t> resolve_budget(const Budget& budget, int layer, int kv_head
     }
     return budget.table[l][h];
   }
-  if (budget.ratio <= 0) return budget.count;
+  if (!(budget.ratio >= 0 && budget.ratio <= 1)) {
+    return fail(ErrorKind::bad_input,
+                fmt::format("budget ratio {} is not above 0 and up to 1 (or 0, for a count of tokens)", budget.ratio));
+  }
+  if (budget.ratio == 0) return budget.count;
   if (sequence_tokens <= 0) {
     return fail(ErrorKind::bad_input, "a budget ratio needs a sequence of known length; give a count of tokens");
   }
@@ -92,6 +96,10 @@ Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::in
   if (spec.alpha && !(*spec.alpha >= 0 && *spec.alpha <= 1)) {
     return fail(ErrorKind::bad_input, fmt::format("alpha {} is outside [0, 1]", *spec.alpha));
   }
+  if (spec.recent && !(spec.recent->ratio >= 0 && spec.recent->ratio <= 1)) {
+    return fail(ErrorKind::bad_input,
+                fmt::format("recent {} is no ratio of the budget; it must be from 0 to 1", spec.recent->ratio));
+  }
   const Defaults defaults = defaults_of(spec.policy, *budget);
   HeadRule rule{*budget, spec.alpha.value_or(defaults.alpha), spec.sink.value_or(defaults.sink), defaults.recent};
   if (spec.recent) {
@@ -142,8 +150,8 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, int layers, int kv
       const std::int64_t kept =
           retention.mode == RetentionMode::hook ? spec.hook->capacity(rule->budget) : rule->budget;
       retention.rules.push_back(*rule);
-      resolved.bounded_layouts.push_back({rule->budget, grows ? 0 : kept + spec.block});
-      resolved.layouts.push_back({rule->budget, grows || retention.whole_prompt ? 0 : kept + spec.block});
+      resolved.bounded_slots.push_back(grows ? 0 : kept + spec.block);
+      resolved.slots.push_back(grows || retention.whole_prompt ? 0 : kept + spec.block);
     }
   }
   return resolved;

@@ -4,7 +4,7 @@
 #include <a2sf/hook.h>
 #include <a2sf/policy.h>
 
-#include <optional>
+#include <algorithm>
 #include <vector>
 
 #include "cache/sequence_cache.h"
@@ -55,11 +55,35 @@ inline int select_victim(const HeadCache& head, const Evictable& evictable) {
 // Slots in the order in which they go, at most `count`.
 std::vector<int> select_victims(const HeadCache& head, const Evictable& evictable, std::int64_t count);
 
+// Step 0 of a sliding-window layer: calls release(slot) for every token that the row at `now` has left behind.
+template <class Release>
+void free_expired(const HeadCache& head, int window, std::int64_t now, Release release) {
+  for (int slot = 0; window > 0 && slot < head.used; ++slot) {
+    if (head.position(slot) >= 0 && head.position(slot) <= now - window) release(slot);
+  }
+}
+
+// What an oracle row does not see: all earlier tokens but the `budget` ones of highest probability (summed over the
+// group: sum_of(slot)); of equal ones the newer stay.
+template <class SumOf>
+std::vector<int> hidden_from_ideal(const HeadCache& head, std::int64_t now, std::int64_t budget, SumOf sum_of) {
+  std::vector<int> earlier;
+  for (int slot = 0; slot < head.used; ++slot) {
+    if (head.position(slot) >= 0 && head.position(slot) < now) earlier.push_back(slot);
+  }
+  const auto kept = earlier.begin() + std::min<std::ptrdiff_t>(std::ssize(earlier), budget);
+  std::nth_element(earlier.begin(), kept, earlier.end(), [&](int a, int b) {
+    return sum_of(a) != sum_of(b) ? sum_of(a) > sum_of(b) : head.position(a) > head.position(b);
+  });
+  earlier.erase(earlier.begin(), kept);
+  return earlier;
+}
+
 // Resolves a spec for every head of a model, and the memory each head needs.
 struct ResolvedRetention {
   Retention retention;
-  std::vector<HeadLayout> layouts;          // while rows run: grows where nothing is evicted yet
-  std::vector<HeadLayout> bounded_layouts;  // after the prompt under block = prompt
+  SlotCounts slots;          // while rows run: grows where nothing is evicted yet
+  SlotCounts bounded_slots;  // after the prompt under block = prompt
 };
 Result<ResolvedRetention> resolve_all(const PolicySpec& spec, int layers, int kv_heads, std::int64_t sequence_tokens);
 

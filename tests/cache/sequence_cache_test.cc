@@ -20,7 +20,7 @@ void fill(HeadCache& head, int from, int to) {
 class SequenceCacheOf : public testing::TestWithParam<KvType> {};
 
 TEST_P(SequenceCacheOf, ReadsBackWhatWasInserted) {
-  auto cache = test::one_head_cache(kDim, GetParam(), 300, 301);
+  auto cache = test::one_head_cache(kDim, GetParam(), 301);
   HeadCache& head = cache.head(0, 0);
   fill(head, 0, 301);
   std::vector<float> x(kDim);
@@ -35,7 +35,7 @@ TEST_P(SequenceCacheOf, ReadsBackWhatWasInserted) {
 INSTANTIATE_TEST_SUITE_P(Types, SequenceCacheOf, testing::Values(KvType::f16, KvType::f32));
 
 TEST(SequenceCache, AVictimsSlotIsOverwrittenAndNothingMoves) {
-  auto cache = test::one_head_cache(kDim, KvType::f32, 4, 5);
+  auto cache = test::one_head_cache(kDim, KvType::f32, 5);
   HeadCache& head = cache.head(0, 0);
   fill(head, 0, 5);
   head.score(2) = 7;
@@ -48,11 +48,11 @@ TEST(SequenceCache, AVictimsSlotIsOverwrittenAndNothingMoves) {
 
 TEST(SequenceCache, ABoundedCacheIsAsLargeAsItsSlots) {
   // 32 slots (17 rounded to whole tiles) of key, value (20 padded to 32, f16), score and position.
-  EXPECT_EQ(test::one_head_cache(kDim, KvType::f16, 16, 17).bytes(), 32U * (2 * 32 * 2 + 4 + 4));
+  EXPECT_EQ(test::one_head_cache(kDim, KvType::f16, 17).bytes(), 32U * (2 * 32 * 2 + 4 + 4));
 }
 
 TEST(SequenceCache, GrowsInWholeChunks) {
-  auto cache = test::one_head_cache(kDim, KvType::f16, 1 << 20, 0);
+  auto cache = test::one_head_cache(kDim, KvType::f16, 0);
   ASSERT_TRUE(cache.make_room(1));
   EXPECT_EQ(cache.head(0, 0).room(), kChunk);
   fill(cache.head(0, 0), 0, kChunk);
@@ -61,7 +61,7 @@ TEST(SequenceCache, GrowsInWholeChunks) {
 }
 
 TEST(SequenceCache, ACloneHasTheSameBytesInMemoryOfItsOwn) {
-  auto cache = test::one_head_cache(kDim, KvType::f16, 8, 9);
+  auto cache = test::one_head_cache(kDim, KvType::f16, 9);
   fill(cache.head(0, 0), 0, 9);
   cache.head(0, 0).release(4);
   auto copy = cache.clone().value();
@@ -72,7 +72,7 @@ TEST(SequenceCache, ACloneHasTheSameBytesInMemoryOfItsOwn) {
 }
 
 TEST(SequenceCache, RebuildingKeepsTokensAndScoresInOrderOfPosition) {
-  auto cache = test::one_head_cache(kDim, KvType::f16, 1000, 0);
+  auto cache = test::one_head_cache(kDim, KvType::f16, 0);
   HeadCache& head = cache.head(0, 0);
   ASSERT_TRUE(cache.make_room(300));
   fill(head, 0, 300);
@@ -80,18 +80,18 @@ TEST(SequenceCache, RebuildingKeepsTokensAndScoresInOrderOfPosition) {
     head.score(slot) = static_cast<float>(slot);
     if (slot % 100 != 7) head.release(slot);
   }
-  const auto small = cache.rebuilt({{3, 4}}).value();
+  const auto small = cache.rebuilt({4}).value();
   ASSERT_EQ(small.head(0, 0).used, 3);
   for (int slot = 0; slot < 3; ++slot) {
     EXPECT_EQ(small.head(0, 0).position(slot), 7 + 100 * slot);
     EXPECT_EQ(small.head(0, 0).score(slot), static_cast<float>(7 + 100 * slot));
   }
   EXPECT_LT(small.bytes(), cache.bytes());
-  EXPECT_FALSE(cache.rebuilt({{1, 2}}));
+  EXPECT_FALSE(cache.rebuilt({2}));
 }
 
 TEST(SequenceCache, ABudgetLargerThanMemoryIsAnError) {
-  const auto cache = SequenceCache::create(host_memory(), {1, 1, 128, KvType::f32}, {{INT64_MAX / 2, INT64_MAX / 2}});
+  const auto cache = SequenceCache::create(host_memory(), {1, 1, 128, KvType::f32}, {INT64_MAX / 2});
   ASSERT_FALSE(cache);
   EXPECT_EQ(cache.error().kind, ErrorKind::out_of_memory);
 }

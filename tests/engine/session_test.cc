@@ -412,12 +412,18 @@ TEST(Resize, UpKeepsEverythingAndFillsTheNewBudget) {
 
 TEST(Resize, ABudgetThatDoesNotFitLeavesTheSessionAsItWas) {
   const Tokens rest = random_tokens(20, 2);
-  Session session = session_of("a2sf:budget=20:sink=4:recent=10");
+  Session session = session_of("a2sf:budget=20:sink=4:recent=10", tiny(), KvType::f32);
   ASSERT_TRUE(session.feed(random_tokens(40)));
+  session.record_evictions();
   Session copy = session.fork().value();
   EXPECT_FALSE(session.resize({13, 0, {}}));
   EXPECT_FALSE(session.resize({std::int64_t{1} << 50, 0, {}}));
   EXPECT_FALSE(session.resize({0, 0.5, {}}));
+  EXPECT_FALSE(session.resize({0, std::nan(""), {}}));
+  // Some heads would shrink, but no machine has the memory for the others.
+  constexpr std::int64_t huge = std::numeric_limits<std::int32_t>::max();
+  EXPECT_FALSE(session.resize({0, 0, {{15, huge}, {huge, huge}}}));
+  EXPECT_TRUE(session.evictions(0, 0).empty());
   expect_same_cache(session, copy);
   EXPECT_TRUE(same_bytes(feed_all(session, rest), feed_all(copy, rest)));
 }

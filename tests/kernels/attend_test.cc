@@ -53,9 +53,7 @@ const std::vector<double>& angles() {
 Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int threads, int chunk) {
   ThreadPool pool(threads);
   cpu::Attention attention(pool, *cpu::find_row_kernels(isa));
-  Outcome outcome{std::vector<float>(input.q.size()),
-                  {},
-                  test::one_head_cache(s.dim, s.type, s.retention.rules[0].budget, s.slots)};
+  Outcome outcome{std::vector<float>(input.q.size()), {}, test::one_head_cache(s.dim, s.type, s.slots)};
   std::vector<std::vector<Eviction>> log(1);
   const std::vector<std::int32_t> ids(static_cast<std::size_t>(s.tokens));
   const RopeTable rope{angles(), 1, true};
@@ -85,9 +83,7 @@ Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int thread
 
 // The reference along the same stream; at a near tie it takes the victim of `other`.
 Outcome run_reference(const Stream& s, Input input, const std::vector<Eviction>& other) {
-  Outcome outcome{std::vector<float>(input.q.size()),
-                  {},
-                  test::one_head_cache(s.dim, s.type, s.retention.rules[0].budget, s.slots)};
+  Outcome outcome{std::vector<float>(input.q.size()), {}, test::one_head_cache(s.dim, s.type, s.slots)};
   const auto dim = static_cast<std::size_t>(s.dim), q_size = dim * static_cast<std::size_t>(s.group);
   const RopeTable rope{angles(), 1, true};
   for (std::size_t t = 0; t < static_cast<std::size_t>(s.tokens); ++t) {

@@ -11,7 +11,7 @@ constexpr int kDim = 16;
 
 // A head that holds tokens 0, 1, 2 ... with these scores.
 SequenceCache cache_with(const std::vector<float>& scores) {
-  auto cache = test::one_head_cache(kDim, KvType::f32, 1, static_cast<std::int64_t>(scores.size()));
+  auto cache = test::one_head_cache(kDim, KvType::f32, static_cast<std::int64_t>(scores.size()));
   HeadCache& head = cache.head(0, 0);
   const std::vector<float> zeros(kDim);
   for (std::size_t i = 0; i < scores.size(); ++i) {

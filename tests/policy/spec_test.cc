@@ -1,8 +1,10 @@
 #include <a2sf/policy.h>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 
 #include "support/tiny_model.h"
@@ -68,6 +70,21 @@ TEST(PolicySpec, CountsThatDoNotFitTheBudgetAreAnError) {
   const auto rule = resolve(parse_policy("a2sf:budget=8:sink=5:recent=4").value(), 0, 0, 0, 0);
   ASSERT_FALSE(rule);
   EXPECT_THAT(rule.error().message, HasSubstr("budget 8"));
+}
+
+TEST(PolicySpec, ARatioThatIsNoneIsAnErrorOfOneLine) {
+  for (const double ratio : {std::nan(""), HUGE_VAL, -HUGE_VAL, -.2, 1.5}) {
+    PolicySpec budget, recent;
+    budget.budget.ratio = ratio;
+    recent.recent = RecentWindow{0, ratio};
+    for (const PolicySpec& spec : {budget, recent}) {
+      const auto rule = resolve(spec, 0, 0, 100, 0);
+      ASSERT_FALSE(rule) << ratio;
+      EXPECT_EQ(rule.error().kind, ErrorKind::bad_input);
+      EXPECT_THAT(rule.error().message, HasSubstr(fmt::format("{}", ratio)));
+      EXPECT_EQ(rule.error().message.find('\n'), std::string::npos);
+    }
+  }
 }
 
 TEST(PolicySpec, UnderARatioCountsAreClamped) {

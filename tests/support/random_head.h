@@ -9,8 +9,8 @@
 
 namespace a2sf::test {
 
-inline SequenceCache one_head_cache(int dim, KvType type, std::int64_t budget, std::int64_t slots) {
-  return std::move(SequenceCache::create(host_memory(), {1, 1, dim, type}, {{budget, slots}}).value());
+inline SequenceCache one_head_cache(int dim, KvType type, std::int64_t slots) {
+  return std::move(SequenceCache::create(host_memory(), {1, 1, dim, type}, {slots}).value());
 }
 
 inline std::vector<float> random_vector(std::mt19937& random, std::size_t size, float scale = 1) {

@@ -1,9 +1,8 @@
 #include "kernels/cpu/attend.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
+#include <thread>
 
 namespace a2sf::cpu {
 namespace {
@@ -11,9 +10,26 @@ namespace {
 // A single row over more slots than this is shared out over the threads chunk by chunk.
 constexpr int kLongRow = 2 * kChunk;
 
-bool evicts(const Span& span) {
+// Queries of a tile of rows; a multiple of what the matrix kernel takes at once.
+constexpr int kQueriesAtOnce = 24;
+
+bool scores(const Span& span) {
   const RetentionMode mode = span.retention->mode;
   return mode == RetentionMode::score || mode == RetentionMode::hook;
+}
+
+// The oldest of the tokens with the lowest score among those that may go.
+int find_victim(const RowKernels& kernels, const HeadCache& head, const Evictable& evictable, float lowest) {
+  int victim = -1;
+  for (int c = 0; c * kChunk < head.used && std::isfinite(lowest); ++c) {
+    const int slots = static_cast<int>(round_up(std::min(kChunk, head.used - c * kChunk), kTile));
+    const int found =
+        kernels.find_score(head.chunks[static_cast<std::size_t>(c)], slots, lowest,
+                           static_cast<std::int32_t>(evictable.first), static_cast<std::int32_t>(evictable.last));
+    if (found < 0) continue;
+    if (victim < 0 || head.position(c * kChunk + found) < head.position(victim)) victim = c * kChunk + found;
+  }
+  return victim;
 }
 
 }  // namespace
@@ -48,130 +64,218 @@ void Rotations::apply(std::int64_t row, float* head) const {
   }
 }
 
+Attention::Attention(ThreadPool& pool, const RowKernels& kernels)
+    : pool_(pool),
+      kernels_(kernels),
+      flights_(static_cast<std::size_t>(pool.threads())),
+      handed_over_(std::make_unique<std::atomic<bool>[]>(flights_.size())) {}
+
 void Attention::begin(const Step& step, const RopeTable& rope) {
   step_ = &step;
   status_ = {};
   rotations_.prepare(step, rope);
 }
 
-// Spans whose rows are independent go first, row by row over the threads; then the others, head by head.
 void Attention::attend(const AttendArgs& args) {
   if (!status_) return;
-  heads_.resize(std::max(heads_.size(), static_cast<std::size_t>(args.kv_heads)));
-  std::vector<const Span*> in_order;
+  flights_.resize(std::max(flights_.size(), static_cast<std::size_t>(args.kv_heads)));
+  chains_.clear();
   for (const Span& span : step_->spans) {
-    const bool is_long = span.rows == 1 && span.cache->head(args.layer, 0).used > kLongRow && args.window == 0;
-    if (span.retention->mode == RetentionMode::hook) {
+    const RetentionMode mode = span.retention->mode;
+    if (mode == RetentionMode::hook) {
       attend_hooked(args, span);
-    } else if (is_long && span.retention->mode != RetentionMode::ideal) {
+    } else if (span.rows == 1 && span.cache->head(args.layer, 0).used > kLongRow && args.window == 0 &&
+               mode != RetentionMode::ideal) {
       attend_long_row(args, span);
-    } else if (!evicts(span) && args.window == 0) {
+    } else if (span.rows > 1 && args.window == 0 && (!scores(span) || span.in_prompt)) {
       attend_all_rows(args, span);
     } else {
-      in_order.push_back(&span);
+      add_chains(args, span);
     }
   }
-  pool_.run(static_cast<int>(in_order.size()) * args.kv_heads, [&](int task, int worker) {
-    attend_in_order(args, *in_order[static_cast<std::size_t>(task / args.kv_heads)], task % args.kv_heads,
-                    rows_[static_cast<std::size_t>(worker)]);
-  });
+  attend_chains(args);
 }
 
-float* Attention::out(const AttendArgs& args, int row, int kv_head) const {
-  return args.out.row(row) + kv_head * (args.heads / args.kv_heads) * args.head_dim;
+// So many that their weights of a chunk stay in the first level cache.
+int Attention::rows_at_once(const AttendArgs& args) const {
+  return std::max(1, kQueriesAtOnce / (args.heads / args.kv_heads));
 }
 
-// Step 1: the token's rotated key and its value go into a free slot.
-void Attention::append(const AttendArgs& args, const Span& span, int row, int kv_head) {
+// Step 1: the tokens' rotated keys and their values go into free slots.
+void Attention::append(const AttendArgs& args, const Span& span, Rows rows, int kv_head) {
   const auto dim = static_cast<std::size_t>(args.head_dim);
-  float* key = args.k.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim;
-  const float* value = args.v.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim;
-  rotations_.apply(span.first_row + row, key);
-  span.cache->head(args.layer, kv_head)
-      .insert(static_cast<std::int32_t>(span.first_position + row), {key, dim}, {value, dim});
+  for (int row = rows.first; row < rows.end(); ++row) {
+    float* key = args.k.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim;
+    const float* value = args.v.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim;
+    rotations_.apply(span.first_row + row, key);
+    span.cache->head(args.layer, kv_head)
+        .insert(static_cast<std::int32_t>(span.first_position + row), {key, dim}, {value, dim});
+  }
 }
 
-void Attention::start(const AttendArgs& args, const Span& span, int row, int kv_head, RowInFlight& flight) const {
-  const int group = args.heads / args.kv_heads;
-  float* q = args.q.row(span.first_row + row) + kv_head * group * args.head_dim;
-  for (int g = 0; g < group; ++g) rotations_.apply(span.first_row + row, q + g * args.head_dim);
-  flight.start(kernels_, span.cache->head(args.layer, kv_head), group, args.scale, q, args.head_dim);
+void Attention::start(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots, bool keep,
+                      RowsInFlight& flight) const {
+  const QueryGroup group{args.heads / args.kv_heads, args.head_dim, args.scale};
+  flight.start(kernels_, span.cache->head(args.layer, kv_head), group, span.first_position + rows.first, rows.count,
+               slots, keep);
+  for (int i = 0; i < rows.count; ++i) {
+    const int row = span.first_row + rows.first + i;
+    for (int g = 0; g < group.heads; ++g) {
+      std::copy_n(args.q.row(row) + (kv_head * group.heads + g) * args.head_dim, args.head_dim, flight.query(i, g));
+      rotations_.apply(row, flight.query(i, g));
+    }
+  }
 }
 
-// The paper's algorithm for one KV head: append, attend, score, evict, token by token.
-void Attention::attend_in_order(const AttendArgs& args, const Span& span, int kv_head, RowInFlight& flight) {
-  HeadCache& head = span.cache->head(args.layer, kv_head);
+void Attention::finish(const AttendArgs& args, const Span& span, Rows rows, int kv_head, RowsInFlight& flight) const {
+  const int columns = args.heads / args.kv_heads * args.head_dim;
+  for (int i = 0; i < rows.count; ++i) {
+    flight.write(i, args.out.row(span.first_row + rows.first + i) + kv_head * columns);
+  }
+}
+
+// Steps 2 of rows of one head that are there already.
+void Attention::attend_rows(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots,
+                            RowsInFlight& flight) const {
+  const bool is_ideal = span.retention->mode == RetentionMode::ideal;
+  start(args, span, rows, kv_head, slots, scores(span) || is_ideal, flight);
+  if (is_ideal) {
+    flight.run_ideal(span.retention->rule(args.layer, kv_head).budget);
+  } else {
+    flight.run();
+  }
+  finish(args, span, rows, kv_head, flight);
+}
+
+// Steps 3 and 4. Only after the last of these rows may anything go.
+void Attention::score_and_evict(const AttendArgs& args, const Span& span, Rows rows, int kv_head,
+                                RowsInFlight& flight) const {
+  if (!scores(span)) return;
   const HeadRule& rule = span.retention->rule(args.layer, kv_head);
-  for (int row = 0; row < span.rows; ++row) {
-    const std::int64_t now = span.first_position + row;
-    if (args.window > 0) {
-      for (int slot = 0; slot < head.used; ++slot) {
-        if (head.position(slot) >= 0 && head.position(slot) <= now - args.window)
-          release(args, span, now, kv_head, slot);
+  const int last = rows.end() - 1;
+  const Evictable evictable(rule, span.retention->pin, span.first_position + last);
+  float lowest = INFINITY;
+  for (int i = 0; i < rows.count; ++i) lowest = flight.score(i, static_cast<float>(rule.alpha), evictable);
+  evict(args, span, last, kv_head, lowest);
+}
+
+void Attention::add_chains(const AttendArgs& args, const Span& span) {
+  for (int h = 0; h < args.kv_heads; ++h) {
+    const HeadCache& head = span.cache->head(args.layer, h);
+    const std::int64_t slots =
+        head.limit == 0 ? head.used + span.rows : std::min<std::int64_t>(head.limit, head.used + span.rows);
+    chains_.push_back({&span, h, chains_.empty() ? 0 : chains_.back().end(), slots + kTile});
+  }
+}
+
+// The line of all chains is cut into equal shares, one per thread. A chain that is cut belongs to two of them: the
+// first begins with its first rows, the second ends with the others, by which time the first has long handed it over.
+void Attention::attend_chains(const AttendArgs& args) {
+  if (chains_.empty()) return;
+  std::int64_t share = (chains_.back().end() + pool_.threads() - 1) / pool_.threads();
+  for (const Chain& chain : chains_) share = std::max(share, chain.end() - chain.begin);
+  const auto shares = static_cast<int>((chains_.back().end() + share - 1) / share);
+  for (int i = 0; i < shares; ++i) handed_over_[static_cast<std::size_t>(i)].store(false, std::memory_order_relaxed);
+  pool_.run(shares, [&](int task, int worker) {
+    // The first row whose begin is not before `at`.
+    const auto row_at = [](const Chain& chain, std::int64_t at) {
+      const std::int64_t row = (at - chain.begin + chain.row_cost - 1) / chain.row_cost;
+      return static_cast<int>(std::clamp<std::int64_t>(row, 0, chain.span->rows));
+    };
+    for (auto chain = chains_.rbegin(); chain != chains_.rend(); ++chain) {
+      const int first = row_at(*chain, task * share), end = row_at(*chain, (task + 1) * share);
+      if (first == end) continue;
+      if (first > 0) {
+        while (!handed_over_[static_cast<std::size_t>(task - 1)].load(std::memory_order_acquire))
+          std::this_thread::yield();
       }
+      attend_in_order(args, *chain->span, {first, end - first}, chain->kv_head,
+                      flights_[static_cast<std::size_t>(worker)]);
+      if (end < chain->span->rows) handed_over_[static_cast<std::size_t>(task)].store(true, std::memory_order_release);
     }
-    append(args, span, row, kv_head);
-    start(args, span, row, kv_head, flight);
-    for (int c = 0; c < flight.chunks(); ++c) flight.compute_logits(c);
-    flight.hide_free_slots(head.used);
-    flight.normalise(static_cast<float>(rule.alpha), evicts(span) ? &head : nullptr);
-    if (span.retention->mode == RetentionMode::ideal) flight.keep_ideal(rule.budget, now);
-    for (int c = 0; c < flight.chunks(); ++c) flight.compute_values(c);
-    flight.write(out(args, span.first_row + row, kv_head));
-    evict(args, span, row, kv_head);
+  });
+}
+
+// The rows that can be attended to together: nothing goes before the last of them.
+int Attention::rows_until_eviction(const AttendArgs& args, const Span& span, int row, int kv_head) const {
+  const int rows = std::min(rows_at_once(args), span.rows - row);
+  if (args.window > 0 || span.retention->mode == RetentionMode::ideal) return 1;
+  if (!scores(span) || span.in_prompt) return rows;
+  const std::int64_t limit = span.retention->rule(args.layer, kv_head).budget + span.retention->block;
+  return static_cast<int>(std::clamp<std::int64_t>(limit - span.cache->head(args.layer, kv_head).occupied(), 1, rows));
+}
+
+// The paper's algorithm for one KV head: append, attend, score, evict, token by token or block by block.
+void Attention::attend_in_order(const AttendArgs& args, const Span& span, Rows rows, int kv_head,
+                                RowsInFlight& flight) {
+  HeadCache& head = span.cache->head(args.layer, kv_head);
+  for (int row = rows.first; row < rows.end();) {
+    const std::int64_t now = span.first_position + row;
+    free_expired(head, args.window, now, [&](int slot) { release(args, span, now, kv_head, slot); });
+    const Rows block{row, std::min(rows_until_eviction(args, span, row, kv_head), rows.end() - row)};
+    append(args, span, block, kv_head);
+    attend_rows(args, span, block, kv_head, head.used, flight);
+    score_and_evict(args, span, block, kv_head, flight);
+    row = block.end();
   }
 }
 
-// Nothing is evicted: every row is independent once all keys are there. A row sees the slots up to its own.
+// Nothing is evicted before the last row: rows are independent once all keys are there, but for the scores, which are
+// updated in order.
 void Attention::attend_all_rows(const AttendArgs& args, const Span& span) {
-  std::vector<int> first_slot(static_cast<std::size_t>(args.kv_heads));
-  for (int h = 0; h < args.kv_heads; ++h)
-    first_slot[static_cast<std::size_t>(h)] = span.cache->head(args.layer, h).used;
+  first_slots_.resize(static_cast<std::size_t>(args.kv_heads));
   pool_.run(args.kv_heads, [&](int h, int) {
-    for (int row = 0; row < span.rows; ++row) append(args, span, row, h);
+    first_slots_[static_cast<std::size_t>(h)] = span.cache->head(args.layer, h).used;
+    append(args, span, {0, span.rows}, h);
   });
-  pool_.run(args.kv_heads * span.rows, [&](int task, int worker) {
-    const int h = task % args.kv_heads, row = task / args.kv_heads;
-    RowInFlight& flight = rows_[static_cast<std::size_t>(worker)];
-    start(args, span, row, h, flight);
-    const int used = first_slot[static_cast<std::size_t>(h)] + row + 1;
-    flight.limit_to(used);
-    for (int c = 0; c < flight.chunks(); ++c) flight.compute_logits(c);
-    flight.hide_free_slots(used);
-    flight.normalise(0, nullptr);
-    if (span.retention->mode == RetentionMode::ideal) {
-      flight.keep_ideal(span.retention->rule(args.layer, h).budget, span.first_position + row);
-    }
-    for (int c = 0; c < flight.chunks(); ++c) flight.compute_values(c);
-    flight.write(out(args, span.first_row + row, h));
-  });
+  const int at_once = span.retention->mode == RetentionMode::ideal ? 1 : rows_at_once(args);
+  const int tiles = (span.rows + at_once - 1) / at_once;
+  const auto rows_of = [&](int tile) { return Rows{tile * at_once, std::min(at_once, span.rows - tile * at_once)}; };
+  const auto attend_tile = [&](int tile, int h, RowsInFlight& flight) {
+    const int slots = first_slots_[static_cast<std::size_t>(h)] + rows_of(tile).end();
+    attend_rows(args, span, rows_of(tile), h, slots, flight);
+  };
+  if (!scores(span)) {
+    pool_.run(tiles * args.kv_heads, [&](int task, int worker) {
+      attend_tile(task / args.kv_heads, task % args.kv_heads, flights_[static_cast<std::size_t>(worker)]);
+    });
+    return;
+  }
+  // As many tiles at a time as there are flights to keep their weights.
+  const int count = tiles * args.kv_heads, wave = static_cast<int>(flights_.size());
+  for (int begin = 0; begin < count; begin += wave) {
+    const int end = std::min(begin + wave, count);
+    pool_.run(end - begin, [&](int i, int) {
+      attend_tile((begin + i) / args.kv_heads, (begin + i) % args.kv_heads, flights_[static_cast<std::size_t>(i)]);
+    });
+    pool_.run(args.kv_heads, [&](int h, int) {
+      for (int i = 0; i < end - begin; ++i) {
+        if ((begin + i) % args.kv_heads != h) continue;
+        score_and_evict(args, span, rows_of((begin + i) / args.kv_heads), h, flights_[static_cast<std::size_t>(i)]);
+      }
+    });
+  }
 }
 
-// One row over many slots: the same steps, each shared out over the threads.
+// One row over many slots: its chunks are shared out over the threads.
 void Attention::attend_long_row(const AttendArgs& args, const Span& span) {
-  const auto flight = [&](int h) -> RowInFlight& { return heads_[static_cast<std::size_t>(h)]; };
-  std::vector<std::pair<int, int>> pieces;  // (KV head, chunk)
+  const auto flight = [&](int h) -> RowsInFlight& { return flights_[static_cast<std::size_t>(h)]; };
+  pieces_.clear();
   for (int h = 0; h < args.kv_heads; ++h) {
-    append(args, span, 0, h);
-    start(args, span, 0, h, flight(h));
-    for (int c = 0; c < flight(h).chunks(); ++c) pieces.emplace_back(h, c);
+    append(args, span, {0, 1}, h);
+    start(args, span, {0, 1}, h, span.cache->head(args.layer, h).used, true, flight(h));
+    for (int c = 0; c < flight(h).chunks(); ++c) pieces_.push_back({h, c});
   }
-  const int count = static_cast<int>(pieces.size());
-  pool_.run(count, [&](int i, int) {
-    flight(pieces[static_cast<std::size_t>(i)].first).compute_logits(pieces[static_cast<std::size_t>(i)].second);
+  pool_.run(static_cast<int>(pieces_.size()), [&](int i, int) {
+    const Piece piece = pieces_[static_cast<std::size_t>(i)];
+    flight(piece.kv_head).weigh(piece.chunk);
+    flight(piece.kv_head).add_values(piece.chunk);
   });
   pool_.run(args.kv_heads, [&](int h, int) {
-    HeadCache& head = span.cache->head(args.layer, h);
-    flight(h).hide_free_slots(head.used);
-    flight(h).normalise(static_cast<float>(span.retention->rule(args.layer, h).alpha), evicts(span) ? &head : nullptr);
+    flight(h).normalise();
+    finish(args, span, {0, 1}, h, flight(h));
+    score_and_evict(args, span, {0, 1}, h, flight(h));
   });
-  pool_.run(count, [&](int i, int) {
-    flight(pieces[static_cast<std::size_t>(i)].first).compute_values(pieces[static_cast<std::size_t>(i)].second);
-  });
-  for (int h = 0; h < args.kv_heads; ++h) {
-    flight(h).write(out(args, span.first_row, h));
-    evict(args, span, 0, h);
-  }
 }
 
 void Attention::release(const AttendArgs& args, const Span& span, std::int64_t now, int kv_head, int slot) const {
@@ -183,8 +287,8 @@ void Attention::release(const AttendArgs& args, const Span& span, std::int64_t n
   head.release(slot);
 }
 
-// Step 4. One victim, the usual case, is found by the vector kernel; many at once by sorting.
-void Attention::evict(const AttendArgs& args, const Span& span, int row, int kv_head) const {
+// Step 4. One victim, the usual case, is the slot with the lowest score; many at once are found by sorting.
+void Attention::evict(const AttendArgs& args, const Span& span, int row, int kv_head, float lowest) const {
   if (span.retention->mode != RetentionMode::score) return;
   HeadCache& head = span.cache->head(args.layer, kv_head);
   const HeadRule& rule = span.retention->rule(args.layer, kv_head);
@@ -197,34 +301,18 @@ void Attention::evict(const AttendArgs& args, const Span& span, int row, int kv_
     for (const int slot : select_victims(head, evictable, excess)) release(args, span, now, kv_head, slot);
     return;
   }
-  if (evictable.last < evictable.first) return;
-  Lowest lowest{INFINITY, 0, -1};
-  for (int c = 0; c * kChunk < head.used; ++c) {
-    const int slots = static_cast<int>(round_up(std::min(kChunk, head.used - c * kChunk), kTile));
-    Lowest found =
-        kernels_.lowest(head.chunks[static_cast<std::size_t>(c)], slots, static_cast<std::int32_t>(evictable.first),
-                        static_cast<std::int32_t>(evictable.last));
-    if (found.slot < 0) continue;
-    found.slot += c * kChunk;
-    const bool earlier = found.score == lowest.score && found.position < lowest.position;
-    if (found.score < lowest.score || earlier) lowest = found;
-  }
-  if (lowest.slot >= 0) release(args, span, now, kv_head, lowest.slot);
+  const int victim = find_victim(kernels_, head, evictable, lowest);
+  if (victim >= 0) release(args, span, now, kv_head, victim);
 }
 
 // A hook sees the whole layer after each row, so rows are outermost and heads come one after the other.
 void Attention::attend_hooked(const AttendArgs& args, const Span& span) {
   for (int row = 0; row < span.rows && status_; ++row) {
     pool_.run(args.kv_heads, [&](int h, int) {
-      HeadCache& head = span.cache->head(args.layer, h);
-      RowInFlight& flight = heads_[static_cast<std::size_t>(h)];
-      append(args, span, row, h);
-      start(args, span, row, h, flight);
-      for (int c = 0; c < flight.chunks(); ++c) flight.compute_logits(c);
-      flight.hide_free_slots(head.used);
-      flight.normalise(static_cast<float>(span.retention->rule(args.layer, h).alpha), &head);
-      for (int c = 0; c < flight.chunks(); ++c) flight.compute_values(c);
-      flight.write(out(args, span.first_row + row, h));
+      RowsInFlight& flight = flights_[static_cast<std::size_t>(h)];
+      append(args, span, {row, 1}, h);
+      attend_rows(args, span, {row, 1}, h, span.cache->head(args.layer, h).used, flight);
+      score_and_evict(args, span, {row, 1}, h, flight);
     });
     call_hook(args, span, row);
   }

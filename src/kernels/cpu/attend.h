@@ -1,11 +1,13 @@
 // Attention over the retained slots, fused with score and eviction, on the CPU.
 #pragma once
 
+#include <atomic>
+#include <memory>
 #include <vector>
 
 #include "core/thread_pool.h"
 #include "kernels/backend.h"
-#include "kernels/cpu/row_kernels.h"
+#include "kernels/cpu/rows_in_flight.h"
 
 namespace a2sf::cpu {
 
@@ -19,65 +21,61 @@ struct Rotations {
   void apply(std::int64_t row, float* head) const;
 };
 
-// One row of one KV head in flight. The steps are methods so that a long row can be shared out over threads chunk by
-// chunk: partial sums are always per chunk and added in order, so the bytes do not depend on who computes them.
-class RowInFlight {
- public:
-  // Buffers grow as needed and are kept for the next row.
-  void start(const RowKernels& kernels, const HeadCache& head, int group, float scale, const float* q, int head_dim);
-  // Only the first `used` slots exist for this row.
-  void limit_to(int used) { slots_ = round_up(used, kTile); }
-  int chunks() const;
-  void compute_logits(int chunk);
-  void hide_free_slots(int used);                               // and every slot from `used` on
-  void normalise(float alpha, HeadCache* scored);               // softmax; updates the scores if `scored` is given
-  void keep_ideal(std::int64_t budget, std::int64_t position);  // after normalise: the oracle's subset, renormalised
-  void compute_values(int chunk);
-  void write(float* out) const;  // [group][head_dim]
-
-  const float* probabilities(int query_head) const { return logits_.data() + query_head * stride_; }
-  const float* queries() const { return q_.data(); }  // [group][padded dim]
-
- private:
-  int slots_of(int chunk) const;  // in use, rounded up to whole tiles
-
-  const RowKernels* kernels_ = nullptr;
-  const HeadCache* head_ = nullptr;
-  int group_ = 0, head_dim_ = 0;
-  std::int64_t stride_ = 0, slots_ = 0;
-  float scale_ = 1;
-  std::vector<float> q_;        // [group][dim]
-  std::vector<float> logits_;   // [group][stride]: logits, then probabilities
-  std::vector<float> partial_;  // [chunk][group][dim]
-  std::vector<float> inverse_;
-};
-
 class Attention {
  public:
-  Attention(ThreadPool& pool, const RowKernels& kernels)
-      : pool_(pool), kernels_(kernels), rows_(static_cast<std::size_t>(pool.threads())) {}
+  Attention(ThreadPool& pool, const RowKernels& kernels);
   void begin(const Step& step, const RopeTable& rope);
   void attend(const AttendArgs& args);
   Status status() const { return status_; }
 
  private:
-  void append(const AttendArgs& args, const Span& span, int row, int kv_head);
-  void attend_in_order(const AttendArgs& args, const Span& span, int kv_head, RowInFlight& flight);
+  // Rows of a span.
+  struct Rows {
+    int first, count;
+    int end() const { return first + count; }
+  };
+  // The rows of one KV head that must be processed in order. All chains of a step lie on a line, one after the other,
+  // as long as they take.
+  struct Chain {
+    const Span* span;
+    int kv_head;
+    std::int64_t begin, row_cost;
+    std::int64_t end() const { return begin + span->rows * row_cost; }
+  };
+  struct Piece {
+    int kv_head, chunk;
+  };
+
+  int rows_at_once(const AttendArgs& args) const;
+  int rows_until_eviction(const AttendArgs& args, const Span& span, int row, int kv_head) const;
+  void append(const AttendArgs& args, const Span& span, Rows rows, int kv_head);
+  void start(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots, bool keep,
+             RowsInFlight& flight) const;
+  void finish(const AttendArgs& args, const Span& span, Rows rows, int kv_head, RowsInFlight& flight) const;
+  void attend_rows(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots,
+                   RowsInFlight& flight) const;
+  void score_and_evict(const AttendArgs& args, const Span& span, Rows rows, int kv_head, RowsInFlight& flight) const;
+
+  void add_chains(const AttendArgs& args, const Span& span);
+  void attend_chains(const AttendArgs& args);
+  void attend_in_order(const AttendArgs& args, const Span& span, Rows rows, int kv_head, RowsInFlight& flight);
   void attend_all_rows(const AttendArgs& args, const Span& span);
   void attend_long_row(const AttendArgs& args, const Span& span);
   void attend_hooked(const AttendArgs& args, const Span& span);
-  void start(const AttendArgs& args, const Span& span, int row, int kv_head, RowInFlight& flight) const;
-  float* out(const AttendArgs& args, int row, int kv_head) const;
-  void evict(const AttendArgs& args, const Span& span, int row, int kv_head) const;
-  void release(const AttendArgs& args, const Span& span, std::int64_t now, int kv_head, int slot) const;
   void call_hook(const AttendArgs& args, const Span& span, int row);
+  void evict(const AttendArgs& args, const Span& span, int row, int kv_head, float lowest) const;
+  void release(const AttendArgs& args, const Span& span, std::int64_t now, int kv_head, int slot) const;
 
   ThreadPool& pool_;
   const RowKernels& kernels_;
   const Step* step_ = nullptr;
   Rotations rotations_;
-  std::vector<RowInFlight> rows_;   // one per worker
-  std::vector<RowInFlight> heads_;  // one per KV head, for rows shared out over threads
+  std::vector<RowsInFlight> flights_;  // one per worker, or per KV head where a row is shared out
+  // Kept from layer to layer, so that nothing is allocated in a steady state.
+  std::vector<Chain> chains_;
+  std::unique_ptr<std::atomic<bool>[]> handed_over_;  // [share]
+  std::vector<int> first_slots_;                      // [KV head]
+  std::vector<Piece> pieces_;
   Status status_;
 };
 

@@ -16,12 +16,13 @@ namespace {
 class CpuBackend final : public Backend {
  public:
   CpuBackend(int threads, std::string isa, const cpu::RowKernels& kernels)
-      : pool_(threads), isa_(std::move(isa)), kernels_(kernels), matmul_(pool_), attention_(pool_, kernels) {}
+      : pool_(threads), isa_(std::move(isa)), kernels_(kernels), matmul_(pool_, cpu::panel_kernels(isa_)), attention_(pool_, kernels) {}
 
   Memory& memory() override { return host_memory(); }
   int threads() const override { return pool_.threads(); }
   const std::string& isa() const override { return isa_; }
 
+  Status load(WeightView& matrix) override { return matmul_.load(matrix); }
   Status begin(const Step& step, const RopeTable& rope) override {
     step_ = &step;
     attention_.begin(step, rope);

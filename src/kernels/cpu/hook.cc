@@ -11,7 +11,7 @@ struct HeadCopy {
   std::vector<std::int32_t> positions;
   std::vector<float> scores, probabilities, queries, keys, values;
 
-  HeadCopy(const HeadCache& head, const RowInFlight& flight, int group, int head_dim) {
+  HeadCopy(const HeadCache& head, RowsInFlight& flight, int group, int head_dim) {
     const auto slots = static_cast<std::size_t>(head.used), dim = static_cast<std::size_t>(head_dim);
     keys.resize(slots * dim);
     values.resize(slots * dim);
@@ -21,9 +21,10 @@ struct HeadCopy {
       head.read_key(static_cast<int>(slot), std::span(keys).subspan(slot * dim, dim));
       head.read_value(static_cast<int>(slot), std::span(values).subspan(slot * dim, dim));
     }
+    probabilities.resize(static_cast<std::size_t>(group) * slots);
     for (int g = 0; g < group; ++g) {
-      probabilities.insert(probabilities.end(), flight.probabilities(g), flight.probabilities(g) + slots);
-      queries.insert(queries.end(), flight.queries() + g * head.dim, flight.queries() + g * head.dim + head_dim);
+      flight.read_probabilities(0, g, std::span(probabilities).subspan(static_cast<std::size_t>(g) * slots, slots));
+      queries.insert(queries.end(), flight.query(0, g), flight.query(0, g) + head_dim);
     }
   }
   HookHead view(std::int64_t budget) const { return {positions, scores, probabilities, queries, keys, values, budget}; }
@@ -38,7 +39,7 @@ void Attention::call_hook(const AttendArgs& args, const Span& span, int row) {
   std::vector<HookHead> views;
   copies.reserve(static_cast<std::size_t>(args.kv_heads));
   for (int h = 0; h < args.kv_heads; ++h) {
-    copies.emplace_back(span.cache->head(args.layer, h), heads_[static_cast<std::size_t>(h)],
+    copies.emplace_back(span.cache->head(args.layer, h), flights_[static_cast<std::size_t>(h)],
                         args.heads / args.kv_heads, args.head_dim);
     views.push_back(copies.back().view(span.retention->rule(args.layer, h).budget));
   }

@@ -7,7 +7,37 @@
 namespace a2sf::cpu {
 namespace {
 
-constexpr int kOutputsPerTask = 48;  // long enough runs of rows for the prefetcher; few enough to balance two threads
+constexpr std::size_t kSlab = std::size_t{64} << 20;
+constexpr std::size_t kTaskBytes = 32 << 10;  // of weights: long enough for the prefetcher, short enough to balance
+constexpr int kTaskRows = 64;                 // of activations: they stay in the second-level cache
+constexpr int kOutputsPerTask = 48;           // of a mapped weight
+
+const PackedWeight* packed(const Product& product) { return static_cast<const PackedWeight*>(product.weight->loaded); }
+ggml_type input_type(const Product& product) { return ggml_get_type_traits_cpu(product.weight->type)->vec_dot_type; }
+const float* bias_of(const Product& product) {
+  return product.bias == nullptr ? nullptr : reinterpret_cast<const float*>(product.bias->data);
+}
+
+// Numbers the tasks of several products in a row: product p has count(p) of them.
+template <class Count>
+struct Tasks {
+  std::span<const Product> products;
+  Count count;
+
+  int total() const {
+    int sum = 0;
+    for (const Product& product : products) sum += count(product);
+    return sum;
+  }
+  // The product that a task belongs to, and its number there.
+  std::pair<const Product*, int> find(int task) const {
+    const Product* product = products.data();
+    while (task >= count(*product)) task -= count(*product++);
+    return {product, task};
+  }
+};
+template <class Count>
+Tasks(std::span<const Product>, Count) -> Tasks<Count>;
 
 // Outputs [first, last) of one product, for every row: a weight row stays in the first-level cache while rows pass by.
 void compute_outputs(const Product& product, const std::byte* input, std::size_t input_row, int rows, int first,
@@ -15,7 +45,7 @@ void compute_outputs(const Product& product, const std::byte* input, std::size_t
   const auto dot = ggml_get_type_traits_cpu(product.weight->type)->vec_dot;
   const int columns = static_cast<int>(product.weight->columns);
   for (int output = first; output < last; ++output) {
-    const float bias = product.bias == nullptr ? 0 : reinterpret_cast<const float*>(product.bias->data)[output];
+    const float bias = product.bias == nullptr ? 0 : bias_of(product)[output];
     for (int row = 0; row < rows; ++row) {
       float sum = 0;
       dot(columns, &sum, 0, product.weight->row(output), 0, input + static_cast<std::size_t>(row) * input_row, 0, 1);
@@ -26,6 +56,80 @@ void compute_outputs(const Product& product, const std::byte* input, std::size_t
 }
 
 }  // namespace
+
+Result<std::byte*> Matmul::take(std::size_t bytes) {
+  if (slabs_.empty() || slabs_.back().bytes() - taken_ < bytes) {
+    auto slab = OwnedBuffer::create(host_memory(), std::max(bytes, kSlab));
+    if (!slab) return tl::unexpected(slab.error());
+    slabs_.push_back(std::move(*slab));
+    taken_ = 0;
+  }
+  std::byte* data = slabs_.back().data() + taken_;
+  taken_ += round_up(bytes, 64);
+  return data;
+}
+
+Status Matmul::load(WeightView& weight) {
+  if (packed_format(weight.type) == nullptr) return {};
+  auto shape = std::make_unique<PackedWeight>(packed_shape(weight, kernels_.lanes));
+  const auto data = take(static_cast<std::size_t>(shape->panels()) * shape->panel_bytes());
+  if (!data) return tl::unexpected(data.error());
+  shape->data = *data;
+  pack(weight, *shape, pool_);
+  weight.loaded = shape.get();
+  packed_.push_back(std::move(shape));
+  return {};
+}
+
+void Matmul::run(Activations in, int rows, std::span<const Product> products) {
+  // Neighbours that want the same kind of input are one parallel region.
+  const auto kind = [](const Product& product) {
+    return packed(product) != nullptr ? GGML_TYPE_COUNT : input_type(product);
+  };
+  while (!products.empty()) {
+    std::size_t count = 1;
+    while (count < products.size() && kind(products[count]) == kind(products[0])) ++count;
+    if (packed(products[0]) != nullptr) {
+      run_packed(in, rows, products.first(count));
+    } else {
+      run_mapped(in, rows, products.first(count));
+    }
+    products = products.subspan(count);
+  }
+}
+
+void Matmul::quantise(Activations in, int rows) {
+  const auto columns = static_cast<std::size_t>(in.columns), count = static_cast<std::size_t>(rows);
+  if (codes_.size() < count * columns) codes_.resize(count * columns);
+  if (blocks_.size() < count * columns / kInputBlock) blocks_.resize(count * columns / kInputBlock);
+  pool_.run(rows, [&](int row, int) {
+    const auto first = static_cast<std::size_t>(row) * columns;
+    kernels_.quantise(in.row(row), in.columns, codes_.data() + first, blocks_.data() + first / kInputBlock);
+  });
+}
+
+void Matmul::run_packed(Activations in, int rows, std::span<const Product> products) {
+  if (std::any_of(products.begin(), products.end(), [](const Product& p) { return !packed(p)->format->is_float(); }))
+    quantise(in, rows);
+  const PanelInput input = {in.data, codes_.data(), blocks_.data(), in.columns};
+  const int row_blocks = (rows + kTaskRows - 1) / kTaskRows;
+  const auto panels_per_task = [](const PackedWeight& weight) {
+    return static_cast<std::int64_t>(std::max<std::size_t>(1, kTaskBytes / weight.panel_bytes()));
+  };
+  const Tasks tasks{products, [&](const Product& product) {
+                      const std::int64_t per_task = panels_per_task(*packed(product));
+                      return static_cast<int>((packed(product)->panels() + per_task - 1) / per_task) * row_blocks;
+                    }};
+  pool_.run(tasks.total(), [&](int task, int) {
+    const auto [product, number] = tasks.find(task);
+    const PackedWeight& weight = *packed(*product);
+    const std::int64_t per_task = panels_per_task(weight), first = number / row_blocks * per_task;
+    const int first_row = number % row_blocks * kTaskRows;
+    kernels_.multiply(
+        {&weight, input, bias_of(*product), product->out, product->add},
+        {first, std::min(first + per_task, weight.panels()), first_row, std::min(first_row + kTaskRows, rows)});
+  });
+}
 
 const std::byte* Matmul::quantise(Activations in, int rows, ggml_type type) {
   if (type == GGML_TYPE_F32) return reinterpret_cast<const std::byte*>(in.data);
@@ -39,31 +143,19 @@ const std::byte* Matmul::quantise(Activations in, int rows, ggml_type type) {
   return quantised_.data();
 }
 
-void Matmul::run(Activations in, int rows, std::span<const Product> products) {
-  const std::byte* input = nullptr;
-  for (std::size_t next = 0; next < products.size();) {
-    // Products of weights that want the same kind of input are one parallel region.
-    const ggml_type type = ggml_get_type_traits_cpu(products[next].weight->type)->vec_dot_type;
-    std::size_t end = next;
-    int tasks = 0;
-    while (end < products.size() && ggml_get_type_traits_cpu(products[end].weight->type)->vec_dot_type == type) {
-      tasks += (static_cast<int>(products[end].weight->rows) + kOutputsPerTask - 1) / kOutputsPerTask;
-      ++end;
-    }
-    input = quantise(in, rows, type);
-    const std::size_t input_row = ggml_row_size(type, in.columns);
-    pool_.run(tasks, [&, next](int task, int) {
-      std::size_t p = next;
-      int first = task * kOutputsPerTask;
-      while (first >= static_cast<int>(round_up(products[p].weight->rows, kOutputsPerTask))) {
-        first -= static_cast<int>(round_up(products[p].weight->rows, kOutputsPerTask));
-        ++p;
-      }
-      const int last = std::min(first + kOutputsPerTask, static_cast<int>(products[p].weight->rows));
-      compute_outputs(products[p], input, input_row, rows, first, last);
-    });
-    next = end;
-  }
+void Matmul::run_mapped(Activations in, int rows, std::span<const Product> products) {
+  const ggml_type type = input_type(products[0]);
+  const std::byte* input = quantise(in, rows, type);
+  const std::size_t input_row = ggml_row_size(type, in.columns);
+  const Tasks tasks{products, [](const Product& product) {
+                      return (static_cast<int>(product.weight->rows) + kOutputsPerTask - 1) / kOutputsPerTask;
+                    }};
+  pool_.run(tasks.total(), [&](int task, int) {
+    const auto [product, number] = tasks.find(task);
+    const int first = number * kOutputsPerTask;
+    compute_outputs(*product, input, input_row, rows, first,
+                    std::min(first + kOutputsPerTask, static_cast<int>(product->weight->rows)));
+  });
 }
 
 }  // namespace a2sf::cpu

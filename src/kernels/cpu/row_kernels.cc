@@ -11,198 +11,136 @@
 // clang-format on
 
 #include "kernels/cpu/row_kernels.h"
+#include "kernels/cpu/panel-inl.h"
 
 #include <algorithm>
 #include <limits>
 
 HWY_BEFORE_NAMESPACE();
 namespace a2sf::cpu::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
-// At most 16 lanes, so that a tile of 16 slots is a whole number of vectors.
-using F = hn::CappedTag<float, kTile>;
 using I = hn::RebindToSigned<F>;
-using V = hn::Vec<F>;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-struct ReadF32 {
-  using T = float;
-  static V load(const float* from) { return hn::LoadU(F(), from); }
-};
-struct ReadF16 {
-  using T = hwy::float16_t;
-  static V load(const hwy::float16_t* from) {
-    const hn::Rebind<hwy::float16_t, F> half;
-    return hn::PromoteTo(F(), hn::LoadU(half, from));
+// Lanes whose position is in [first, last].
+hn::Mask<F> inside(const std::int32_t* positions, std::int32_t first, std::int32_t last) {
+  const I i;
+  const auto position = hn::LoadU(i, positions);
+  return hn::RebindMask(F(), hn::And(hn::Gt(position, hn::Set(i, first - 1)), hn::Gt(hn::Set(i, last + 1), position)));
+}
+
+void bounds(const std::int32_t* positions, int slots, std::int32_t& least, std::int32_t& most) {
+  const I i;
+  auto low = hn::LoadU(i, positions), high = low;
+  for (int slot = kLanes; slot < slots; slot += kLanes) {
+    const auto position = hn::LoadU(i, positions + slot);
+    low = hn::Min(low, position);
+    high = hn::Max(high, position);
   }
-};
+  least = hn::GetLane(hn::MinOfLanes(i, low));
+  most = hn::GetLane(hn::MaxOfLanes(i, high));
+}
 
-// Keys of 16 slots at a time: one vector holds one dimension of several slots.
-template <class Read, int kGroup>
-void logits_of(const Chunk& chunk, int slots, int dim, const float* q, float scale, float* logits,
-               std::int64_t stride) {
+void hide(float* x, const std::int32_t* positions, int slots, std::int32_t now) {
   const F f;
-  constexpr int lanes = static_cast<int>(hn::MaxLanes(F()));
-  const auto* keys = reinterpret_cast<const typename Read::T*>(chunk.keys);
-  for (int slot = 0; slot < slots; slot += lanes) {
-    const auto* tile = keys + static_cast<std::ptrdiff_t>(slot / kTile) * dim * kTile + slot % kTile;
-    V even[kGroup], odd[kGroup];  // two chains, so that the adds overlap
-    for (int g = 0; g < kGroup; ++g) even[g] = odd[g] = hn::Zero(f);
-    for (int i = 0; i < dim; i += 2) {
-      const V first = Read::load(tile + i * kTile), second = Read::load(tile + (i + 1) * kTile);
-      for (int g = 0; g < kGroup; ++g) {
-        even[g] = hn::MulAdd(hn::Set(f, q[g * dim + i]), first, even[g]);
-        odd[g] = hn::MulAdd(hn::Set(f, q[g * dim + i + 1]), second, odd[g]);
-      }
-    }
-    for (int g = 0; g < kGroup; ++g) {
-      hn::StoreU(hn::Mul(hn::Add(even[g], odd[g]), hn::Set(f, scale)), f, logits + g * stride + slot);
-    }
+  for (int slot = 0; slot < slots; slot += kLanes) {
+    hn::StoreU(hn::IfThenElse(inside(positions + slot, 0, now), hn::LoadU(f, x + slot), hn::Set(f, -kInfinity)), f,
+               x + slot);
   }
 }
 
-template <class Read, int kGroup>
-void values_of(const Chunk& chunk, int slots, int dim, const float* p, std::int64_t stride, float* out) {
+// 2^x for x in [-127, 0], with a relative error of 8e-8; 2^-127 is 0. The large summand rounds x to a whole number and
+// leaves it in the low bits, from where it is moved to the exponent.
+V power_of_two(V x) {
   const F f;
-  constexpr int lanes = static_cast<int>(hn::MaxLanes(F()));
-  const auto* values = reinterpret_cast<const typename Read::T*>(chunk.values);
-  for (int i = 0; i < dim; i += lanes) {
-    V even[kGroup], odd[kGroup];
-    for (int g = 0; g < kGroup; ++g) even[g] = odd[g] = hn::Zero(f);
-    for (int slot = 0; slot < slots; slot += 2) {
-      const V first = Read::load(values + slot * dim + i), second = Read::load(values + (slot + 1) * dim + i);
-      for (int g = 0; g < kGroup; ++g) {
-        even[g] = hn::MulAdd(hn::Set(f, p[g * stride + slot]), first, even[g]);
-        odd[g] = hn::MulAdd(hn::Set(f, p[g * stride + slot + 1]), second, odd[g]);
-      }
-    }
-    for (int g = 0; g < kGroup; ++g) hn::StoreU(hn::Add(even[g], odd[g]), f, out + g * dim + i);
+  const I i;
+  const V rounded = hn::Add(x, hn::Set(f, 0x1.8p23F));
+  const V fraction = hn::Sub(x, hn::Sub(rounded, hn::Set(f, 0x1.8p23F)));
+  V power = hn::Set(f, 1.55946778e-4F);
+  for (const float coefficient : {1.34066434e-3F, 9.61769279e-3F, 5.55031039e-2F, .240226522F, .693147242F, 1.F}) {
+    power = hn::MulAdd(power, fraction, hn::Set(f, coefficient));
   }
+  return hn::BitCast(f, hn::Add(hn::BitCast(i, power), hn::ShiftLeft<23>(hn::BitCast(i, rounded))));
 }
 
-template <class Read>
-void logits_by_group(const Chunk& chunk, int slots, int dim, int group, const float* q, float scale, float* logits,
-                     std::int64_t stride) {
-  switch (group) {
-    case 1:
-      return logits_of<Read, 1>(chunk, slots, dim, q, scale, logits, stride);
-    case 2:
-      return logits_of<Read, 2>(chunk, slots, dim, q, scale, logits, stride);
-    case 3:
-      return logits_of<Read, 3>(chunk, slots, dim, q, scale, logits, stride);
-    default:
-      return logits_of<Read, 4>(chunk, slots, dim, q, scale, logits, stride);
-  }
-}
-
-template <class Read>
-void values_by_group(const Chunk& chunk, int slots, int dim, int group, const float* p, std::int64_t stride,
-                     float* out) {
-  switch (group) {
-    case 1:
-      return values_of<Read, 1>(chunk, slots, dim, p, stride, out);
-    case 2:
-      return values_of<Read, 2>(chunk, slots, dim, p, stride, out);
-    case 3:
-      return values_of<Read, 3>(chunk, slots, dim, p, stride, out);
-    default:
-      return values_of<Read, 4>(chunk, slots, dim, p, stride, out);
-  }
-}
-
-void logits(const Chunk& chunk, KvType type, int slots, int dim, int group, const float* q, float scale, float* to,
-            std::int64_t stride) {
-  type == KvType::f16 ? logits_by_group<ReadF16>(chunk, slots, dim, group, q, scale, to, stride)
-                      : logits_by_group<ReadF32>(chunk, slots, dim, group, q, scale, to, stride);
-}
-
-void values(const Chunk& chunk, KvType type, int slots, int dim, int group, const float* p, std::int64_t stride,
-            float* out) {
-  type == KvType::f16 ? values_by_group<ReadF16>(chunk, slots, dim, group, p, stride, out)
-                      : values_by_group<ReadF32>(chunk, slots, dim, group, p, stride, out);
-}
-
-float maximum(const float* x, int slots) {
+float exponentials(float* x, int slots, float& largest) {
   const F f;
-  V largest = hn::Set(f, -std::numeric_limits<float>::infinity());
-  for (int slot = 0; slot < slots; slot += static_cast<int>(hn::Lanes(f)))
-    largest = hn::Max(largest, hn::LoadU(f, x + slot));
-  return hn::GetLane(hn::MaxOfLanes(f, largest));
-}
-
-float exponentials(float* x, int slots, float largest) {
-  const F f;
-  // Exp is defined above about -104; below, as for the -infinity of a free slot, the answer is 0.
-  const V least = hn::Set(f, -87.0F);
+  V most = hn::Set(f, std::numeric_limits<float>::lowest());
+  for (int slot = 0; slot < slots; slot += kLanes) most = hn::Max(most, hn::LoadU(f, x + slot));
+  largest = hn::GetLane(hn::MaxOfLanes(f, most));
   V sum = hn::Zero(f);
-  for (int slot = 0; slot < slots; slot += static_cast<int>(hn::Lanes(f))) {
+  for (int slot = 0; slot < slots; slot += kLanes) {
     const V shifted = hn::Sub(hn::LoadU(f, x + slot), hn::Set(f, largest));
-    const V e = hn::IfThenElseZero(hn::Ge(shifted, least), hn::Exp(f, hn::Max(shifted, least)));
-    hn::StoreU(e, f, x + slot);
-    sum = hn::Add(sum, e);
+    const V power = power_of_two(hn::Max(shifted, hn::Set(f, -127.0F)));
+    hn::StoreU(power, f, x + slot);
+    sum = hn::Add(sum, power);
   }
   return hn::GetLane(hn::SumOfLanes(f, sum));
 }
 
-void score(float* p, std::int64_t stride, int group, const float* inverse, int slots, float alpha, float* scores) {
+float score(const float* x, std::ptrdiff_t step, int group, const float* factors, const Chunk& chunk, int slots,
+            float alpha, std::int32_t first, std::int32_t last) {
   const F f;
-  for (int slot = 0; slot < slots; slot += static_cast<int>(hn::Lanes(f))) {
-    V sum = hn::Zero(f);
-    for (int g = 0; g < group; ++g) {
-      const V probability = hn::Mul(hn::LoadU(f, p + g * stride + slot), hn::Set(f, inverse[g]));
-      hn::StoreU(probability, f, p + g * stride + slot);
-      sum = hn::Add(sum, probability);
+  V lowest = hn::Set(f, kInfinity);
+  for (int slot = 0; slot < slots; slot += kLanes) {
+    V sum = hn::Mul(hn::LoadU(f, x + slot), hn::Set(f, factors[0]));
+    for (int g = 1; g < group; ++g) {
+      sum = hn::MulAdd(hn::LoadU(f, x + g * step + slot), hn::Set(f, factors[g]), sum);
     }
-    hn::StoreU(hn::MulAdd(hn::Set(f, alpha), hn::LoadU(f, scores + slot), sum), f, scores + slot);
+    const V scores = hn::MulAdd(hn::Set(f, alpha), hn::LoadU(f, chunk.scores + slot), sum);
+    hn::StoreU(scores, f, chunk.scores + slot);
+    const auto may_go = inside(chunk.positions + slot, first, last);
+    lowest = hn::Min(lowest, hn::IfThenElse(may_go, scores, hn::Set(f, kInfinity)));
   }
+  return hn::GetLane(hn::MinOfLanes(f, lowest));
 }
 
-void multiply(float* x, float factor, int count) {
+int find_score(const Chunk& chunk, int slots, float score, std::int32_t first, std::int32_t last) {
   const F f;
-  for (int i = 0; i < count; i += static_cast<int>(hn::Lanes(f))) {
-    hn::StoreU(hn::Mul(hn::LoadU(f, x + i), hn::Set(f, factor)), f, x + i);
-  }
-}
-
-Lowest lowest(const Chunk& chunk, int slots, std::int32_t first, std::int32_t last) {
-  const F f;
-  const I i;
-  const int lanes = static_cast<int>(hn::Lanes(f));
-  const V infinity = hn::Set(f, std::numeric_limits<float>::infinity());
-  const auto evictable_scores = [&](int slot) {
-    const auto position = hn::LoadU(i, chunk.positions + slot);
-    const auto inside = hn::And(hn::Gt(position, hn::Set(i, first - 1)), hn::Lt(position, hn::Set(i, last + 1)));
-    return hn::IfThenElse(hn::RebindMask(f, inside), hn::LoadU(f, chunk.scores + slot), infinity);
-  };
-  V least = infinity;
-  for (int slot = 0; slot < slots; slot += lanes) least = hn::Min(least, evictable_scores(slot));
-  Lowest found{hn::GetLane(hn::MinOfLanes(f, least)), std::numeric_limits<std::int32_t>::max(), -1};
-  if (found.score == std::numeric_limits<float>::infinity()) return found;
-  const V target = hn::Set(f, found.score);
-  for (int slot = 0; slot < slots; slot += lanes) {
-    if (hn::AllFalse(f, hn::Eq(evictable_scores(slot), target))) continue;
-    for (int s = slot; s < slot + lanes; ++s) {
+  int found = -1;
+  for (int slot = 0; slot < slots; slot += kLanes) {
+    if (hn::AllFalse(f, hn::Eq(hn::LoadU(f, chunk.scores + slot), hn::Set(f, score)))) continue;
+    for (int s = slot; s < slot + kLanes; ++s) {
       const std::int32_t position = chunk.positions[s];
-      if (chunk.scores[s] != found.score || position < first || position > last || position >= found.position) continue;
-      found.position = position;
-      found.slot = s;
+      if (chunk.scores[s] != score || position < first || position > last) continue;
+      if (found < 0 || position < chunk.positions[found]) found = s;
     }
   }
   return found;
 }
 
+void add_up(const float* x, std::ptrdiff_t x_step, const float* factors, std::ptrdiff_t factor_step, int count, int dim,
+            float* out) {
+  const F f;
+  for (int d = 0; d < dim; d += kLanes) {
+    V sum = hn::Zero(f);
+    for (int i = 0; i < count; ++i) {
+      sum = hn::MulAdd(hn::Set(f, factors[i * factor_step]), hn::LoadU(f, x + i * x_step + d), sum);
+    }
+    if (d + kLanes <= dim) {
+      hn::StoreU(sum, f, out + d);
+    } else {
+      HWY_ALIGN float rest[kLanes];
+      hn::Store(sum, f, rest);
+      std::copy_n(rest, dim - d, out + d);
+    }
+  }
+}
+
 void silu_multiply(float* gate, const float* up, std::int64_t count) {
   const F f;
-  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(f));
   const auto gated = [&](V x, V y) {
     const V e = hn::Exp(f, hn::Min(hn::Neg(x), hn::Set(f, 87.0F)));
     return hn::Mul(hn::Div(x, hn::Add(hn::Set(f, 1.0F), e)), y);
   };
   std::int64_t n = 0;
-  for (; n + lanes <= count; n += lanes) hn::StoreU(gated(hn::LoadU(f, gate + n), hn::LoadU(f, up + n)), f, gate + n);
+  for (; n + kLanes <= count; n += kLanes) hn::StoreU(gated(hn::LoadU(f, gate + n), hn::LoadU(f, up + n)), f, gate + n);
   for (; n < count; ++n) gate[n] = hn::GetLane(gated(hn::Set(f, gate[n]), hn::Set(f, up[n])));
 }
 
-inline const RowKernels kKernels = {logits, exponentials, maximum, score, multiply, values, lowest, silu_multiply};
+// Unused in the baseline.
+[[maybe_unused]] const RowKernels kKernels = {multiply, bounds,     hide,   exponentials,
+                                              score,    find_score, add_up, silu_multiply};
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -213,7 +151,8 @@ namespace a2sf::cpu {
 std::vector<std::string> supported_isas() {
   std::vector<std::string> names;
   const auto targets = hwy::SupportedTargets();
-  if ((targets & HWY_AVX3) != 0) names.emplace_back("avx512");
+  // The matrix kernels want VNNI, which Highway's AVX3 does not ask for.
+  if ((targets & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512vnni") != 0) names.emplace_back("avx512");
   if ((targets & HWY_AVX2) != 0) names.emplace_back("avx2");
   return names;
 }

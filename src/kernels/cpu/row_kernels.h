@@ -9,30 +9,35 @@
 
 namespace a2sf::cpu {
 
-struct Lowest {
-  float score;  // infinity if nothing may go
-  std::int32_t position;
-  int slot;  // in the chunk
+// A matrix of depth x columns inside a chunk: its keys (depth: dim, columns: slots) or its values (depth: slots,
+// columns: dim). Columns come in tiles of kTile; the steps count elements.
+struct Panel {
+  const std::byte* data;
+  KvType type;
+  int depth, columns;
+  std::ptrdiff_t depth_step, tile_step;
 };
 
-// All counts of slots are multiples of kTile; dims are padded to a multiple of kTile; group is at most kMaxGroup.
-inline constexpr int kMaxGroup = 4;
-
+// All counts of slots are multiples of kTile; dims are padded to a multiple of kTile.
 struct RowKernels {
-  // logits[g * stride + slot] = scale * q[g] . key[slot]
-  void (*logits)(const Chunk& chunk, KvType type, int slots, int dim, int group, const float* q, float scale,
-                 float* logits, std::int64_t stride);
-  // x = exp(x - largest); returns the sum. x of -infinity becomes 0.
-  float (*exponentials)(float* x, int slots, float largest);
-  float (*maximum)(const float* x, int slots);
-  // p[g] *= inverse[g]; scores = alpha * scores + sum over g of p[g]
-  void (*score)(float* p, std::int64_t stride, int group, const float* inverse, int slots, float alpha, float* scores);
-  void (*multiply)(float* x, float factor, int count);
-  // out[g][dim] = sum over slots of p[g * stride + slot] * value[slot]
-  void (*values)(const Chunk& chunk, KvType type, int slots, int dim, int group, const float* p, std::int64_t stride,
-                 float* out);
-  // The lowest score among positions in [first, last]; of equal scores, the oldest.
-  Lowest (*lowest)(const Chunk& chunk, int slots, std::int32_t first, std::int32_t last);
+  // out[row][column] = factor * sum over k of rows[row][k] * panel[k][column], for `count` rows.
+  void (*multiply)(const float* rows, std::ptrdiff_t row_step, int count, const Panel& panel, float factor, float* out,
+                   std::ptrdiff_t out_step);
+  // The least and the largest position; a free slot counts as -1.
+  void (*bounds)(const std::int32_t* positions, int slots, std::int32_t& least, std::int32_t& most);
+  // x = -infinity wherever the position is not in [0, now].
+  void (*hide)(float* x, const std::int32_t* positions, int slots, std::int32_t now);
+  // x = 2^(x - largest); returns the sum, and `largest` of the x that there were. -infinity becomes 0.
+  float (*exponentials)(float* x, int slots, float& largest);
+  // scores = alpha * scores + sum over the group of factors[g] * x[g]. Returns the lowest new score among positions in
+  // [first, last], infinity if there are none.
+  float (*score)(const float* x, std::ptrdiff_t step, int group, const float* factors, const Chunk& chunk, int slots,
+                 float alpha, std::int32_t first, std::int32_t last);
+  // Of the slots with this score and a position in [first, last], the one of the oldest token; -1 if there is none.
+  int (*find_score)(const Chunk& chunk, int slots, float score, std::int32_t first, std::int32_t last);
+  // out[dim] = sum over i of factors[i * factor_step] * x[i * x_step][dim]
+  void (*add_up)(const float* x, std::ptrdiff_t x_step, const float* factors, std::ptrdiff_t factor_step, int count,
+                 int dim, float* out);
   void (*silu_multiply)(float* gate, const float* up, std::int64_t count);
 };
 

@@ -51,6 +51,16 @@ std::vector<double> sum_over_group(const std::vector<std::vector<double>>& p) {
   return sum;
 }
 
+// The slots an oracle row sees, by the probabilities it would give to all of them.
+std::vector<char> ideal_mask(const Row& row, const std::vector<double>& group_sum) {
+  std::vector<char> mask(group_sum.size(), 1);
+  const auto sum_of = [&](int slot) { return group_sum[static_cast<std::size_t>(slot)]; };
+  for (const int slot : hidden_from_ideal(*row.head, row.position, row.rule->budget, sum_of)) {
+    mask[static_cast<std::size_t>(slot)] = 0;
+  }
+  return mask;
+}
+
 void weigh_values(const Row& row, const std::vector<std::vector<double>>& p) {
   const auto dim = static_cast<std::size_t>(row.head_dim);
   std::vector<double> out(static_cast<std::size_t>(row.group) * dim, 0.0);
@@ -70,18 +80,6 @@ void update_scores(const Row& row, const std::vector<double>& sum) {
     float& score = row.head->score(slot);
     score = static_cast<float>(row.rule->alpha * score + sum[static_cast<std::size_t>(slot)]);
   }
-}
-
-// Step 0 of a sliding-window layer; returns the positions that went.
-std::vector<std::int32_t> free_expired(const Row& row) {
-  std::vector<std::int32_t> expired;
-  for (int slot = 0; row.window > 0 && slot < row.head->used; ++slot) {
-    const std::int32_t position = row.head->position(slot);
-    if (position < 0 || position > row.position - row.window) continue;
-    expired.push_back(position);
-    row.head->release(slot);
-  }
-  return expired;
 }
 
 // The slot the other implementation chose, if its score is as good as tied with ours.
@@ -111,31 +109,18 @@ void rotate(std::span<float> head, const RopeTable& rope, std::int64_t position)
   }
 }
 
-std::vector<char> ideal_mask(const HeadCache& head, std::span<const double> group_sum, std::int64_t position,
-                             std::int64_t budget) {
-  std::vector<int> earlier;
-  std::vector<char> mask(static_cast<std::size_t>(head.used), 0);
-  for (int slot = 0; slot < head.used; ++slot) {
-    if (head.position(slot) == position) mask[static_cast<std::size_t>(slot)] = 1;
-    if (head.position(slot) >= 0 && head.position(slot) < position) earlier.push_back(slot);
-  }
-  const auto kept = std::min(earlier.size(), static_cast<std::size_t>(budget));
-  std::partial_sort(
-      earlier.begin(), earlier.begin() + static_cast<std::ptrdiff_t>(kept), earlier.end(), [&](int a, int b) {
-        const double pa = group_sum[static_cast<std::size_t>(a)], pb = group_sum[static_cast<std::size_t>(b)];
-        return pa != pb ? pa > pb : head.position(a) > head.position(b);
-      });
-  for (std::size_t i = 0; i < kept; ++i) mask[static_cast<std::size_t>(earlier[i])] = 1;
-  return mask;
-}
-
 std::vector<std::int32_t> attend(const Row& row, std::vector<double>* probabilities) {
   HeadCache& head = *row.head;
-  std::vector<std::int32_t> victims = free_expired(row);
+  std::vector<std::int32_t> victims;
+  const auto release = [&](int slot) {
+    victims.push_back(head.position(slot));
+    head.release(slot);
+  };
+  free_expired(head, row.window, row.position, release);
   head.insert(static_cast<std::int32_t>(row.position), row.k, row.v);
   auto p = softmax_group(row, {});
   if (row.retention->mode == RetentionMode::ideal) {
-    p = softmax_group(row, ideal_mask(head, sum_over_group(p), row.position, row.rule->budget));
+    p = softmax_group(row, ideal_mask(row, sum_over_group(p)));
   }
   weigh_values(row, p);
   if (probabilities != nullptr) {
@@ -150,9 +135,7 @@ std::vector<std::int32_t> attend(const Row& row, std::vector<double>* probabilit
   while (head.occupied() > row.rule->budget) {
     const int victim = select_victim(head, evictable);
     if (victim < 0) break;
-    const int slot = prefer_followed(row, victim);
-    victims.push_back(head.position(slot));
-    head.release(slot);
+    release(prefer_followed(row, victim));
   }
   return victims;
 }

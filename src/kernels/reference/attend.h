@@ -1,7 +1,6 @@
 // The definition of attend: one row of one KV head, in plain C++ and double precision.
 #pragma once
 
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -31,9 +30,5 @@ std::vector<std::int32_t> attend(const Row& row, std::vector<double>* probabilit
 
 // Rotates the leading 2 * angles.size() dimensions of a head in place.
 void rotate(std::span<float> head, const RopeTable& rope, std::int64_t position);
-
-// The slots an oracle row sees: itself and the `budget` earlier tokens of highest probability (sum over the group).
-std::vector<char> ideal_mask(const HeadCache& head, std::span<const double> group_sum, std::int64_t position,
-                             std::int64_t budget);
 
 }  // namespace a2sf::reference

@@ -14,6 +14,7 @@ class ReferenceBackend final : public Backend {
   int threads() const override { return 1; }
   const std::string& isa() const override { return isa_; }
 
+  Status load(WeightView&) override { return {}; }
   Status begin(const Step& step, const RopeTable& rope) override {
     step_ = &step;
     rope_ = rope;

@@ -1,4 +1,4 @@
-#include "eval/generate.h"
+#include "engine/generate.h"
 
 #include <chrono>
 #include <utility>

@@ -1,0 +1,177 @@
+// Attention over a retained cache: what a row costs, by shape, budget and policy.
+//   build/release/bench/attend_bench --benchmark_filter=TokenByToken
+#include <benchmark/benchmark.h>
+
+#include <random>
+
+#include "kernels/cpu/attend.h"
+
+namespace a2sf {
+namespace {
+
+constexpr int kStepRows = 64;  // as in Session::feed
+
+struct Shape {
+  int layers, kv_heads, group, dim;
+  KvType type;
+};
+
+std::vector<float> random_vector(std::size_t size) {
+  static std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(size);
+  for (float& value : x) value = normal(random);
+  return x;
+}
+
+// One sequence whose heads are bounded by `budget`, or grow if it is 0.
+class Sequence {
+ public:
+  Sequence(const Shape& shape, std::int64_t budget, int threads)
+      : shape_(shape),
+        pool_(threads),
+        attention_(pool_, *cpu::find_row_kernels(cpu::supported_isas().front())),
+        angles_(static_cast<std::size_t>(shape.dim / 2), .01),
+        ids_(kStepRows),
+        q_(random_vector(static_cast<std::size_t>(kStepRows * shape.kv_heads * shape.group * shape.dim))),
+        k_(random_vector(static_cast<std::size_t>(kStepRows * shape.kv_heads * shape.dim))),
+        v_(random_vector(k_.size())),
+        out_(q_.size()) {
+    const auto heads = static_cast<std::size_t>(shape.layers * shape.kv_heads);
+    const std::int64_t slots = budget == 0 ? 0 : budget + 1;
+    retention_.mode = budget == 0 ? RetentionMode::all : RetentionMode::score;
+    retention_.kv_heads = shape.kv_heads;
+    retention_.rules.assign(heads, HeadRule{budget, .99, 0, budget / 2});
+    cache_ = std::move(SequenceCache::create(host_memory(), {shape.layers, shape.kv_heads, shape.dim, shape.type},
+                                             SlotCounts(heads, slots))
+                           .value());
+  }
+
+  void feed(std::int64_t tokens) {
+    for (; tokens > 0; tokens -= kStepRows) step(static_cast<int>(std::min<std::int64_t>(tokens, kStepRows)));
+  }
+  void step(int rows) {
+    if (!cache_.make_room(rows)) return;
+    const Span span{&cache_, &retention_, 0, rows, position_, false, false, {}, nullptr};
+    const Step step{std::span(ids_).first(static_cast<std::size_t>(rows)), {&span, 1}};
+    const RopeTable rope{angles_, 1, true};
+    attention_.begin(step, rope);
+    const int kv = shape_.kv_heads * shape_.dim, q = kv * shape_.group;
+    for (int layer = 0; layer < shape_.layers; ++layer) {
+      attention_.attend({layer,
+                         shape_.kv_heads * shape_.group,
+                         shape_.kv_heads,
+                         shape_.dim,
+                         0,
+                         .1F,
+                         rope,
+                         {q_.data(), q},
+                         {k_.data(), kv},
+                         {v_.data(), kv},
+                         {out_.data(), q}});
+    }
+    position_ += rows;
+  }
+  // Takes the newest token back, so that a growing cache keeps its size.
+  void take_back() {
+    --position_;
+    for (int i = 0; i < shape_.layers * shape_.kv_heads; ++i) {
+      HeadCache& head = cache_.head(i / shape_.kv_heads, i % shape_.kv_heads);
+      for (int slot = 0; slot < head.used; ++slot) {
+        if (head.position(slot) == position_) head.release(slot);
+      }
+    }
+  }
+
+ private:
+  Shape shape_;
+  ThreadPool pool_;
+  cpu::Attention attention_;
+  SequenceCache cache_;
+  Retention retention_;
+  std::vector<double> angles_;
+  std::vector<std::int32_t> ids_;
+  std::vector<float> q_, k_, v_, out_;
+  std::int64_t position_ = 0;
+};
+
+KvType type_of(std::int64_t bytes) { return bytes == 2 ? KvType::f16 : KvType::f32; }
+
+// A prompt with block = 1, at its budget: attend, score and evict after every row.
+void TokenByToken(benchmark::State& state) {
+  const Shape shape{1, static_cast<int>(state.range(4)), static_cast<int>(state.range(1)),
+                    static_cast<int>(state.range(0)), type_of(state.range(3))};
+  Sequence sequence(shape, state.range(2), static_cast<int>(state.range(5)));
+  sequence.feed(state.range(2) + kStepRows);
+  for (auto _ : state) sequence.step(kStepRows);
+  state.counters["us_per_row"] = benchmark::Counter(static_cast<double>(kStepRows * state.iterations()) / 1e6,
+                                                    benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+}
+BENCHMARK(TokenByToken)
+    ->ArgNames({"dim", "group", "budget", "bytes", "kv_heads", "threads"})
+    ->ArgsProduct({{64}, {3}, {256, 1024, 4096}, {2, 4}, {1}, {1}})
+    ->Args({128, 4, 256, 2, 1, 1})
+    ->Args({128, 4, 1024, 2, 1, 1})
+    ->Args({256, 4, 256, 2, 1, 1})
+    ->Args({80, 1, 256, 2, 1, 1})
+    ->Args({96, 8, 256, 2, 1, 1})
+    ->Args({128, 16, 256, 2, 1, 1})
+    ->Args({64, 3, 256, 2, 3, 2})
+    ->Args({64, 3, 256, 2, 4, 2})
+    ->UseRealTime();
+
+// A prompt with full attention, from its first token to its last.
+void FullPrompt(benchmark::State& state) {
+  const Shape shape{1, static_cast<int>(state.range(4)), static_cast<int>(state.range(1)),
+                    static_cast<int>(state.range(0)), type_of(state.range(3))};
+  for (auto _ : state) {
+    Sequence sequence(shape, 0, static_cast<int>(state.range(5)));
+    sequence.feed(state.range(2));
+  }
+  const auto tokens = static_cast<double>(state.range(2));
+  state.counters["multiply_adds"] = benchmark::Counter(
+      static_cast<double>(state.iterations() * shape.kv_heads * shape.group * shape.dim) * tokens * tokens,
+      benchmark::Counter::kIsRate);
+}
+BENCHMARK(FullPrompt)
+    ->ArgNames({"dim", "group", "tokens", "bytes", "kv_heads", "threads"})
+    ->Args({64, 3, 2048, 2, 1, 1})
+    ->Args({64, 3, 8192, 2, 1, 1})
+    ->Args({128, 4, 2048, 2, 1, 1})
+    ->Args({128, 4, 2048, 4, 1, 1})
+    ->Args({256, 4, 2048, 2, 1, 1})
+    ->Args({128, 1, 2048, 2, 1, 1})
+    ->Args({64, 3, 2048, 2, 3, 2})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+// One decoded token after another through 30 layers, so that the caches of the processor hold none of them. With
+// `scored`, at its budget: score and eviction included; else attention alone over as many slots.
+void Decode(benchmark::State& state) {
+  const Shape shape{30, static_cast<int>(state.range(4)), static_cast<int>(state.range(1)),
+                    static_cast<int>(state.range(0)), type_of(state.range(3))};
+  const bool scored = state.range(6) != 0;
+  Sequence sequence(shape, scored ? state.range(2) : 0, static_cast<int>(state.range(5)));
+  sequence.feed(state.range(2));
+  for (auto _ : state) {
+    sequence.step(1);
+    if (!scored) {
+      state.PauseTiming();
+      sequence.take_back();
+      state.ResumeTiming();
+    }
+  }
+  const double bytes = static_cast<double>(shape.layers * shape.kv_heads) * static_cast<double>(state.range(2)) *
+                       (2.0 * shape.dim * static_cast<double>(state.range(3)) + (scored ? 8 : 0));
+  state.SetBytesProcessed(static_cast<std::int64_t>(bytes) * state.iterations());
+}
+BENCHMARK(Decode)
+    ->ArgNames({"dim", "group", "slots", "bytes", "kv_heads", "threads", "scored"})
+    ->ArgsProduct({{64}, {3}, {256, 4096}, {2}, {3}, {1, 2}, {0, 1}})
+    ->ArgsProduct({{128}, {4}, {256, 2048}, {2}, {2}, {2}, {0, 1}})
+    ->UseRealTime();
+
+}  // namespace
+}  // namespace a2sf
+
+BENCHMARK_MAIN();

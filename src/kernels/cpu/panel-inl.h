@@ -1,0 +1,116 @@
+// The one matrix product of attention, compiled per instruction set: queries against keys, probabilities against
+// values.
+#if defined(A2SF_PANEL_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef A2SF_PANEL_INL_H
+#undef A2SF_PANEL_INL_H
+#else
+#define A2SF_PANEL_INL_H
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+
+#include "kernels/cpu/row_kernels.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace a2sf::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// At most 16 lanes, so that a tile is a whole number of vectors.
+using F = hn::CappedTag<float, kTile>;
+using V = hn::Vec<F>;
+inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(F()));
+
+struct ReadF32 {
+  using T = float;
+  static V load(const float* from) { return hn::LoadU(F(), from); }
+};
+struct ReadF16 {
+  using T = hwy::float16_t;
+  static V load(const hwy::float16_t* from) {
+    const hn::Rebind<hwy::float16_t, F> half;
+    return hn::PromoteTo(F(), hn::LoadU(half, from));
+  }
+};
+
+// kRows x kTiles sums at a time, all in registers. Every sum is one chain over the depth, so that its bytes do not
+// depend on how rows and tiles are grouped.
+template <class Read, int kRows, int kTiles>
+void multiply_block(const float* rows, std::ptrdiff_t row_step, const typename Read::T* panel, const Panel& p,
+                    float factor, float* out, std::ptrdiff_t out_step) {
+  const F f;
+  constexpr int kPerTile = kTile / kLanes, kVectors = kTiles * kPerTile;
+  const auto load = [&](int v) { return Read::load(panel + v / kPerTile * p.tile_step + v % kPerTile * kLanes); };
+  V sum[kRows][kVectors];
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::Zero(f);
+  }
+  for (int k = 0; k < p.depth; ++k, panel += p.depth_step) {
+    if constexpr (kRows <= kVectors) {
+      V weight[kRows];
+      for (int r = 0; r < kRows; ++r) weight[r] = hn::Set(f, rows[r * row_step + k]);
+      for (int v = 0; v < kVectors; ++v) {
+        const V x = load(v);
+        for (int r = 0; r < kRows; ++r) sum[r][v] = hn::MulAdd(weight[r], x, sum[r][v]);
+      }
+    } else {
+      V x[kVectors];
+      for (int v = 0; v < kVectors; ++v) x[v] = load(v);
+      for (int r = 0; r < kRows; ++r) {
+        const V weight = hn::Set(f, rows[r * row_step + k]);
+        for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::MulAdd(weight, x[v], sum[r][v]);
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) {
+      hn::StoreU(hn::Mul(sum[r][v], hn::Set(f, factor)), f, out + r * out_step + v * kLanes);
+    }
+  }
+}
+
+template <class Read, int kRows>
+void multiply_rows(const float* rows, std::ptrdiff_t row_step, const Panel& p, float factor, float* out,
+                   std::ptrdiff_t out_step) {
+  // Enough sums in flight to hide the latency of a multiply-add, few enough for 16 registers.
+  constexpr int kTiles = std::max(1, (kRows <= 3 ? 4 : 2) * kLanes / kTile);
+  const auto* panel = reinterpret_cast<const typename Read::T*>(p.data);
+  const int tiles = p.columns / kTile;
+  int tile = 0;
+  for (; tile + kTiles <= tiles; tile += kTiles) {
+    multiply_block<Read, kRows, kTiles>(rows, row_step, panel + tile * p.tile_step, p, factor, out + tile * kTile,
+                                        out_step);
+  }
+  for (; tile < tiles; ++tile) {
+    multiply_block<Read, kRows, 1>(rows, row_step, panel + tile * p.tile_step, p, factor, out + tile * kTile, out_step);
+  }
+}
+
+template <class Read>
+void multiply_any(const float* rows, std::ptrdiff_t row_step, int count, const Panel& panel, float factor, float* out,
+                  std::ptrdiff_t out_step) {
+  constexpr void (*kByRows[])(const float*, std::ptrdiff_t, const Panel&, float, float*, std::ptrdiff_t) = {
+      multiply_rows<Read, 1>, multiply_rows<Read, 2>, multiply_rows<Read, 3>,
+      multiply_rows<Read, 4>, multiply_rows<Read, 5>, multiply_rows<Read, 6>};
+  constexpr int kMost = 6;
+  // Groups of even size: one row alone is slow.
+  for (int groups = (count + kMost - 1) / kMost; groups > 0; --groups) {
+    const int size = (count + groups - 1) / groups;
+    kByRows[size - 1](rows, row_step, panel, factor, out, out_step);
+    rows += size * row_step;
+    out += size * out_step;
+    count -= size;
+  }
+}
+
+inline void multiply(const float* rows, std::ptrdiff_t row_step, int count, const Panel& panel, float factor,
+                     float* out, std::ptrdiff_t out_step) {
+  const auto any = panel.type == KvType::f16 ? multiply_any<ReadF16> : multiply_any<ReadF32>;
+  any(rows, row_step, count, panel, factor, out, out_step);
+}
+
+}  // namespace a2sf::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

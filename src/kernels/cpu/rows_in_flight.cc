@@ -1,0 +1,143 @@
+#include "kernels/cpu/rows_in_flight.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <numeric>
+
+namespace a2sf::cpu {
+namespace {
+
+// Amortised: steady state allocates nothing.
+void grow(std::vector<float>& buffer, std::ptrdiff_t size) {
+  const auto wanted = static_cast<std::size_t>(size);
+  if (buffer.size() < wanted) buffer.resize(wanted + wanted / 2);
+}
+
+}  // namespace
+
+void RowsInFlight::start(const RowKernels& kernels, HeadCache& head, const QueryGroup& group, std::int64_t first,
+                         int count, int slots, bool keep) {
+  kernels_ = &kernels;
+  head_ = &head;
+  group_ = group;
+  first_ = first;
+  count_ = count;
+  slots_ = static_cast<int>(round_up(slots, kTile));
+  keep_ = keep;
+  grow(queries_, queries() * head.dim);
+  grow(weights_, (keep ? chunks() : 1) * queries() * kChunk);
+  grow(values_, chunks() * queries() * head.dim);
+  for (std::vector<float>* buffer : {&largest_, &sums_, &factors_}) grow(*buffer, chunks() * queries());
+  for (int i = 0; i < queries() && group.head_dim < head.dim; ++i) {
+    std::fill(queries_.data() + i * head.dim + group.head_dim, queries_.data() + (i + 1) * head.dim, 0.0F);
+  }
+}
+
+int RowsInFlight::slots_of(int chunk) const { return std::min(kChunk, slots_ - chunk * kChunk); }
+
+void RowsInFlight::weigh(int c) {
+  const int slots = slots_of(c), dim = head_->dim;
+  const Panel keys{chunk(c).keys, head_->type, dim, slots, kTile, static_cast<std::ptrdiff_t>(dim) * kTile};
+  float* const x = weights(c);
+  kernels_->multiply(queries_.data(), dim, static_cast<int>(queries()), keys,
+                     group_.scale * std::numbers::log2e_v<float>, x, kChunk);
+  std::int32_t least, most;
+  kernels_->bounds(chunk(c).positions, slots, least, most);
+  for (int i = 0; i < queries(); ++i) {
+    const auto now = static_cast<std::int32_t>(first_ + i / group_.heads);
+    if (least < 0 || most > now) kernels_->hide(x + i * kChunk, chunk(c).positions, slots, now);
+    const auto at = static_cast<std::size_t>(c * queries() + i);
+    sums_[at] = kernels_->exponentials(x + i * kChunk, slots, largest_[at]);
+  }
+}
+
+void RowsInFlight::add_values(int c) {
+  const int slots = slots_of(c), dim = head_->dim;
+  const Panel values{chunk(c).values, head_->type, slots, dim, dim, kTile};
+  kernels_->multiply(weights(c), kChunk, static_cast<int>(queries()), values, 1, values_.data() + c * queries() * dim,
+                     dim);
+}
+
+void RowsInFlight::normalise() {
+  const auto count = static_cast<std::size_t>(queries()), size = count * static_cast<std::size_t>(chunks());
+  for (std::size_t query = 0; query < count; ++query) {
+    float largest = largest_[query], sum = 0;
+    for (std::size_t at = query; at < size; at += count) largest = std::max(largest, largest_[at]);
+    for (std::size_t at = query; at < size; at += count) {
+      factors_[at] = largest_[at] == largest ? 1 : std::exp2(largest_[at] - largest);
+      sum += factors_[at] * sums_[at];
+    }
+    for (std::size_t at = query; at < size; at += count) factors_[at] /= sum;
+  }
+}
+
+void RowsInFlight::run() {
+  for (int c = 0; c < chunks(); ++c) {
+    weigh(c);
+    add_values(c);
+  }
+  normalise();
+}
+
+void RowsInFlight::run_ideal(std::int64_t budget) {
+  for (int c = 0; c < chunks(); ++c) weigh(c);
+  normalise();
+  for (int row = 0; row < count_; ++row) hide_from_ideal(row, budget);
+  for (int c = 0; c < chunks(); ++c) add_values(c);
+  normalise();
+}
+
+void RowsInFlight::hide_from_ideal(int row, std::int64_t budget) {
+  const auto sum_of = [&](int slot) {
+    const int c = slot / kChunk;
+    float sum = 0;
+    for (int g = 0; g < group_.heads; ++g) {
+      const std::ptrdiff_t i = query_index(row, g);
+      sum += weights(c)[i * kChunk + slot % kChunk] * factors_[static_cast<std::size_t>(c * queries() + i)];
+    }
+    return sum;
+  };
+  const std::vector<int> hidden = hidden_from_ideal(*head_, first_ + row, budget, sum_of);
+  if (hidden.empty()) return;
+  for (int g = 0; g < group_.heads; ++g) {
+    const std::ptrdiff_t i = query_index(row, g);
+    for (const int slot : hidden) weights(slot / kChunk)[i * kChunk + slot % kChunk] = 0;
+    for (int c = 0; c < chunks(); ++c) {
+      const float* x = weights(c) + i * kChunk;
+      sums_[static_cast<std::size_t>(c * queries() + i)] = std::accumulate(x, x + slots_of(c), 0.0F);
+    }
+  }
+}
+
+void RowsInFlight::write(int row, float* out) const {
+  for (int g = 0; g < group_.heads; ++g) {
+    const std::ptrdiff_t i = query_index(row, g);
+    kernels_->add_up(values_.data() + i * head_->dim, queries() * head_->dim, factors_.data() + i, queries(), chunks(),
+                     group_.head_dim, out + g * group_.head_dim);
+  }
+}
+
+float RowsInFlight::score(int row, float alpha, const Evictable& evictable) {
+  float lowest = std::numeric_limits<float>::infinity();
+  for (int c = 0; c < chunks(); ++c) {
+    const std::ptrdiff_t i = query_index(row, 0);
+    lowest = std::min(
+        lowest, kernels_->score(weights(c) + i * kChunk, kChunk, group_.heads, factors_.data() + c * queries() + i,
+                                chunk(c), slots_of(c), alpha, static_cast<std::int32_t>(evictable.first),
+                                static_cast<std::int32_t>(evictable.last)));
+  }
+  return lowest;
+}
+
+void RowsInFlight::read_probabilities(int row, int head, std::span<float> out) const {
+  const std::ptrdiff_t i = query_index(row, head);
+  for (int slot = 0; slot < static_cast<int>(out.size()); ++slot) {
+    const int c = slot / kChunk;
+    out[static_cast<std::size_t>(slot)] =
+        weights(c)[i * kChunk + slot % kChunk] * factors_[static_cast<std::size_t>(c * queries() + i)];
+  }
+}
+
+}  // namespace a2sf::cpu
