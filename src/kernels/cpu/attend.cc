@@ -51,19 +51,6 @@ void Rotations::prepare(const Step& step, const RopeTable& rope) {
   }
 }
 
-void Rotations::apply(std::int64_t row, float* head) const {
-  const float* c = cosine.data() + row * pairs;
-  const float* s = sine.data() + row * pairs;
-  const int step = interleaved ? 2 : 1, distance = interleaved ? 1 : pairs;
-  for (int i = 0; i < pairs; ++i) {
-    float& x = head[i * step];
-    float& y = head[i * step + distance];
-    const float x0 = x, y0 = y;
-    x = x0 * c[i] - y0 * s[i];
-    y = x0 * s[i] + y0 * c[i];
-  }
-}
-
 Attention::Attention(ThreadPool& pool, const RowKernels& kernels)
     : pool_(pool),
       kernels_(kernels),
@@ -96,6 +83,12 @@ void Attention::attend(const AttendArgs& args) {
   attend_chains(args);
 }
 
+void Attention::rotate(int row, float* head) const {
+  const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(row) * rotations_.pairs;
+  kernels_.rotate(head, rotations_.cosine.data() + first, rotations_.sine.data() + first, rotations_.pairs,
+                  rotations_.interleaved);
+}
+
 // So many that their weights of a chunk stay in the first level cache.
 int Attention::rows_at_once(const AttendArgs& args) const {
   return std::max(1, kQueriesAtOnce / (args.heads / args.kv_heads));
@@ -103,13 +96,13 @@ int Attention::rows_at_once(const AttendArgs& args) const {
 
 // Step 1: the tokens' rotated keys and their values go into free slots.
 void Attention::append(const AttendArgs& args, const Span& span, Rows rows, int kv_head) {
-  const auto dim = static_cast<std::size_t>(args.head_dim);
+  HeadCache& head = span.cache->head(args.layer, kv_head);
   for (int row = rows.first; row < rows.end(); ++row) {
-    float* key = args.k.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim;
-    const float* value = args.v.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim;
-    rotations_.apply(span.first_row + row, key);
-    span.cache->head(args.layer, kv_head)
-        .insert(static_cast<std::int32_t>(span.first_position + row), {key, dim}, {value, dim});
+    float* key = args.k.row(span.first_row + row) + kv_head * args.head_dim;
+    const float* value = args.v.row(span.first_row + row) + kv_head * args.head_dim;
+    rotate(span.first_row + row, key);
+    const int slot = head.claim(static_cast<std::int32_t>(span.first_position + row));
+    kernels_.store(head.chunk_of(slot), head.type, slot % kChunk, head.dim, args.head_dim, key, value);
   }
 }
 
@@ -122,7 +115,7 @@ void Attention::start(const AttendArgs& args, const Span& span, Rows rows, int k
     const int row = span.first_row + rows.first + i;
     for (int g = 0; g < group.heads; ++g) {
       std::copy_n(args.q.row(row) + (kv_head * group.heads + g) * args.head_dim, args.head_dim, flight.query(i, g));
-      rotations_.apply(row, flight.query(i, g));
+      rotate(row, flight.query(i, g));
     }
   }
 }
@@ -134,7 +127,7 @@ void Attention::finish(const AttendArgs& args, const Span& span, Rows rows, int 
   }
 }
 
-// Steps 2 of rows of one head that are there already.
+// Step 2, of rows of one head that are there already.
 void Attention::attend_rows(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots,
                             RowsInFlight& flight) const {
   const bool is_ideal = span.retention->mode == RetentionMode::ideal;

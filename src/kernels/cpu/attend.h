@@ -18,7 +18,6 @@ struct Rotations {
   bool interleaved = true;
 
   void prepare(const Step& step, const RopeTable& rope);
-  void apply(std::int64_t row, float* head) const;
 };
 
 class Attention {
@@ -48,6 +47,7 @@ class Attention {
 
   int rows_at_once(const AttendArgs& args) const;
   int rows_until_eviction(const AttendArgs& args, const Span& span, int row, int kv_head) const;
+  void rotate(int row, float* head) const;  // of the step
   void append(const AttendArgs& args, const Span& span, Rows rows, int kv_head);
   void start(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots, bool keep,
              RowsInFlight& flight) const;

@@ -16,7 +16,11 @@ namespace {
 class CpuBackend final : public Backend {
  public:
   CpuBackend(int threads, std::string isa, const cpu::RowKernels& kernels)
-      : pool_(threads), isa_(std::move(isa)), kernels_(kernels), matmul_(pool_, cpu::panel_kernels(isa_)), attention_(pool_, kernels) {}
+      : pool_(threads),
+        isa_(std::move(isa)),
+        kernels_(kernels),
+        matmul_(pool_, cpu::panel_kernels(isa_)),
+        attention_(pool_, kernels) {}
 
   Memory& memory() override { return host_memory(); }
   int threads() const override { return pool_.threads(); }

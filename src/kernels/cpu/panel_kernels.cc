@@ -53,6 +53,8 @@ HWY_INLINE VI32 broadcast_quad(const std::int8_t* from) {
 }
 
 #if HWY_TARGET == HWY_AVX2
+constexpr bool kSignedCodes = true;  // of 8 bits
+
 // Codes below 2^bits: so many products of two quads add up within 16 bits.
 constexpr int chain_length(int bits) { return bits <= 4 ? 8 : bits == 5 ? 4 : 2; }
 
@@ -72,7 +74,7 @@ HWY_INLINE VI32 dot(const VU8 (&codes)[kCount], const std::int8_t* input) {
   }
   return VI32{sum};
 }
-// Signed codes: the sign goes to the input.
+// The sign of a code goes to its input.
 template <int kCount>
 HWY_INLINE VI32 signed_dot(const VU8 (&codes)[kCount], const std::int8_t* input) {
   const __m256i ones = _mm256_set1_epi16(1);
@@ -86,25 +88,14 @@ HWY_INLINE VI32 signed_dot(const VU8 (&codes)[kCount], const std::int8_t* input)
   return VI32{sum};
 }
 #else
+constexpr bool kSignedCodes = false;  // they are shifted up by 128
+
 template <int kBits, int kCount>
 HWY_INLINE VI32 dot(const VU8 (&codes)[kCount], const std::int8_t* input) {
   __m512i sum = _mm512_setzero_si512();
   A2SF_UNROLL
   for (int i = 0; i < kCount; ++i) sum = _mm512_dpbusd_epi32(sum, codes[i].raw, broadcast_quad(input + i * 4).raw);
   return VI32{sum};
-}
-// Signed codes: 128 more each, and 128 times the sum of the input less.
-template <int kCount>
-HWY_INLINE VI32 signed_dot(const VU8 (&codes)[kCount], const std::int8_t* input) {
-  const __m512i flip = _mm512_set1_epi8(-128);
-  __m512i sum = _mm512_setzero_si512(), excess = _mm512_setzero_si512();
-  A2SF_UNROLL
-  for (int i = 0; i < kCount; ++i) {
-    const __m512i quad = broadcast_quad(input + i * 4).raw;
-    sum = _mm512_dpbusd_epi32(sum, _mm512_xor_si512(codes[i].raw, flip), quad);
-    excess = _mm512_dpbusd_epi32(excess, flip, quad);
-  }
-  return VI32{_mm512_sub_epi32(sum, excess)};
 }
 #endif
 
@@ -129,8 +120,9 @@ struct Sub {
   static constexpr PackedFormat format = *packed_format(kType);
   static constexpr int quads = format.sub / 4;
   static constexpr int bits = format.low_bits + format.high_bits;
+  static constexpr bool is_signed = bits == 8 && kSignedCodes;
   // What the codes are too large by.
-  static constexpr int offset = format.has_minimum || bits == 8 ? 0 : 1 << (bits - 1);
+  static constexpr int offset = format.has_minimum || is_signed ? 0 : 1 << (bits - 1);
   static constexpr bool has_minimum = format.has_minimum || offset != 0;
   static constexpr int word_bytes = kLanes * 4;
 
@@ -143,7 +135,10 @@ struct Sub {
     const std::uint8_t* low = record + format.scale_bytes(kLanes) + index * quads * format.low_bits / 8 * word_bytes;
     if constexpr (format.low_bits == 8) {
       A2SF_UNROLL
-      for (int i = 0; i < quads; ++i) codes[i] = hn::LoadU(U8(), low + i * word_bytes);
+      for (int i = 0; i < quads; ++i) {
+        codes[i] = hn::LoadU(U8(), low + i * word_bytes);
+        if constexpr (!is_signed) codes[i] = hn::Xor(codes[i], hn::Set(U8(), 128));
+      }
     } else {
       const VU8 mask = hn::Set(U8(), 15);
       A2SF_UNROLL
@@ -160,8 +155,8 @@ struct Sub {
   }
 
   HWY_INLINE VI32 times(const std::int8_t* input) const {
-    if constexpr (bits == 8) return signed_dot(codes, input);
-    if constexpr (bits != 8) return dot<bits>(codes, input);
+    if constexpr (is_signed) return signed_dot(codes, input);
+    if constexpr (!is_signed) return dot<bits>(codes, input);
   }
 
  private:
@@ -193,6 +188,14 @@ struct Sub {
 
 // ---- one panel times kCount rows: sums[row] += panel x row
 
+// A single row is bound by memory: ask for the weights well ahead, across the page boundaries where the hardware stops.
+template <std::size_t kBytes>
+HWY_INLINE void prefetch(const void* record) {
+  constexpr std::size_t kAhead = 4096, kLine = 64;
+  for (std::size_t line = 0; line < kBytes; line += kLine)
+    __builtin_prefetch(static_cast<const std::byte*>(record) + kAhead + line);
+}
+
 template <ggml_type kType, int kCount>
 HWY_INLINE void multiply_integers(const PanelProduct& product, const std::byte* panel, int row, VF (&sums)[kCount]) {
   using Weights = Sub<kType>;
@@ -202,6 +205,7 @@ HWY_INLINE void multiply_integers(const PanelProduct& product, const std::byte* 
   const InputBlock* blocks = product.input.blocks + row * input_blocks;
   const auto* record = reinterpret_cast<const std::uint8_t*>(panel);
   for (std::int64_t column = 0; column < columns; column += format.block, record += format.record_bytes(kLanes)) {
+    if constexpr (kCount == 1) prefetch<format.record_bytes(kLanes)>(record);
     for (int index = 0; index < format.block / format.sub; ++index) {
       Weights weights;
       weights.load(record, index);
@@ -245,6 +249,7 @@ HWY_INLINE void multiply_floats(const PanelProduct& product, const std::byte* pa
   for (VF& sum : odd) sum = hn::Zero(F());
   std::int64_t column = 0;
   for (; column + 2 <= columns; column += 2, panel += 2 * record) {
+    if constexpr (kCount == 1) prefetch<2 * record>(panel);
     const VF first = load_floats<kType>(panel), second = load_floats<kType>(panel + record);
     A2SF_UNROLL
     for (int i = 0; i < kCount; ++i) {
