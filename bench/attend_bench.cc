@@ -1,5 +1,5 @@
 // Attention over a retained cache: what a row costs, by shape, budget and policy.
-//   build/release/bench/attend_bench --benchmark_filter=TokenByToken
+//   build/release/bench/a2sf_kernel_bench --benchmark_filter=TokenByToken
 #include <benchmark/benchmark.h>
 
 #include <random>
@@ -186,5 +186,3 @@ BENCHMARK(Decode)
 
 }  // namespace
 }  // namespace a2sf
-
-BENCHMARK_MAIN();
