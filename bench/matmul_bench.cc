@@ -41,23 +41,26 @@ void multiply(benchmark::State& state, const std::string& isa, ggml_type type, i
   std::vector<InputBlock> blocks(count / kInputBlock);
   for (float& x : values) x = normal(random);
   kernels.quantise(values.data(), rows * columns, codes.data(), blocks.data());
-  const PanelProduct product{&weight, {values.data(), codes.data(), blocks.data(), columns}, nullptr,
-                             {out.data(), static_cast<int>(outputs)}, false};
+  const PanelProduct product{&weight,
+                             {values.data(), codes.data(), blocks.data(), columns},
+                             nullptr,
+                             {out.data(), static_cast<int>(outputs)},
+                             false};
   for (auto _ : state) {
     kernels.multiply(product, {0, weight.panels(), 0, rows});
     benchmark::ClobberMemory();
   }
   state.SetBytesProcessed(static_cast<std::int64_t>(bytes) * state.iterations());
-  state.counters["products"] = benchmark::Counter(static_cast<double>(rows * outputs * columns),
-                                                  benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["products"] =
+      benchmark::Counter(static_cast<double>(rows * outputs * columns), benchmark::Counter::kIsIterationInvariantRate);
 }
 
 const bool registered = [] {
   for (const std::string& isa : supported_isas()) {
     for (const PackedFormat& format : kPackedFormats) {
       const auto add = [&](const char* where, int rows, std::int64_t outputs, std::int64_t columns) {
-        const std::string name = "multiply/" + isa + "/" + ggml_type_name(format.type) + "/" + where + "/rows:" +
-                                 std::to_string(rows);
+        const std::string name =
+            "multiply/" + isa + "/" + ggml_type_name(format.type) + "/" + where + "/rows:" + std::to_string(rows);
         benchmark::RegisterBenchmark(name.c_str(), multiply, isa, format.type, rows, outputs, columns);
       };
       add("cached", 1, 128, 512);
