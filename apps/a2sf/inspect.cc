@@ -79,7 +79,8 @@ Json document_of(const Flags& flags, const ModelInfo& info, const Costs& costs, 
                    {"vocabulary", info.vocabulary},
                    {"trained_context_tokens", info.context},
                    {"norm_epsilon", info.norm_epsilon},
-                   {"rope_base", info.rope_base},
+                   {"rope_base", info.rope_base > 0 ? Json(info.rope_base) : Json()},
+                   {"sliding_windows", info.windows},
                    {"parameters", info.parameters},
                    {"weight_bytes", info.weight_bytes},
                    {"file_bytes", info.file_bytes},
@@ -103,6 +104,13 @@ Json document_of(const Flags& flags, const ModelInfo& info, const Costs& costs, 
 
 std::string line(const char* label, const std::string& value) { return fmt::format("{:<17} {}\n", label, value); }
 
+std::string windows_text(const ModelInfo& info) {
+  const auto without = std::count(info.windows.begin(), info.windows.end(), 0);
+  const int window = *std::max_element(info.windows.begin(), info.windows.end());
+  if (window == 0) return "none";
+  return fmt::format("{} tokens in {} of {} layers", window, info.layers - without, info.layers);
+}
+
 std::string facts(const ModelInfo& info, bool has_template) {
   std::string text = line("model", info.name) + line("file", info.path) + line("architecture", info.architecture);
   text += line("parameters", with_commas(info.parameters));
@@ -114,6 +122,8 @@ std::string facts(const ModelInfo& info, bool has_template) {
   text += line("feed forward", with_commas(static_cast<std::uint64_t>(info.feed_forward)));
   text += line("vocabulary", with_commas(static_cast<std::uint64_t>(info.vocabulary)));
   text += line("trained context", fmt::format("{} tokens", with_commas(static_cast<std::uint64_t>(info.context))));
+  text += line("positions", info.rope_base > 0 ? fmt::format("RoPE, base {}", info.rope_base) : "learned");
+  text += line("sliding window", windows_text(info));
   text += line("chat template", has_template ? "yes" : "no");
   for (const auto& [type, sum] : sum_types(info)) {
     text += line("tensors",

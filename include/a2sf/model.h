@@ -28,8 +28,9 @@ struct TensorInfo {
 struct ModelInfo {
   std::string path, name, architecture;
   int layers, heads, kv_heads, head_dim, embedding, feed_forward, vocabulary;
-  std::int64_t context;  // tokens it was trained on
-  double norm_epsilon, rope_base;
+  std::int64_t context;            // tokens it was trained on
+  double norm_epsilon, rope_base;  // rope_base 0: positions are learned
+  std::vector<int> windows;        // [layer]: tokens of its sliding window, 0: it sees all
   std::uint64_t parameters, weight_bytes, file_bytes;
   std::vector<TensorInfo> tensors;
 };

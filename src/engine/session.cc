@@ -53,6 +53,10 @@ Result<std::size_t> Session::State::prepare(const Feed& feed) {
   }
   const auto count = static_cast<std::int64_t>(feed.tokens.size());
   if (position() + count > INT32_MAX) return fail(ErrorKind::bad_input, "a sequence is at most 2147483647 tokens long");
+  if (architecture().learned_positions && position() + count > architecture().context) {
+    return fail(ErrorKind::bad_input, fmt::format("this model has positions for {} tokens; the sequence would have {}",
+                                                  architecture().context, position() + count));
+  }
   // A later user turn under block = prompt: the bounded cache grows again for its prompt.
   if (retention.whole_prompt && feed.prompt && !bounded_slots.empty() && cache.head(0, 0).limit != 0) {
     auto grown = cache.rebuilt(SlotCounts(bounded_slots.size(), 0));
@@ -79,7 +83,7 @@ Session::~Session() = default;
 
 Result<Session> Session::create(std::shared_ptr<const Model> model, const SessionOptions& options) {
   const Architecture& a = model->parts().weights.architecture;
-  auto resolved = resolve_all(options.policy, a.layers, a.kv_heads, options.sequence_tokens);
+  auto resolved = resolve_all(options.policy, a.windows, a.kv_heads, options.sequence_tokens);
   if (!resolved) return tl::unexpected(resolved.error());
   auto cache = SequenceCache::create(model->parts().backend->memory(),
                                      {a.layers, a.kv_heads, a.head_dim, options.kv_type}, std::move(resolved->slots));
@@ -211,7 +215,7 @@ Status Session::resize(const Budget& budget) {
   const Architecture& a = state.architecture();
   PolicySpec spec = state.options.policy;
   spec.budget = budget;
-  auto resolved = resolve_all(spec, a.layers, a.kv_heads, state.options.sequence_tokens);
+  auto resolved = resolve_all(spec, a.windows, a.kv_heads, state.options.sequence_tokens);
   if (!resolved) return tl::unexpected(resolved.error());
   const auto victims = state.excess(resolved->retention);
   auto rebuilt = state.cache.rebuilt(resolved->bounded_slots, victims);

@@ -1,16 +1,24 @@
 #include "eval/cache_size.h"
 
+#include <algorithm>
+
 namespace a2sf {
 namespace {
 
 constexpr std::uint64_t kSlotMultiple = 16;
-constexpr std::uint64_t kSlotFacts = 9;  // score, position and the pinned bit
+constexpr std::uint64_t kSlotFacts = 8;  // score and position
 
+// A layer with a sliding window holds no more than that.
 std::uint64_t bytes_of_slots(const ModelInfo& info, std::uint64_t slots, KvType type) {
-  const std::uint64_t padded = (slots + kSlotMultiple - 1) / kSlotMultiple * kSlotMultiple;
+  const auto padded = [](std::uint64_t count) { return (count + kSlotMultiple - 1) / kSlotMultiple * kSlotMultiple; };
   const std::uint64_t element = type == KvType::f16 ? 2 : 4;
-  const std::uint64_t slot = 2 * static_cast<std::uint64_t>(info.head_dim) * element + kSlotFacts;
-  return static_cast<std::uint64_t>(info.layers) * static_cast<std::uint64_t>(info.kv_heads) * padded * slot;
+  const std::uint64_t slot = 2 * padded(static_cast<std::uint64_t>(info.head_dim)) * element + kSlotFacts;
+  std::uint64_t bytes = 0;
+  for (const int window : info.windows) {
+    const std::uint64_t held = window > 0 ? std::min(slots, static_cast<std::uint64_t>(window)) : slots;
+    bytes += static_cast<std::uint64_t>(info.kv_heads) * padded(held) * slot;
+  }
+  return bytes;
 }
 
 }  // namespace

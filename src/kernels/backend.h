@@ -40,6 +40,19 @@ struct Activations {
   float* row(std::int64_t index) const { return data + index * columns; }
 };
 
+enum class NormKind { rms, layer };  // layer: the mean is subtracted first
+
+// x / sqrt(mean(x^2) + epsilon) * weight (+ bias). Empty where a model has no such norm.
+struct Norm {
+  NormKind kind = NormKind::rms;
+  float epsilon = 0;
+  WeightView weight, bias;  // f32; the bias may be empty
+
+  explicit operator bool() const { return static_cast<bool>(weight); }
+};
+
+enum class Activation { silu, gelu_tanh, gelu_erf, relu };
+
 // out = weight x input (+ bias) (+ out, if add).
 struct Product {
   const WeightView* weight;
@@ -61,7 +74,7 @@ struct AttendArgs {
   int heads, kv_heads, head_dim;
   int window;  // of a sliding-window layer; 0: none
   float scale;
-  RopeTable rope;
+  int rope;                  // of the tables given to begin()
   Activations q, k, v, out;  // q, out: [heads * head_dim]; k, v: [kv_heads * head_dim]
 };
 
@@ -79,11 +92,17 @@ class Backend {
 
   // Makes the backend's own form of a matrix (repacked, uploaded) where it has one; the backend keeps it.
   virtual Status load(WeightView& matrix) = 0;
-  virtual Status begin(const Step& step, const RopeTable& rope) = 0;  // the step must outlive end()
-  virtual void embed(const WeightView& table, Activations out) = 0;
-  virtual void norm(Activations in, const WeightView& weight, float epsilon, int rows, Activations out) = 0;  // RMS
+  // The step and the tables must outlive end(). A model without RoPE gives one table without angles.
+  virtual Status begin(const Step& step, std::span<const RopeTable> ropes) = 0;
+  virtual void embed(const WeightView& table, float scale, Activations out) = 0;
+  // out += the table's row of each token's position, counted from `offset`.
+  virtual void add_positions(const WeightView& table, int offset, Activations out) = 0;
+  virtual void norm(Activations in, const Norm& norm, int rows, Activations out) = 0;  // in and out may be the same
   virtual void matmul(Activations in, int rows, std::span<const Product> products) = 0;
-  virtual void activate(Activations gate, Activations up) = 0;  // gate = silu(gate) * up
+  // gate = activation(gate), times `up` if it has data.
+  virtual void activate(Activation activation, Activations gate, Activations up) = 0;
+  virtual void add(Activations in, int rows, Activations out) = 0;     // out += in
+  virtual void softcap(Activations logits, int rows, float most) = 0;  // x = most * tanh(x / most)
   virtual void attend(const AttendArgs& args) = 0;
   virtual void gather(Activations in, std::span<const int> rows, Activations out) = 0;
   virtual Status end() = 0;

@@ -11,7 +11,41 @@
 namespace a2sf {
 namespace {
 
-constexpr const char* kSupported = "llama";
+constexpr std::array kFamilies = {
+    Family{.name = "llama", .rope = RopeKind::interleaved},
+    Family{.name = "qwen2", .biases = Biases::attention_input},
+    Family{.name = "qwen3", .qk_norm = true},
+    Family{.name = "gemma3",
+           .activation = Activation::gelu_tanh,
+           .qk_norm = true,
+           .output_norms = true,
+           .scaled_embedding = true,
+           .window_period = 6},
+    Family{.name = "phi3", .fused_qkv = true, .fused_gate = true},
+    Family{.name = "gpt2",
+           .norm = NormKind::layer,
+           .activation = Activation::gelu_tanh,
+           .rope = RopeKind::none,
+           .biases = Biases::all,
+           .gated = false,
+           .fused_qkv = true,
+           .learned_positions = true},
+    Family{.name = "gptneox",
+           .norm = NormKind::layer,
+           .activation = Activation::gelu_erf,
+           .biases = Biases::all,
+           .gated = false,
+           .fused_qkv = true,
+           .parallel_residual = true},
+    Family{.name = "opt",
+           .norm = NormKind::layer,
+           .activation = Activation::relu,
+           .rope = RopeKind::none,
+           .biases = Biases::all,
+           .gated = false,
+           .learned_positions = true,
+           .position_offset = 2},
+};
 constexpr const char* kSupportedScaling = "none, linear, yarn, and the factors of rope_freqs.weight";
 
 // Far above every model there is; low enough that no product of two of them overflows.
@@ -71,6 +105,13 @@ class Keys {
     return has(key) ? number(key, least, most) : otherwise;
   }
 
+  bool boolean(const char* key, bool otherwise) {
+    if (!has(key)) return otherwise;
+    const Result<bool> value = file_.boolean(prefix_ + key);
+    if (!value) keep(value.error());
+    return value.value_or(otherwise);
+  }
+
   std::string string(const char* key, const char* otherwise) {
     if (!has(key)) return otherwise;
     const Result<std::string> value = file_.string(prefix_ + key);
@@ -97,9 +138,13 @@ class Keys {
 
 void refuse_variants(Keys& keys) {
   // These change the result without any tensor showing it.
-  constexpr std::array kUnsupported = {"rope.scaling.yarn_log_multiplier", "rope.scaling.yarn_ext_factor",
-                                       "rope.scaling.yarn_attn_factor",    "rope.scaling.yarn_beta_fast",
-                                       "rope.scaling.yarn_beta_slow",      "attention.scale"};
+  constexpr std::array kUnsupported = {"rope.scaling.yarn_log_multiplier",
+                                       "rope.scaling.yarn_ext_factor",
+                                       "rope.scaling.yarn_attn_factor",
+                                       "rope.scaling.yarn_beta_fast",
+                                       "rope.scaling.yarn_beta_slow",
+                                       "attention.scale",
+                                       "attn_logit_softcapping"};
   if (keys.has("expert_count") && keys.integer("expert_count") != 0) {
     keys.refuse(ErrorKind::unsupported,
                 fmt::format("key '{}' is not 0: experts are not supported", keys.name("expert_count")));
@@ -131,14 +176,17 @@ void read_head_dim(Keys& keys, Architecture& a) {
   }
 }
 
-void read_counts(Keys& keys, Architecture& a) {
+void read_counts(Keys& keys, const Family& family, Architecture& a) {
   a.layers = static_cast<int>(keys.count("block_count", kMostLayers));
   a.heads = static_cast<int>(keys.count("attention.head_count", kMostHeads));
   a.kv_heads = static_cast<int>(keys.count("attention.head_count_kv", kMostHeads, a.heads));
   a.embedding = static_cast<int>(keys.count("embedding_length", kMostEmbedding));
   a.feed_forward = static_cast<int>(keys.count("feed_forward_length", kMostFeedForward));
   a.context = keys.count("context_length", kMostContext);
-  a.norm_epsilon = static_cast<float>(keys.number("attention.layer_norm_rms_epsilon", 0, 1));
+  a.norm_kind = family.norm;
+  const bool rms = family.norm == NormKind::rms;
+  a.norm_epsilon =
+      static_cast<float>(keys.number(rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", 0, 1));
   if (a.heads % a.kv_heads != 0) {
     keys.refuse(ErrorKind::bad_input,
                 fmt::format("'{}' {} is no multiple of '{}' {}", keys.name("attention.head_count"), a.heads,
@@ -147,7 +195,7 @@ void read_counts(Keys& keys, Architecture& a) {
 }
 
 struct RopeScaling {
-  double base = 10000, factor = 1;
+  double base = 10000, factor = 1, magnitude = 1;
   bool yarn = false;
   double low = 0, high = 0;  // yarn: pairs below low keep their angle, pairs above high are divided by the factor
 };
@@ -157,7 +205,7 @@ double yarn_pair(int dims, double context, double turns, double base) {
   return dims * std::log(context / (turns * 2 * std::numbers::pi)) / (2 * std::log(base));
 }
 
-void read_yarn(Keys& keys, Architecture& a, RopeScaling& scaling) {
+void read_yarn(Keys& keys, const Architecture& a, RopeScaling& scaling) {
   constexpr double kFastTurns = 32, kSlowTurns = 1;  // as libllama has them
   const auto context = static_cast<double>(keys.count("rope.scaling.original_context_length", kMostContext, a.context));
   if (scaling.factor < 1 || scaling.base <= 1) {
@@ -168,16 +216,16 @@ void read_yarn(Keys& keys, Architecture& a, RopeScaling& scaling) {
   scaling.yarn = true;
   scaling.low = std::max(0.0, std::floor(yarn_pair(a.rope_dims, context, kFastTurns, scaling.base)));
   scaling.high = std::min(a.rope_dims - 1.0, std::ceil(yarn_pair(a.rope_dims, context, kSlowTurns, scaling.base)));
-  a.rope_magnitude *= static_cast<float>(1 + 0.1 * std::log(scaling.factor));
+  scaling.magnitude *= 1 + 0.1 * std::log(scaling.factor);
 }
 
-RopeScaling read_rope_scaling(Keys& keys, Architecture& a) {
+RopeScaling read_rope_scaling(Keys& keys, const Architecture& a) {
   constexpr double kMostFactor = 1e6;
   RopeScaling scaling;
   scaling.base = keys.number("rope.freq_base", 0, 1e12, scaling.base);
   scaling.factor = keys.number("rope.scale_linear", 0, kMostFactor, 1);  // what older files call it
   scaling.factor = keys.number("rope.scaling.factor", 0, kMostFactor, scaling.factor);
-  a.rope_magnitude = static_cast<float>(keys.number("rope.scaling.attn_factor", 0, kMostFactor, 1));
+  scaling.magnitude = keys.number("rope.scaling.attn_factor", 0, kMostFactor, 1);
   const std::string type = keys.string("rope.scaling.type", "linear");
   if (type == "none") {
     scaling.factor = 1;
@@ -224,8 +272,24 @@ Result<std::vector<double>> frequency_factors(const GgufFile& file, int pairs) {
   return factors;
 }
 
-Status read_rope(const GgufFile& file, Keys& keys, Architecture& a) {
-  a.rope_kind = RopeKind::interleaved;
+Rope make_rope(RopeKind kind, const RopeScaling& scaling, const std::vector<double>& frequency_factors) {
+  Rope rope{kind, scaling.base, {}, static_cast<float>(scaling.magnitude)};
+  const int pairs = static_cast<int>(frequency_factors.size());
+  for (int pair = 0; pair < pairs; ++pair) {
+    rope.angles.push_back(rope_angle(scaling, 2 * pairs, pair, frequency_factors[static_cast<std::size_t>(pair)]));
+  }
+  return rope;
+}
+
+bool has_windows(const Architecture& a) {
+  return std::any_of(a.windows.begin(), a.windows.end(), [](int window) { return window > 0; });
+}
+
+Status read_rope(const GgufFile& file, Keys& keys, const Family& family, Architecture& a) {
+  if (family.rope == RopeKind::none) {
+    a.ropes = {Rope{}};
+    return {};
+  }
   const std::int64_t dims = keys.count("rope.dimension_count", kMostHeadDim, a.head_dim);
   if (dims > a.head_dim || dims % 2 != 0) {
     keys.refuse(ErrorKind::bad_input, fmt::format("RoPE over {} dimensions of heads of {}: has to be even, at most {} "
@@ -234,14 +298,45 @@ Status read_rope(const GgufFile& file, Keys& keys, Architecture& a) {
   }
   a.rope_dims = static_cast<int>(dims);
   const RopeScaling scaling = read_rope_scaling(keys, a);
+  RopeScaling of_windows;  // not scaled: a window never reaches beyond what the layer was trained on
+  of_windows.base = keys.number("rope.freq_base_swa", 0, 1e12, of_windows.base);
   if (Status status = keys.status(); !status) return status;
 
   const Result<std::vector<double>> factors = frequency_factors(file, a.rope_dims / 2);
   if (!factors) return tl::unexpected(factors.error());
-  for (int pair = 0; pair < a.rope_dims / 2; ++pair) {
-    a.rope_angles.push_back(rope_angle(scaling, a.rope_dims, pair, (*factors)[static_cast<std::size_t>(pair)]));
+  a.ropes.push_back(make_rope(family.rope, scaling, *factors));
+  if (family.window_period > 1 && has_windows(a)) {
+    a.ropes.push_back(make_rope(family.rope, of_windows, std::vector<double>(factors->size(), 1.0)));
   }
   return {};
+}
+
+// Every period-th layer sees everything, the others the newest tokens.
+void read_windows(Keys& keys, const Family& family, Architecture& a) {
+  a.windows.assign(static_cast<std::size_t>(a.layers), 0);
+  const char* key = "attention.sliding_window";
+  if (!keys.has(key) || keys.integer(key) == 0) return;
+  const int window = static_cast<int>(keys.count(key, kMostContext - 1));
+  const int period =
+      static_cast<int>(keys.count("attention.sliding_window_pattern", kMostLayers, family.window_period));
+  for (int layer = 0; layer < a.layers; ++layer) {
+    if (period == 1 || (layer + 1) % period != 0) a.windows[static_cast<std::size_t>(layer)] = window;
+  }
+}
+
+void read_computation(Keys& keys, const Family& family, Architecture& a) {
+  a.activation = family.activation;
+  a.learned_positions = family.learned_positions;
+  a.position_offset = family.position_offset;
+  a.parallel_residual = keys.boolean("use_parallel_residual", family.parallel_residual);
+  a.norms_follow = !keys.boolean("layer_norm_before", true);
+  a.embedding_scale = family.scaled_embedding ? std::sqrt(static_cast<float>(a.embedding)) : 1;
+  a.logit_softcap =
+      keys.has("final_logit_softcapping") ? static_cast<float>(keys.number("final_logit_softcapping", 0, 1e6)) : 0;
+  // No key says so, but the largest Gemma 3, the one of 62 layers, scales by another size.
+  const bool largest_gemma = a.name == "gemma3" && a.layers == 62;
+  const int scaled_by = largest_gemma ? a.embedding / a.heads : a.head_dim;
+  a.attention_scale = 1 / std::sqrt(static_cast<float>(scaled_by));
 }
 
 // The vocabulary is what the embedding holds; the tokens in the file are the tokenizer's business.
@@ -271,21 +366,30 @@ tl::unexpected<Error> fail_in(const GgufFile& file, ErrorKind kind, const std::s
   return fail(kind, fmt::format("\"{}\": {}", file.path(), message));
 }
 
-Result<Architecture> read_architecture(const GgufFile& file) {
+Result<Family> find_family(const GgufFile& file) {
   const Result<std::string> name = file.string("general.architecture");
   if (!name) return tl::unexpected(name.error());
-  if (*name != kSupported) {
-    return fail_in(file, ErrorKind::unsupported,
-                   fmt::format("architecture '{}' is not supported; supported: {}", printable(*name), kSupported));
+  std::string supported;
+  for (const Family& family : kFamilies) {
+    if (*name == family.name) return family;
+    supported += (supported.empty() ? "" : ", ") + std::string(family.name);
   }
-  Keys keys(file, *name);
+  return fail_in(file, ErrorKind::unsupported,
+                 fmt::format("architecture '{}' is not supported; supported: {}", printable(*name), supported));
+}
+
+Result<Architecture> read_architecture(const GgufFile& file, const Family& family) {
+  Keys keys(file, family.name);
   Architecture architecture{};
-  architecture.name = *name;
+  architecture.name = family.name;
   refuse_variants(keys);
-  read_counts(keys, architecture);
+  read_counts(keys, family, architecture);
   read_head_dim(keys, architecture);
   if (Status status = keys.status(); !status) return tl::unexpected(status.error());
-  if (Status status = read_rope(file, keys, architecture); !status) return tl::unexpected(status.error());
+  read_windows(keys, family, architecture);
+  read_computation(keys, family, architecture);
+  if (Status status = read_rope(file, keys, family, architecture); !status) return tl::unexpected(status.error());
+  if (Status status = keys.status(); !status) return tl::unexpected(status.error());
   if (Status status = read_vocabulary(file, architecture); !status) return tl::unexpected(status.error());
   return architecture;
 }

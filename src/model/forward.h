@@ -13,20 +13,28 @@ inline constexpr int kMaxStepRows = 4096;
 // Runs steps of one model, one at a time (run() locks).
 class Forward {
  public:
-  Forward(const Weights& weights, Backend& backend) : weights_(weights), backend_(backend) {}
+  Forward(const Weights& weights, Backend& backend);
   // logits: [wanted.size()][vocabulary], host memory; `wanted` are rows of the step, ascending.
   Status run(const Step& step, std::span<const int> wanted, float* logits);
 
  private:
   Status make_room(int rows);
+  void embed(int rows);
   void run_layer(int layer, int rows);
+  void attend(int layer, Activations input, int rows);
+  void feed_forward(const LayerWeights& w, Activations input, int rows);
+  Activations normalised(const Norm& norm, int rows);
+  void add_to_residual(Activations in, const WeightView& weight, const WeightView& bias, const Norm& output_norm,
+                       const Norm& sum_norm, int rows);
+  void predict(std::span<const int> wanted, float* logits);
 
   const Weights& weights_;
   Backend& backend_;
   std::mutex mutex_;
   OwnedBuffer buffer_;
   int capacity_ = 0;  // rows the buffer holds
-  Activations x_, normed_, q_, k_, v_, attended_, gate_, up_;
+  std::vector<RopeTable> ropes_;
+  Activations embedded_, x_, normed_, q_, k_, v_, attended_, gate_, up_;
 };
 
 }  // namespace a2sf

@@ -257,6 +257,14 @@ Result<std::string> GgufFile::string(const std::string& key) const {
   return gguf_get_val_str(gguf, *id);
 }
 
+Result<bool> GgufFile::boolean(const std::string& key) const {
+  const Result<std::int64_t> id = mapping_->find_key(key);
+  if (!id) return tl::unexpected(id.error());
+  const gguf_context* gguf = mapping_->gguf.get();
+  if (gguf_get_kv_type(gguf, *id) != GGUF_TYPE_BOOL) return mapping_->wrong_type(key, *id, "bool");
+  return gguf_get_val_bool(gguf, *id);
+}
+
 Result<std::int64_t> GgufFile::integer(const std::string& key) const {
   const Result<std::int64_t> id = mapping_->find_key(key);
   if (!id) return tl::unexpected(id.error());

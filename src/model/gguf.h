@@ -41,6 +41,7 @@ class GgufFile {
   Result<std::string> string(const std::string& key) const;
   Result<std::int64_t> integer(const std::string& key) const;  // any integer type
   Result<double> number(const std::string& key) const;         // any number type
+  Result<bool> boolean(const std::string& key) const;
 
  private:
   struct Mapping;

@@ -87,8 +87,13 @@ class TensorReader {
   }
 
   bool has(const std::string& name) const { return file_.find(name) != nullptr; }
-  WeightView optional_vector(const std::string& name, std::int64_t size) {
-    return has(name) ? vector(name, size) : WeightView{};
+  WeightView vector_if(bool required, const std::string& name, std::int64_t size) {
+    return required || has(name) ? vector(name, size) : WeightView{};
+  }
+
+  std::int64_t columns(const std::string& name) const {
+    const GgufTensor* tensor = file_.find(name);
+    return tensor == nullptr ? 1 : tensor->shape.front();
   }
 
   // A tensor that nobody read would change the result in a way this build knows nothing of.
@@ -139,37 +144,118 @@ class TensorReader {
   std::optional<Error> error_;
 };
 
-LayerWeights read_layer(TensorReader& tensors, const Architecture& a, int layer) {
-  const auto name = [layer](const char* part) { return fmt::format("blk.{}.{}", layer, part); };
-  const std::int64_t query = std::int64_t{a.heads} * a.head_dim;
-  const std::int64_t key = std::int64_t{a.kv_heads} * a.head_dim;
-  LayerWeights weights;
-  weights.attention_norm = tensors.vector(name("attn_norm.weight"), a.embedding);
-  weights.q = tensors.matrix(name("attn_q.weight"), a.embedding, query);
-  weights.k = tensors.matrix(name("attn_k.weight"), a.embedding, key);
-  weights.v = tensors.matrix(name("attn_v.weight"), a.embedding, key);
-  weights.output = tensors.matrix(name("attn_output.weight"), query, a.embedding);
-  weights.feed_forward_norm = tensors.vector(name("ffn_norm.weight"), a.embedding);
-  weights.gate = tensors.matrix(name("ffn_gate.weight"), a.embedding, a.feed_forward);
-  weights.up = tensors.matrix(name("ffn_up.weight"), a.embedding, a.feed_forward);
-  weights.down = tensors.matrix(name("ffn_down.weight"), a.feed_forward, a.embedding);
-  weights.q_bias = tensors.optional_vector(name("attn_q.bias"), query);
-  weights.k_bias = tensors.optional_vector(name("attn_k.bias"), key);
-  weights.v_bias = tensors.optional_vector(name("attn_v.bias"), key);
-  weights.output_bias = tensors.optional_vector(name("attn_output.bias"), a.embedding);
-  return weights;
+// Rows of a matrix, or elements of a vector, that a file keeps in one tensor.
+WeightView part_of(const WeightView& whole, std::int64_t first, std::int64_t count) {
+  if (!whole) return {};
+  if (whole.rows == 1) return {whole.type, 1, count, whole.data + first * static_cast<std::int64_t>(sizeof(float))};
+  return {whole.type, count, whole.columns, whole.row(first)};
 }
 
-Status read_tensors(Weights& weights, Blocks blocks) {
+// Reads the tensors of one architecture, layer by layer.
+class ModelReader {
+ public:
+  ModelReader(TensorReader& tensors, const Family& family, const Architecture& a)
+      : tensors_(tensors), family_(family), a_(a) {}
+
+  LayerWeights layer(int index) {
+    prefix_ = fmt::format("blk.{}.", index);
+    LayerWeights w;
+    (a_.norms_follow ? w.attention_sum_norm : w.attention_norm) = norm("attn_norm", a_.embedding);
+    (a_.norms_follow ? w.feed_forward_sum_norm : w.feed_forward_norm) = norm("ffn_norm", a_.embedding);
+    if (family_.output_norms) {
+      w.attention_output_norm = norm("post_attention_norm", a_.embedding);
+      w.feed_forward_output_norm = norm("post_ffw_norm", a_.embedding);
+    }
+    read_attention(w);
+    read_feed_forward(w);
+    return w;
+  }
+
+  void ends(Weights& w) {
+    prefix_.clear();
+    // A narrower embedding is projected to the width of the layers, and back.
+    const std::int64_t width = tensors_.has("project_in.weight") ? tensors_.columns("token_embd.weight") : a_.embedding;
+    w.embedding = tensors_.matrix("token_embd.weight", width, a_.vocabulary);
+    w.head = tensors_.has("output.weight") ? tensors_.matrix("output.weight", width, a_.vocabulary) : w.embedding;
+    if (width != a_.embedding) {
+      w.project_in = tensors_.matrix("project_in.weight", width, a_.embedding);
+      w.project_out = tensors_.matrix("project_out.weight", a_.embedding, width);
+    }
+    if (a_.learned_positions) {
+      w.positions = tensors_.matrix("position_embd.weight", a_.embedding, a_.context + a_.position_offset);
+    }
+    if (!a_.norms_follow) w.output_norm = norm("output_norm", a_.embedding);
+  }
+
+ private:
+  void read_attention(LayerWeights& w) {
+    const std::int64_t query = std::int64_t{a_.heads} * a_.head_dim, key = std::int64_t{a_.kv_heads} * a_.head_dim;
+    if (family_.fused_qkv) {
+      const WeightView all = matrix("attn_qkv.weight", a_.embedding, query + 2 * key);
+      const WeightView bias = this->bias("attn_qkv.bias", query + 2 * key, Biases::attention_input);
+      w.q = part_of(all, 0, query);
+      w.k = part_of(all, query, key);
+      w.v = part_of(all, query + key, key);
+      w.q_bias = part_of(bias, 0, query);
+      w.k_bias = part_of(bias, query, key);
+      w.v_bias = part_of(bias, query + key, key);
+    } else {
+      w.q = matrix("attn_q.weight", a_.embedding, query);
+      w.k = matrix("attn_k.weight", a_.embedding, key);
+      w.v = matrix("attn_v.weight", a_.embedding, key);
+      w.q_bias = bias("attn_q.bias", query, Biases::attention_input);
+      w.k_bias = bias("attn_k.bias", key, Biases::attention_input);
+      w.v_bias = bias("attn_v.bias", key, Biases::attention_input);
+    }
+    w.output = matrix("attn_output.weight", query, a_.embedding);
+    w.output_bias = bias("attn_output.bias", a_.embedding, Biases::all);
+    if (family_.qk_norm) {
+      w.q_norm = norm("attn_q_norm", a_.head_dim);
+      w.k_norm = norm("attn_k_norm", a_.head_dim);
+    }
+  }
+
+  void read_feed_forward(LayerWeights& w) {
+    if (family_.fused_gate) {
+      const WeightView both = matrix("ffn_up.weight", a_.embedding, std::int64_t{2} * a_.feed_forward);
+      w.gate = part_of(both, 0, a_.feed_forward);
+      w.up = part_of(both, a_.feed_forward, a_.feed_forward);
+    } else {
+      if (family_.gated) w.gate = matrix("ffn_gate.weight", a_.embedding, a_.feed_forward);
+      w.up = matrix("ffn_up.weight", a_.embedding, a_.feed_forward);
+    }
+    w.down = matrix("ffn_down.weight", a_.feed_forward, a_.embedding);
+    if (family_.biases != Biases::all) return;
+    w.up_bias = bias("ffn_up.bias", a_.feed_forward, Biases::all);
+    w.down_bias = bias("ffn_down.bias", a_.embedding, Biases::all);
+  }
+
+  WeightView matrix(const char* name, std::int64_t columns, std::int64_t rows) {
+    return tensors_.matrix(prefix_ + name, columns, rows);
+  }
+  // Required from `least` on, otherwise read where it is there.
+  WeightView bias(const char* name, std::int64_t size, Biases least) {
+    return tensors_.vector_if(family_.biases >= least, prefix_ + name, size);
+  }
+  Norm norm(const std::string& name, std::int64_t size) {
+    const std::string full = prefix_ + name;
+    Norm norm{a_.norm_kind, a_.norm_epsilon, tensors_.vector(full + ".weight", size), {}};
+    if (a_.norm_kind == NormKind::layer) norm.bias = tensors_.vector(full + ".bias", size);
+    return norm;
+  }
+
+  TensorReader& tensors_;
+  const Family& family_;
+  const Architecture& a_;
+  std::string prefix_;
+};
+
+Status read_tensors(Weights& weights, const Family& family, Blocks blocks) {
   const Architecture& a = weights.architecture;
   TensorReader tensors(weights.file, blocks);
-  weights.embedding = tensors.matrix("token_embd.weight", a.embedding, a.vocabulary);
-  weights.output_norm = tensors.vector("output_norm.weight", a.embedding);
-  const bool tied = !tensors.has("output.weight");
-  weights.head = tied ? weights.embedding : tensors.matrix("output.weight", a.embedding, a.vocabulary);
-  for (int layer = 0; layer < a.layers && !tensors.failed(); ++layer) {
-    weights.layers.push_back(read_layer(tensors, a, layer));
-  }
+  ModelReader reader(tensors, family, a);
+  reader.ends(weights);
+  for (int layer = 0; layer < a.layers && !tensors.failed(); ++layer) weights.layers.push_back(reader.layer(layer));
   return tensors.finish();
 }
 
@@ -196,7 +282,8 @@ ModelInfo describe(const GgufFile& file, const Architecture& a) {
   info.vocabulary = a.vocabulary;
   info.context = a.context;
   info.norm_epsilon = static_cast<double>(a.norm_epsilon);
-  info.rope_base = file.number(a.name + ".rope.freq_base").value_or(10000);
+  info.rope_base = a.ropes.front().base;
+  info.windows = a.windows;
   info.file_bytes = file.bytes();
   for (const GgufTensor& tensor : file.tensors()) {
     info.parameters += element_count(tensor);
@@ -210,10 +297,12 @@ Result<Weights> read_weights(const std::string& path, Blocks blocks) {
   initialise_ggml();
   Result<GgufFile> file = GgufFile::open(path);
   if (!file) return tl::unexpected(file.error());
-  Result<Architecture> architecture = read_architecture(*file);
+  const Result<Family> family = find_family(*file);
+  if (!family) return tl::unexpected(family.error());
+  Result<Architecture> architecture = read_architecture(*file, *family);
   if (!architecture) return tl::unexpected(architecture.error());
-  Weights weights{std::move(*file), std::move(*architecture), {}, {}, {}, {}, {}};
-  if (Status status = read_tensors(weights, blocks); !status) return tl::unexpected(status.error());
+  Weights weights{std::move(*file), std::move(*architecture), {}, {}, {}, {}, {}, {}, {}, {}};
+  if (Status status = read_tensors(weights, *family, blocks); !status) return tl::unexpected(status.error());
   weights.info = describe(weights.file, weights.architecture);
   return weights;
 }
@@ -221,10 +310,11 @@ Result<Weights> read_weights(const std::string& path, Blocks blocks) {
 }  // namespace
 
 std::vector<WeightView*> matrices(Weights& weights) {
-  std::vector<WeightView*> all{&weights.head};
+  std::vector<WeightView*> all{&weights.head, &weights.project_in, &weights.project_out};
   for (LayerWeights& w : weights.layers) {
     for (WeightView* matrix : {&w.q, &w.k, &w.v, &w.output, &w.gate, &w.up, &w.down}) all.push_back(matrix);
   }
+  std::erase_if(all, [](const WeightView* matrix) { return !*matrix; });
   return all;
 }
 

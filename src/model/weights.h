@@ -3,34 +3,62 @@
 
 #include <a2sf/model.h>
 
-#include "kernels/weight.h"
+#include "kernels/backend.h"
 #include "model/gguf.h"
 
 namespace a2sf {
 
-enum class RopeKind { interleaved, halves };
+enum class RopeKind { none, interleaved, halves };
+
+// The rotation that some layers share.
+struct Rope {
+  RopeKind kind = RopeKind::none;
+  double base = 0;
+  std::vector<double> angles;  // [pairs]: radians per position, frequency factors and scaling applied
+  float magnitude = 1;         // scales cosine and sine (yarn)
+};
 
 // An architecture is data. Everything the forward pass asks.
 struct Architecture {
   std::string name;
   int layers, heads, kv_heads, head_dim, embedding, feed_forward, vocabulary;
   std::int64_t context;
+  NormKind norm_kind;
   float norm_epsilon;
-  RopeKind rope_kind;
-  int rope_dims;                    // leading dimensions of a head that are rotated; even
-  std::vector<double> rope_angles;  // [rope_dims / 2]: radians per position, frequency factors and scaling applied
-  float rope_magnitude;             // scales cosine and sine (yarn); 1 otherwise
+  Activation activation;
+  float attention_scale;
+  float embedding_scale;     // of a token's embedding
+  float logit_softcap;       // 0: none
+  bool parallel_residual;    // attention and feed-forward network read the same input
+  bool norms_follow;         // norms are of the sum after a sublayer, not of what it reads
+  bool learned_positions;    // an embedding of each position, for `context` of them, is added to the token's
+  int position_offset;       // row of position 0 in their table
+  std::vector<int> windows;  // [layer]: the sliding window, 0: none
+  std::vector<Rope> ropes;   // at least one, that of layers without a window; the last one is of those with one
+  int rope_dims;             // leading dimensions of a head that are rotated; even
+
+  int rope_of(int layer) const {
+    return windows[static_cast<std::size_t>(layer)] > 0 ? static_cast<int>(ropes.size()) - 1 : 0;
+  }
 };
 
+// Views of a layer's tensors; what an architecture lacks is empty.
 struct LayerWeights {
-  WeightView attention_norm, q, k, v, output, feed_forward_norm, gate, up, down;
-  WeightView q_bias, k_bias, v_bias, output_bias;  // empty where absent
+  WeightView q, k, v, output, gate, up, down;
+  WeightView q_bias, k_bias, v_bias, output_bias, up_bias, down_bias;
+  Norm q_norm, k_norm;  // of every head
+  // Of what a sublayer reads, of what it adds, and of the sum.
+  Norm attention_norm, attention_output_norm, attention_sum_norm;
+  Norm feed_forward_norm, feed_forward_output_norm, feed_forward_sum_norm;
 };
 
 struct Weights {
   GgufFile file;  // owns the mapping
   Architecture architecture;
-  WeightView embedding, output_norm, head;  // head is the embedding where they are tied
+  WeightView embedding, head;          // the same where they are tied
+  WeightView positions;                // where they are learned
+  WeightView project_in, project_out;  // between the width of the embedding and that of the layers, where they differ
+  Norm output_norm;
   std::vector<LayerWeights> layers;
   ModelInfo info;
 };

@@ -79,12 +79,15 @@ std::vector<int> select_victims(const HeadCache& head, const Evictable& evictabl
 
 Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::int64_t sequence_tokens,
                          std::int64_t window) {
-  if (spec.policy == Policy::full) return HeadRule{std::numeric_limits<std::int32_t>::max(), 0, 0, 0};
+  if (spec.policy == Policy::full) {
+    return HeadRule{window > 0 ? window : std::numeric_limits<std::int32_t>::max(), 0, 0, 0};
+  }
   auto budget = resolve_budget(spec.budget, layer, kv_head, sequence_tokens);
   if (!budget) return tl::unexpected(budget.error());
   if (*budget < 1)
     return fail(ErrorKind::bad_input, fmt::format("budget {} is too small; it must be at least 1", *budget));
-  if (window > 0) budget = std::min(*budget, window);
+  const bool within_window = window > 0 && window <= *budget;
+  if (within_window) budget = window;
   // No sequence is longer; sums of counts cannot overflow.
   constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
   const std::int64_t counts[] = {*budget, spec.block, spec.pin, spec.sink.value_or(0),
@@ -111,11 +114,13 @@ Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::in
     rule.recent =
         std::clamp<std::int64_t>(rule.recent, 0, std::max<std::int64_t>(0, *budget - std::max(rule.sink, spec.pin)));
   }
-  if (spec.budget.ratio > 0) {
+  if (spec.budget.ratio > 0 || within_window) {
     rule.sink = std::min(rule.sink, *budget);
     rule.recent = std::min(rule.recent, *budget - rule.sink);
   }
-  if (rule.sink < 0 || rule.recent < 0 || std::max(rule.sink, spec.pin) + rule.recent > *budget) {
+  // Within a window tokens leave with it and only so: whatever must stay does as long as anything does.
+  const bool fits = within_window || std::max(rule.sink, spec.pin) + rule.recent <= *budget;
+  if (rule.sink < 0 || rule.recent < 0 || !fits) {
     return fail(
         ErrorKind::bad_input,
         fmt::format("budget {} is smaller than what must stay: {} first tokens (sink {}, pin {}) and {} recent ones",
@@ -124,11 +129,13 @@ Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::in
   return rule;
 }
 
-Result<ResolvedRetention> resolve_all(const PolicySpec& spec, int layers, int kv_heads, std::int64_t sequence_tokens) {
+Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const int> windows, int kv_heads,
+                                      std::int64_t sequence_tokens) {
+  const std::size_t layers = windows.size();
   if (spec.policy == Policy::hook && (!spec.hook || spec.block != 1 || spec.whole_prompt)) {
     return fail(ErrorKind::bad_input, "a hook policy needs a hook, and decides after every token: block must be 1");
   }
-  if (!spec.budget.table.empty() && spec.budget.table.size() != static_cast<std::size_t>(layers)) {
+  if (!spec.budget.table.empty() && spec.budget.table.size() != layers) {
     return fail(ErrorKind::bad_input,
                 fmt::format("the budget table has {} layers, the model {}", spec.budget.table.size(), layers));
   }
@@ -143,15 +150,16 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, int layers, int kv
   retention.kv_heads = kv_heads;
   retention.hook = spec.hook;
   const bool grows = retention.mode == RetentionMode::all || retention.mode == RetentionMode::ideal;
-  for (int layer = 0; layer < layers; ++layer) {
+  for (std::size_t layer = 0; layer < layers; ++layer) {
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
-      const auto rule = resolve(spec, layer, kv_head, sequence_tokens, 0);
+      const auto rule = resolve(spec, static_cast<int>(layer), kv_head, sequence_tokens, windows[layer]);
       if (!rule) return tl::unexpected(rule.error());
       const std::int64_t kept =
           retention.mode == RetentionMode::hook ? spec.hook->capacity(rule->budget) : rule->budget;
+      const std::int64_t slots = grows ? windows[layer] : kept + spec.block;
       retention.rules.push_back(*rule);
-      resolved.bounded_slots.push_back(grows ? 0 : kept + spec.block);
-      resolved.slots.push_back(grows || retention.whole_prompt ? 0 : kept + spec.block);
+      resolved.bounded_slots.push_back(slots);
+      resolved.slots.push_back(retention.whole_prompt ? 0 : slots);
     }
   }
   return resolved;

@@ -85,6 +85,8 @@ struct ResolvedRetention {
   SlotCounts slots;          // while rows run: grows where nothing is evicted yet
   SlotCounts bounded_slots;  // after the prompt under block = prompt
 };
-Result<ResolvedRetention> resolve_all(const PolicySpec& spec, int layers, int kv_heads, std::int64_t sequence_tokens);
+// `windows`: the sliding window of each layer, 0 where it has none.
+Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const int> windows, int kv_heads,
+                                      std::int64_t sequence_tokens);
 
 }  // namespace a2sf

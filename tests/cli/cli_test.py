@@ -265,7 +265,7 @@ class InspectTest(CliTest):
         result = self.read("inspect", MODEL, "--budget", 256, "--ctx", 4096, "--memory", "2GiB")
         self.assertEqual(result["memory_bytes"], 2 << 30)
         self.assertGreater(result["bounded_sequences"], result["full_sequences"])
-        slot = 2 * result["head_dim"] * 2 + 9
+        slot = 2 * result["head_dim"] * 2 + 4 + 4
         self.assertEqual(result["cache"]["bounded_kv_bytes"], result["layers"] * result["kv_heads"] * 272 * slot)
         self.assertIn("chat template", self.succeed("inspect", MODEL))
 

@@ -81,7 +81,7 @@ Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int thread
                     ids,
                     &log};
     const Step step{std::span(ids).first(static_cast<std::size_t>(rows)), std::span(&span, 1)};
-    attention.begin(step, rope);
+    attention.begin(step, std::span(&rope, 1));
     const int q = s.q_columns(), kv = s.kv_columns();
     attention.attend({0,
                       s.kv_heads * s.group,
@@ -89,7 +89,7 @@ Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int thread
                       s.dim,
                       s.window,
                       .125F,
-                      rope,
+                      0,
                       {input.q.data() + first * q, q},
                       {input.k.data() + first * kv, kv},
                       {input.v.data() + first * kv, kv},

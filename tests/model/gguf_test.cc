@@ -1,5 +1,6 @@
 #include "model/gguf.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -135,10 +136,12 @@ TEST(Gguf, ReadsTheTinyModel) {
   EXPECT_EQ(a.head_dim, 16);
   EXPECT_EQ(a.vocabulary, 128);
   EXPECT_EQ(a.context, 4096);
-  EXPECT_EQ(a.rope_kind, RopeKind::interleaved);
-  EXPECT_EQ(a.rope_magnitude, 1);
-  ASSERT_EQ(a.rope_angles.size(), 8U);
-  EXPECT_NEAR(a.rope_angles[4], 0.01, 1e-9);
+  EXPECT_EQ(a.windows, (std::vector<int>{0, 0}));
+  ASSERT_EQ(a.ropes.size(), 1U);
+  EXPECT_EQ(a.ropes[0].kind, RopeKind::interleaved);
+  EXPECT_EQ(a.ropes[0].magnitude, 1);
+  ASSERT_EQ(a.ropes[0].angles.size(), 8U);
+  EXPECT_NEAR(a.ropes[0].angles[4], 0.01, 1e-9);
   ASSERT_EQ(weights->layers.size(), 2U);
   EXPECT_EQ(weights->layers[1].down.columns, 96);
   EXPECT_EQ(weights->layers[1].k.rows, 32);
@@ -324,12 +327,81 @@ TEST(Architecture, RefusesWhatDoesNotFit) {
 }
 
 TEST(Architecture, RefusesOthers) {
-  expect_error_after([](gguf_context* g) { gguf_set_val_str(g, "general.architecture", "mamba"); }, {},
-                     "architecture 'mamba' is not supported; supported: llama");
+  expect_error_after(
+      [](gguf_context* g) { gguf_set_val_str(g, "general.architecture", "mamba"); }, {},
+      "architecture 'mamba' is not supported; supported: llama, qwen2, qwen3, gemma3, phi3, gpt2, gptneox, opt");
   expect_error_after([](gguf_context* g) { gguf_set_val_str(g, "general.architecture", "a\nb"); }, {}, "'a?b'");
   expect_error_after([](gguf_context* g) { gguf_remove_key(g, "general.architecture"); }, {}, "general.architecture");
   expect_error_after([](gguf_context* g) { gguf_set_val_str(g, "llama.rope.scaling.type", "longrope"); }, {},
                      "'longrope'; supported: none, linear, yarn");
+}
+
+// What a family needs is not optional, and what it lacks is not read.
+TEST(Architecture, RefusesTensorsOfOtherFamilies) {
+  const auto expect_error_without = [](const char* architecture, const char* name) {
+    const Scratch file;
+    write_tiny_model({.architecture = architecture, .kv_heads = 4, .context = 64}, file.path());
+    rewrite(file.path(), {}, [&](ggml_tensor* t) { return std::strcmp(t->name, name) != 0; });
+    expect_error(file.path(), fmt::format("tensor '{}' is missing", name));
+  };
+  expect_error_without("qwen2", "blk.1.attn_k.bias");
+  expect_error_without("qwen3", "blk.0.attn_q_norm.weight");
+  expect_error_without("gemma3", "blk.1.post_ffw_norm.weight");
+  expect_error_without("phi3", "blk.0.attn_qkv.weight");
+  expect_error_without("gpt2", "position_embd.weight");
+  expect_error_without("gpt2", "blk.0.attn_qkv.bias");
+  expect_error_without("gptneox", "output_norm.bias");
+  expect_error_without("opt", "blk.1.ffn_up.bias");
+  const Scratch file;
+  write_tiny_model({}, file.path());
+  rewrite(file.path(), {}, [](ggml_tensor* t) {
+    if (std::strcmp(t->name, "blk.1.ffn_norm.weight") == 0) ggml_set_name(t, "blk.1.post_ffw_norm.weight");
+    return true;
+  });
+  expect_error(file.path(), "blk.1.ffn_norm.weight' is missing");
+}
+
+TEST(Architecture, RefusesWhatWouldChangeTheResult) {
+  for (const char* key : {"llama.attn_logit_softcapping", "llama.attention.scale"}) {
+    expect_error_after([=](gguf_context* g) { gguf_set_val_f32(g, key, 2); }, {}, key);
+  }
+  const bool pattern[] = {true, false};
+  const auto refuse = [](const char* architecture, const EditKeys& keys, const char* part) {
+    const Scratch file;
+    write_tiny_model({.architecture = architecture, .kv_heads = 4, .context = 64, .window = 8}, file.path());
+    rewrite(file.path(), keys);
+    expect_error(file.path(), part);
+  };
+  refuse(
+      "gemma3",
+      [&](gguf_context* g) {
+        gguf_set_arr_data(g, "gemma3.attention.sliding_window_pattern", GGUF_TYPE_BOOL, pattern, 2);
+      },
+      "'gemma3.attention.sliding_window_pattern' is an array");
+  refuse(
+      "gemma3", [](gguf_context* g) { gguf_set_val_i32(g, "gemma3.attention.sliding_window", -1); },
+      "gemma3.attention.sliding_window");
+  refuse(
+      "gptneox", [](gguf_context* g) { gguf_set_val_u32(g, "gptneox.use_parallel_residual", 1); },
+      "'gptneox.use_parallel_residual' has type u32, not bool");
+  refuse(
+      "opt", [](gguf_context* g) { gguf_set_val_u32(g, "opt.context_length", 65); },
+      "'position_embd.weight' has shape 64x66 instead of 64x67");
+}
+
+// The second RoPE table is that of the layers with a window, and it is not scaled.
+TEST(Windows, EverySixthLayerOfGemmaHasNone) {
+  const Scratch file;
+  write_tiny_model({.architecture = "gemma3", .layers = 7, .window = 8}, file.path());
+  rewrite(file.path(), [](gguf_context* g) { gguf_set_val_f32(g, "gemma3.rope.scaling.factor", 8); });
+  const Result<Weights> weights = load_weights(file.path());
+  ASSERT_TRUE(weights) << weights.error().message;
+  const Architecture& a = weights->architecture;
+  EXPECT_EQ(a.windows, (std::vector<int>{8, 8, 8, 8, 8, 0, 8}));
+  EXPECT_EQ(a.rope_of(5), 0);
+  EXPECT_EQ(a.rope_of(6), 1);
+  EXPECT_NEAR(a.ropes[0].angles[4], std::pow(1e6, -0.5) / 8, 1e-9);
+  EXPECT_NEAR(a.ropes[1].angles[4], 0.01, 1e-9);
 }
 
 std::vector<double> angles_after(const EditKeys& keys, TinyModel model = {}) {
@@ -338,7 +410,7 @@ std::vector<double> angles_after(const EditKeys& keys, TinyModel model = {}) {
   rewrite(file.path(), keys);
   const Result<Weights> weights = load_weights(file.path());
   EXPECT_TRUE(weights) << weights.error().message;
-  return weights ? weights->architecture.rope_angles : std::vector<double>(8);
+  return weights ? weights->architecture.ropes[0].angles : std::vector<double>(8);
 }
 
 TEST(Rope, ScalesLinearly) {
@@ -372,10 +444,10 @@ TEST(Rope, BlendsForYarn) {
   });
   const Result<Weights> weights = load_weights(file.path());
   ASSERT_TRUE(weights) << weights.error().message;
-  const std::vector<double>& angles = weights->architecture.rope_angles;
+  const std::vector<double>& angles = weights->architecture.ropes[0].angles;
   EXPECT_EQ(angles[0], 1);
   EXPECT_NEAR(angles[7], std::pow(10000.0, -14.0 / 16) / 4, 1e-12);
-  EXPECT_NEAR(weights->architecture.rope_magnitude, 1 + 0.1 * std::log(4.0), 1e-6);
+  EXPECT_NEAR(weights->architecture.ropes[0].magnitude, 1 + 0.1 * std::log(4.0), 1e-6);
 }
 
 TEST(Weights, RefusesMissingTensors) {

@@ -18,54 +18,26 @@
 #include <utility>
 #include <vector>
 
+#include "parity/libllama_logits.h"
 #include "support/real_model.h"
 
 namespace a2sf {
 namespace {
 
 constexpr const char* kText = "/usr/share/common-licenses/GPL-3";
-constexpr std::size_t kTokens = 512;
 constexpr int kThreads = 2;
 
-struct Free {
-  void operator()(llama_model* model) const { llama_model_free(model); }
-  void operator()(llama_context* context) const { llama_free(context); }
+struct RealModel {
+  const char* name;  // as tools/fetch knows it
+  std::optional<std::string> (*path)();
+  bool starts_with_bos;
+  std::size_t tokens, first;  // of the text, and of these the first whose logits are compared
 };
 
-// Logits [token][vocabulary] as libllama computes them; everything of libllama's is gone on return. Empty on failure.
-std::vector<float> llama_logits(const std::string& path, std::span<const Token> tokens, std::size_t vocabulary,
-                                llama_flash_attn_type flash = LLAMA_FLASH_ATTN_TYPE_DISABLED) {
-  llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
-  llama_model_params of_model = llama_model_default_params();
-  of_model.n_gpu_layers = 0;
-  const std::unique_ptr<llama_model, Free> model(llama_model_load_from_file(path.c_str(), of_model));
-  if (!model) return {};
-  llama_context_params of_context = llama_context_default_params();
-  of_context.n_ctx = 1024;
-  of_context.n_batch = kTokens;
-  of_context.n_threads = kThreads;
-  of_context.n_threads_batch = kThreads;
-  of_context.flash_attn_type = flash;
-  of_context.type_k = GGML_TYPE_F16;
-  of_context.type_v = GGML_TYPE_F16;
-  const std::unique_ptr<llama_context, Free> context(llama_init_from_model(model.get(), of_context));
-  if (!context) return {};
-
-  llama_batch batch = llama_batch_init(static_cast<int>(tokens.size()), 0, 1);
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    batch.token[i] = tokens[i];
-    batch.pos[i] = static_cast<llama_pos>(i);
-    batch.n_seq_id[i] = 1;
-    batch.seq_id[i][0] = 0;
-    batch.logits[i] = 1;
-  }
-  batch.n_tokens = static_cast<int>(tokens.size());
-  const int failed = llama_decode(context.get(), batch);
-  llama_batch_free(batch);
-  if (failed != 0) return {};
-  const float* logits = llama_get_logits(context.get());
-  return {logits, logits + tokens.size() * vocabulary};
-}
+// Gemma is compared where its windows of 512 tokens no longer hold all.
+const RealModel kModels[] = {
+    {"smollm2-135m", test::real_model_path, false, 512, 0},
+    {"gemma3-270m", [] { return test::fetched_model_path("gemma-3-270m-q4_k_m.gguf"); }, true, 768, 512}};
 
 std::vector<double> log_softmax(std::span<const float> logits) {
   const double highest = *std::max_element(logits.begin(), logits.end());
@@ -87,7 +59,10 @@ std::size_t best(std::span<const double> values) {
   return static_cast<std::size_t>(std::max_element(values.begin(), values.end()) - values.begin());
 }
 
+void PrintTo(const RealModel& each, std::ostream* out) { *out << each.name; }
+
 struct Agreement {
+  std::size_t rows = 0;
   double mean_kl = 0, worst_kl = 0;  // of a2sf from libllama
   std::size_t same_first = 0;        // tokens where both rank the same one first
   double widest_gap = 0;             // in nats of libllama, between the two that are ranked first, where they differ
@@ -95,55 +70,67 @@ struct Agreement {
 
 Agreement compare(std::span<const float> theirs, std::span<const float> ours, std::size_t vocabulary) {
   Agreement result;
-  for (std::size_t i = 0; i < kTokens; ++i) {
+  result.rows = theirs.size() / vocabulary;
+  for (std::size_t i = 0; i < result.rows; ++i) {
     const auto p = log_softmax(theirs.subspan(i * vocabulary, vocabulary));
     const auto q = log_softmax(ours.subspan(i * vocabulary, vocabulary));
     const double kl = divergence(p, q);
-    result.mean_kl += kl / static_cast<double>(kTokens);
+    result.mean_kl += kl / static_cast<double>(result.rows);
     result.worst_kl = std::max(result.worst_kl, kl);
     if (best(p) == best(q)) ++result.same_first;
     result.widest_gap = std::max(result.widest_gap, p[best(p)] - p[best(q)]);
   }
   fmt::print("mean KL {:.2e}, worst {:.2e}; first choice the same in {} of {}, otherwise at most {:.4f} nats apart\n",
-             result.mean_kl, result.worst_kl, result.same_first, kTokens, result.widest_gap);
+             result.mean_kl, result.worst_kl, result.same_first, result.rows, result.widest_gap);
   return result;
 }
 
-class Logits : public testing::Test {
+class Logits : public testing::TestWithParam<RealModel> {
  protected:
   void SetUp() override {
-    const auto path = test::real_model_path();
-    if (!path) GTEST_SKIP() << "no model: tools/fetch smollm2-135m";
+    const auto path = GetParam().path();
+    if (!path) GTEST_SKIP() << "no model: tools/fetch " << GetParam().name;
     path_ = *path;
     std::ifstream file(kText, std::ios::binary);
     if (!file) GTEST_SKIP() << "no " << kText;
     const std::string text{std::istreambuf_iterator<char>(file), {}};
     const auto tokenizer = Tokenizer::load(path_);
     ASSERT_TRUE(tokenizer) << tokenizer.error().message;
-    auto tokens = tokenizer->encode(text, false, false);
+    auto tokens = tokenizer->encode(text, GetParam().starts_with_bos, false);
     ASSERT_TRUE(tokens) << tokens.error().message;
-    ASSERT_GE(tokens->size(), kTokens);
+    ASSERT_GE(tokens->size(), GetParam().tokens);
     tokens_ = std::move(*tokens);
-    tokens_.resize(kTokens);
+    tokens_.resize(GetParam().tokens);
     vocabulary_ = static_cast<std::size_t>(tokenizer->vocabulary_size());
   }
 
-  // Both sides on one file; nothing and a failure if either cannot run.
-  std::optional<Agreement> run(const std::string& path) {
-    const std::vector<float> theirs = llama_logits(path, tokens_, vocabulary_);
+  std::vector<float> theirs(const std::string& path,
+                            llama_flash_attn_type flash = LLAMA_FLASH_ATTN_TYPE_DISABLED) const {
+    return test::libllama_logits(path, tokens_, GetParam().first, vocabulary_, {.threads = kThreads, .flash = flash});
+  }
+
+  std::vector<float> ours(const std::string& path) const {
     ModelOptions model_options;
     model_options.threads = kThreads;
     const auto model = Model::load(path, model_options);
     SessionOptions options;
     options.policy.policy = Policy::full;
     auto session = model ? Session::create(*model, options) : tl::unexpected(model.error());
-    const Status fed = session ? session->feed(tokens_, WantLogits::all) : tl::unexpected(session.error());
-    EXPECT_TRUE(fed) << fed.error().message;
-    if (!fed) return std::nullopt;
-    EXPECT_EQ(theirs.size(), kTokens * vocabulary_);
-    EXPECT_EQ(session->logits().size(), theirs.size());
-    if (theirs.empty() || session->logits().size() != theirs.size()) return std::nullopt;
-    return compare(theirs, session->logits(), vocabulary_);
+    if (!session) return ADD_FAILURE() << session.error().message, std::vector<float>();
+    const auto [first, rest] =
+        std::pair(std::span(tokens_).first(GetParam().first), std::span(tokens_).subspan(GetParam().first));
+    EXPECT_TRUE(first.empty() || session->feed(first, WantLogits::none));
+    EXPECT_TRUE(session->feed(rest, WantLogits::all));
+    return {session->logits().begin(), session->logits().end()};
+  }
+
+  // Both sides on one file; nothing and a failure if either cannot run.
+  std::optional<Agreement> run(const std::string& path) const {
+    const std::vector<float> a = theirs(path), b = ours(path);
+    EXPECT_EQ(a.size(), (tokens_.size() - GetParam().first) * vocabulary_);
+    EXPECT_EQ(a.size(), b.size());
+    if (a.empty() || a.size() != b.size()) return std::nullopt;
+    return compare(a, b, vocabulary_);
   }
 
   std::string path_;
@@ -153,21 +140,21 @@ class Logits : public testing::Test {
 
 // Where activations are rounded to 8 bits, differences in the last place of attention flip roundings in every product
 // after it. How far that carries is what libllama's own two ways to attend show; a2sf may be no further from either.
-TEST_F(Logits, AgreeWithLibllamaAsItDoesWithItself) {
-  const std::vector<float> plain = llama_logits(path_, tokens_, vocabulary_);
-  const std::vector<float> flash = llama_logits(path_, tokens_, vocabulary_, LLAMA_FLASH_ATTN_TYPE_ENABLED);
-  ASSERT_EQ(plain.size(), kTokens * vocabulary_);
+TEST_P(Logits, AgreeWithLibllamaAsItDoesWithItself) {
+  const std::vector<float> plain = theirs(path_), flash = theirs(path_, LLAMA_FLASH_ATTN_TYPE_ENABLED);
+  ASSERT_FALSE(plain.empty());
   ASSERT_EQ(flash.size(), plain.size());
   const Agreement own = compare(plain, flash, vocabulary_);
   const auto agreement = run(path_);
   ASSERT_TRUE(agreement);
   EXPECT_LE(agreement->mean_kl, 1.5 * own.mean_kl);
   EXPECT_LE(agreement->mean_kl, 1e-2);
-  EXPECT_GE(static_cast<double>(agreement->same_first), static_cast<double>(own.same_first) - 0.01 * kTokens);
+  EXPECT_GE(static_cast<double>(agreement->same_first),
+            static_cast<double>(own.same_first) - 0.01 * static_cast<double>(own.rows));
 }
 
 // Without quantised activations nothing but the order of additions and libllama's float16 in attention is left.
-TEST_F(Logits, AgreeWithLibllamaOnFloatWeights) {
+TEST_P(Logits, AgreeWithLibllamaOnFloatWeights) {
   const std::string path =
       (std::filesystem::temp_directory_path() / fmt::format("a2sf-logits-{}.gguf", getpid())).string();
   llama_model_quantize_params to_float = llama_model_quantize_default_params();
@@ -179,8 +166,14 @@ TEST_F(Logits, AgreeWithLibllamaOnFloatWeights) {
   std::filesystem::remove(path);
   ASSERT_TRUE(agreement);
   EXPECT_LE(agreement->mean_kl, 1e-5);
-  EXPECT_GE(static_cast<double>(agreement->same_first), 0.99 * static_cast<double>(kTokens));
+  EXPECT_GE(static_cast<double>(agreement->same_first), 0.99 * static_cast<double>(agreement->rows));
 }
+
+INSTANTIATE_TEST_SUITE_P(, Logits, testing::ValuesIn(kModels), [](const auto& each) {
+  std::string name = each.param.name;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
 
 }  // namespace
 }  // namespace a2sf

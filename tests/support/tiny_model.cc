@@ -29,32 +29,42 @@ class Writer {
       : model_(model),
         random_(model.seed),
         gguf_(gguf_init_empty()),
-        ggml_(ggml_init({.mem_size = ggml_tensor_overhead() * static_cast<std::size_t>(model.layers * 9 + 4),
+        ggml_(ggml_init({.mem_size = ggml_tensor_overhead() * static_cast<std::size_t>(model.layers * 20 + 10),
                          .mem_buffer = nullptr,
                          .no_alloc = true})) {}
 
   void keys() {
-    gguf_set_val_str(gguf_.get(), "general.architecture", "llama");
+    gguf_set_val_str(gguf_.get(), "general.architecture", model_.architecture.c_str());
     gguf_set_val_str(gguf_.get(), "general.name", "tiny");
     gguf_set_val_str(gguf_.get(), "tokenizer.ggml.model", "none");
-    count("llama.vocab_size", model_.vocabulary);
-    count("llama.block_count", model_.layers);
-    count("llama.context_length", 4096);
-    count("llama.embedding_length", model_.embedding);
-    count("llama.feed_forward_length", model_.feed_forward);
-    count("llama.attention.head_count", model_.heads);
-    count("llama.attention.head_count_kv", model_.kv_heads);
-    count("llama.attention.key_length", model_.head_dim);
-    count("llama.attention.value_length", model_.head_dim);
-    count("llama.rope.dimension_count", model_.head_dim);
-    gguf_set_val_f32(gguf_.get(), "llama.rope.freq_base", 10000.0F);
-    gguf_set_val_f32(gguf_.get(), "llama.attention.layer_norm_rms_epsilon", 1e-5F);
+    count("vocab_size", model_.vocabulary);
+    count("block_count", model_.layers);
+    count("context_length", model_.context);
+    count("embedding_length", model_.embedding);
+    count("feed_forward_length", model_.feed_forward);
+    count("attention.head_count", model_.heads);
+    count("attention.head_count_kv", model_.kv_heads);
+    count("attention.key_length", model_.head_dim);
+    count("attention.value_length", model_.head_dim);
+    count("rope.dimension_count", is("gptneox") ? model_.head_dim / 4 : model_.head_dim);
+    number("rope.freq_base", is("gemma3") ? 1e6F : 1e4F);
+    number(layer_norm() ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", 1e-5F);
+    if (model_.window > 0) count("attention.sliding_window", model_.window);
+    if (is("gptneox")) boolean("use_parallel_residual", model_.parallel);
+    if (is("opt")) boolean("layer_norm_before", !model_.norms_follow);
   }
 
   void tensors() {
-    matrix("token_embd.weight", model_.embedding, model_.vocabulary);
-    norm("output_norm.weight", model_.embedding);
-    if (!model_.tied) matrix("output.weight", model_.embedding, model_.vocabulary);
+    const int width = model_.narrow_embedding > 0 ? model_.narrow_embedding : model_.embedding;
+    matrix("token_embd.weight", width, model_.vocabulary);
+    if (model_.narrow_embedding > 0) {
+      matrix("project_in.weight", width, model_.embedding);
+      matrix("project_out.weight", model_.embedding, width);
+    }
+    if (is("gpt2")) matrix("position_embd.weight", model_.embedding, model_.context);
+    if (is("opt")) matrix("position_embd.weight", model_.embedding, model_.context + 2);
+    if (!model_.norms_follow) norm("output_norm", model_.embedding);
+    if (!model_.tied || is("gptneox")) matrix("output.weight", width, model_.vocabulary);
     if (model_.rope_factors) rope_factors();
     for (int i = 0; i < model_.layers; ++i) layer("blk." + std::to_string(i) + ".");
   }
@@ -64,21 +74,58 @@ class Writer {
   }
 
  private:
+  bool is(const char* architecture) const { return model_.architecture == architecture; }
+  bool layer_norm() const { return is("gpt2") || is("gptneox") || is("opt"); }
+  bool all_biases() const { return layer_norm(); }
+
   void layer(const std::string& prefix) {
-    const int query = model_.heads * model_.head_dim;
-    const int key = model_.kv_heads * model_.head_dim;
-    norm(prefix + "attn_norm.weight", model_.embedding);
-    matrix(prefix + "attn_q.weight", model_.embedding, query);
-    matrix(prefix + "attn_k.weight", model_.embedding, key);
-    matrix(prefix + "attn_v.weight", model_.embedding, key);
-    matrix(prefix + "attn_output.weight", query, model_.embedding);
-    norm(prefix + "ffn_norm.weight", model_.embedding);
-    matrix(prefix + "ffn_gate.weight", model_.embedding, model_.feed_forward);
-    matrix(prefix + "ffn_up.weight", model_.embedding, model_.feed_forward);
-    matrix(prefix + "ffn_down.weight", model_.feed_forward, model_.embedding);
+    norm(prefix + "attn_norm", model_.embedding);
+    attention(prefix);
+    norm(prefix + "ffn_norm", model_.embedding);
+    feed_forward(prefix);
+    if (!is("gemma3")) return;
+    norm(prefix + "post_attention_norm", model_.embedding);
+    norm(prefix + "post_ffw_norm", model_.embedding);
   }
 
-  void count(const char* key, int value) { gguf_set_val_u32(gguf_.get(), key, static_cast<std::uint32_t>(value)); }
+  void attention(const std::string& prefix) {
+    const int query = model_.heads * model_.head_dim;
+    const int key = model_.kv_heads * model_.head_dim;
+    const bool biases = all_biases() || is("qwen2");
+    if (is("gpt2") || is("gptneox") || is("phi3")) {
+      linear(prefix + "attn_qkv", model_.embedding, query + 2 * key, biases);
+    } else {
+      linear(prefix + "attn_q", model_.embedding, query, biases);
+      linear(prefix + "attn_k", model_.embedding, key, biases);
+      linear(prefix + "attn_v", model_.embedding, key, biases);
+    }
+    linear(prefix + "attn_output", query, model_.embedding, all_biases());
+    if (!is("qwen3") && !is("gemma3")) return;
+    norm(prefix + "attn_q_norm", model_.head_dim);
+    norm(prefix + "attn_k_norm", model_.head_dim);
+  }
+
+  void feed_forward(const std::string& prefix) {
+    if (is("phi3")) {
+      linear(prefix + "ffn_up", model_.embedding, 2 * model_.feed_forward, false);
+    } else {
+      if (!layer_norm()) linear(prefix + "ffn_gate", model_.embedding, model_.feed_forward, false);
+      linear(prefix + "ffn_up", model_.embedding, model_.feed_forward, all_biases());
+    }
+    linear(prefix + "ffn_down", model_.feed_forward, model_.embedding, all_biases());
+  }
+
+  std::string key(const char* name) const { return model_.architecture + "." + name; }
+  void boolean(const char* name, bool value) { gguf_set_val_bool(gguf_.get(), key(name).c_str(), value); }
+  void number(const char* name, float value) { gguf_set_val_f32(gguf_.get(), key(name).c_str(), value); }
+  void count(const char* name, int value) {
+    gguf_set_val_u32(gguf_.get(), key(name).c_str(), static_cast<std::uint32_t>(value));
+  }
+
+  void linear(const std::string& name, int columns, int rows, bool bias) {
+    matrix(name + ".weight", columns, rows);
+    if (bias) vector(name + ".bias", normal(rows, 0, 0.1F));
+  }
 
   // Columns keep the size of what goes through them: 1 / sqrt(columns).
   void matrix(const std::string& name, int columns, int rows) {
@@ -92,7 +139,10 @@ class Writer {
     add(tensor, name, std::move(data));
   }
 
-  void norm(const std::string& name, int size) { vector(name, normal(size, 1, 0.1F)); }
+  void norm(const std::string& name, int size) {
+    vector(name + ".weight", normal(size, 1, 0.1F));
+    if (layer_norm()) vector(name + ".bias", normal(size, 0, 0.1F));
+  }
 
   // As llama 3 has them: 1 for fast pairs, more for slow ones.
   void rope_factors() {

@@ -57,10 +57,11 @@ Attention::Attention(ThreadPool& pool, const RowKernels& kernels)
       flights_(static_cast<std::size_t>(pool.threads())),
       handed_over_(std::make_unique<std::atomic<bool>[]>(flights_.size())) {}
 
-void Attention::begin(const Step& step, const RopeTable& rope) {
+void Attention::begin(const Step& step, std::span<const RopeTable> ropes) {
   step_ = &step;
   status_ = {};
-  rotations_.prepare(step, rope);
+  rotations_.resize(ropes.size());
+  for (std::size_t i = 0; i < ropes.size(); ++i) rotations_[i].prepare(step, ropes[i]);
 }
 
 void Attention::attend(const AttendArgs& args) {
@@ -83,15 +84,22 @@ void Attention::attend(const AttendArgs& args) {
   attend_chains(args);
 }
 
-void Attention::rotate(int row, float* head) const {
-  const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(row) * rotations_.pairs;
-  kernels_.rotate(head, rotations_.cosine.data() + first, rotations_.sine.data() + first, rotations_.pairs,
-                  rotations_.interleaved);
+void Attention::rotate(const AttendArgs& args, int row, float* head) const {
+  const Rotations& r = rotations_[static_cast<std::size_t>(args.rope)];
+  const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(row) * r.pairs;
+  kernels_.rotate(head, r.cosine.data() + first, r.sine.data() + first, r.pairs, r.interleaved);
 }
 
 // So many that their weights of a chunk stay in the first level cache.
 int Attention::rows_at_once(const AttendArgs& args) const {
   return std::max(1, kQueriesAtOnce / (args.heads / args.kv_heads));
+}
+
+// Step 0.
+void Attention::expire(const AttendArgs& args, const Span& span, int row, int kv_head) const {
+  const std::int64_t now = span.first_position + row;
+  free_expired(span.cache->head(args.layer, kv_head), args.window, now,
+               [&](int slot) { release(args, span, now, kv_head, slot); });
 }
 
 // Step 1: the tokens' rotated keys and their values go into free slots.
@@ -100,7 +108,7 @@ void Attention::append(const AttendArgs& args, const Span& span, Rows rows, int 
   for (int row = rows.first; row < rows.end(); ++row) {
     float* key = args.k.row(span.first_row + row) + kv_head * args.head_dim;
     const float* value = args.v.row(span.first_row + row) + kv_head * args.head_dim;
-    rotate(span.first_row + row, key);
+    rotate(args, span.first_row + row, key);
     const int slot = head.claim(static_cast<std::int32_t>(span.first_position + row));
     kernels_.store(head.chunk_of(slot), head.type, slot % kChunk, head.dim, args.head_dim, key, value);
   }
@@ -115,7 +123,7 @@ void Attention::start(const AttendArgs& args, const Span& span, Rows rows, int k
     const int row = span.first_row + rows.first + i;
     for (int g = 0; g < group.heads; ++g) {
       std::copy_n(args.q.row(row) + (kv_head * group.heads + g) * args.head_dim, args.head_dim, flight.query(i, g));
-      rotate(row, flight.query(i, g));
+      rotate(args, row, flight.query(i, g));
     }
   }
 }
@@ -203,8 +211,7 @@ void Attention::attend_in_order(const AttendArgs& args, const Span& span, Rows r
                                 RowsInFlight& flight) {
   HeadCache& head = span.cache->head(args.layer, kv_head);
   for (int row = rows.first; row < rows.end();) {
-    const std::int64_t now = span.first_position + row;
-    free_expired(head, args.window, now, [&](int slot) { release(args, span, now, kv_head, slot); });
+    expire(args, span, row, kv_head);
     const Rows block{row, std::min(rows_until_eviction(args, span, row, kv_head), rows.end() - row)};
     append(args, span, block, kv_head);
     attend_rows(args, span, block, kv_head, head.used, flight);
@@ -303,6 +310,7 @@ void Attention::attend_hooked(const AttendArgs& args, const Span& span) {
   for (int row = 0; row < span.rows && status_; ++row) {
     pool_.run(args.kv_heads, [&](int h, int) {
       RowsInFlight& flight = flights_[static_cast<std::size_t>(h)];
+      expire(args, span, row, h);
       append(args, span, {row, 1}, h);
       attend_rows(args, span, {row, 1}, h, span.cache->head(args.layer, h).used, flight);
       score_and_evict(args, span, {row, 1}, h, flight);

@@ -11,7 +11,7 @@
 
 namespace a2sf::cpu {
 
-// Rotations of the rows of a step: computed once, used by every layer.
+// Rotations of the rows of a step by one table: computed once, used by every layer of that table.
 struct Rotations {
   std::vector<float> cosine, sine;  // [row][pair]
   int pairs = 0;
@@ -23,7 +23,7 @@ struct Rotations {
 class Attention {
  public:
   Attention(ThreadPool& pool, const RowKernels& kernels);
-  void begin(const Step& step, const RopeTable& rope);
+  void begin(const Step& step, std::span<const RopeTable> ropes);
   void attend(const AttendArgs& args);
   Status status() const { return status_; }
 
@@ -47,7 +47,8 @@ class Attention {
 
   int rows_at_once(const AttendArgs& args) const;
   int rows_until_eviction(const AttendArgs& args, const Span& span, int row, int kv_head) const;
-  void rotate(int row, float* head) const;  // of the step
+  void rotate(const AttendArgs& args, int row, float* head) const;
+  void expire(const AttendArgs& args, const Span& span, int row, int kv_head) const;
   void append(const AttendArgs& args, const Span& span, Rows rows, int kv_head);
   void start(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots, bool keep,
              RowsInFlight& flight) const;
@@ -69,7 +70,7 @@ class Attention {
   ThreadPool& pool_;
   const RowKernels& kernels_;
   const Step* step_ = nullptr;
-  Rotations rotations_;
+  std::vector<Rotations> rotations_;   // one per RoPE table of the step
   std::vector<RowsInFlight> flights_;  // one per worker, or per KV head where a row is shared out
   // Kept from layer to layer, so that nothing is allocated in a steady state.
   std::vector<Chain> chains_;

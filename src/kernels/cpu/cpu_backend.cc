@@ -42,25 +42,40 @@ class CpuBackend final : public Backend {
   const std::string& isa() const override { return isa_; }
 
   Status load(WeightView& matrix) override { return matmul_.load(matrix); }
-  Status begin(const Step& step, const RopeTable& rope) override {
+  Status begin(const Step& step, std::span<const RopeTable> ropes) override {
     step_ = &step;
-    attention_.begin(step, rope);
+    attention_.begin(step, ropes);
     return {};
   }
-  void embed(const WeightView& table, Activations out) override {
-    pool_.run(rows(),
-              [&](int row, int) { dequantise_row(table, step_->tokens[static_cast<std::size_t>(row)], out.row(row)); });
+  void embed(const WeightView& table, float scale, Activations out) override {
+    pool_.run(rows(), [&](int row, int) {
+      embed_row(table, step_->tokens[static_cast<std::size_t>(row)], scale, out.row(row));
+    });
   }
-  void norm(Activations in, const WeightView& weight, float epsilon, int count, Activations out) override {
-    const auto* factors = reinterpret_cast<const float*>(weight.data);
-    pool_.run(count, [&](int row, int) { rms_norm_row(in.row(row), factors, epsilon, in.columns, out.row(row)); });
+  void add_positions(const WeightView& table, int offset, Activations out) override {
+    for (const Span& span : step_->spans) add_positions_of(span, table, offset, out);
+  }
+  void norm(Activations in, const Norm& norm, int count, Activations out) override {
+    pool_.run(count, [&](int row, int) { norm_row(norm, in.row(row), in.columns, out.row(row)); });
   }
   void matmul(Activations in, int count, std::span<const Product> products) override {
     const Stopwatch watch(seconds_.matmul);
     matmul_.run(in, count, products);
   }
-  void activate(Activations gate, Activations up) override {
-    pool_.run(rows(), [&](int row, int) { kernels_.silu_multiply(gate.row(row), up.row(row), gate.columns); });
+  void activate(Activation activation, Activations gate, Activations up) override {
+    pool_.run(rows(), [&](int row, int) {
+      if (activation == Activation::silu && up.data != nullptr) {
+        kernels_.silu_multiply(gate.row(row), up.row(row), gate.columns);
+      } else {
+        activate_row<float>(activation, gate.row(row), up.data == nullptr ? nullptr : up.row(row), gate.columns);
+      }
+    });
+  }
+  void add(Activations in, int count, Activations out) override {
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(count) * in.columns; ++i) out.data[i] += in.data[i];
+  }
+  void softcap(Activations logits, int count, float most) override {
+    pool_.run(count, [&](int row, int) { softcap_row(logits.row(row), most, logits.columns); });
   }
   void attend(const AttendArgs& args) override {
     const Stopwatch watch(seconds_.attend);

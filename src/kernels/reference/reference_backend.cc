@@ -1,6 +1,4 @@
 // The forward pass's operations as plain loops: float32 weights and activations, sums in double.
-#include <cmath>
-
 #include "kernels/backend.h"
 #include "kernels/reference/attend.h"
 #include "kernels/rows.h"
@@ -15,19 +13,21 @@ class ReferenceBackend final : public Backend {
   const std::string& isa() const override { return isa_; }
 
   Status load(WeightView&) override { return {}; }
-  Status begin(const Step& step, const RopeTable& rope) override {
+  Status begin(const Step& step, std::span<const RopeTable> ropes) override {
     step_ = &step;
-    rope_ = rope;
+    ropes_ = ropes;
     status_ = {};
     return {};
   }
-  void embed(const WeightView& table, Activations out) override {
+  void embed(const WeightView& table, float scale, Activations out) override {
     for (int row = 0; row < rows(); ++row)
-      dequantise_row(table, step_->tokens[static_cast<std::size_t>(row)], out.row(row));
+      embed_row(table, step_->tokens[static_cast<std::size_t>(row)], scale, out.row(row));
   }
-  void norm(Activations in, const WeightView& weight, float epsilon, int count, Activations out) override {
-    const auto* factors = reinterpret_cast<const float*>(weight.data);
-    for (int row = 0; row < count; ++row) rms_norm_row(in.row(row), factors, epsilon, in.columns, out.row(row));
+  void add_positions(const WeightView& table, int offset, Activations out) override {
+    for (const Span& span : step_->spans) add_positions_of(span, table, offset, out);
+  }
+  void norm(Activations in, const Norm& norm, int count, Activations out) override {
+    for (int row = 0; row < count; ++row) norm_row(norm, in.row(row), in.columns, out.row(row));
   }
   void matmul(Activations in, int count, std::span<const Product> products) override {
     std::vector<float> weights(static_cast<std::size_t>(in.columns));
@@ -45,11 +45,15 @@ class ReferenceBackend final : public Backend {
       }
     }
   }
-  void activate(Activations gate, Activations up) override {
-    for (std::int64_t i = 0; i < static_cast<std::int64_t>(rows()) * gate.columns; ++i) {
-      const double x = gate.data[i];
-      gate.data[i] = static_cast<float>(x / (1 + std::exp(-x)) * up.data[i]);
-    }
+  void activate(Activation activation, Activations gate, Activations up) override {
+    for (int row = 0; row < rows(); ++row)
+      activate_row<double>(activation, gate.row(row), up.data == nullptr ? nullptr : up.row(row), gate.columns);
+  }
+  void add(Activations in, int count, Activations out) override {
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(count) * in.columns; ++i) out.data[i] += in.data[i];
+  }
+  void softcap(Activations logits, int count, float most) override {
+    for (int row = 0; row < count; ++row) softcap_row(logits.row(row), most, logits.columns);
   }
   void attend(const AttendArgs& args) override {
     for (const Span& span : step_->spans) {
@@ -76,9 +80,10 @@ class ReferenceBackend final : public Backend {
     std::span k(args.k.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim, dim);
     std::span v(args.v.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim, dim);
     std::span out(args.out.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * size, size);
-    reference::rotate(k, rope_, now);
+    const RopeTable& rope = ropes_[static_cast<std::size_t>(args.rope)];
+    reference::rotate(k, rope, now);
     for (std::size_t g = 0; g < static_cast<std::size_t>(group); ++g)
-      reference::rotate(q.subspan(g * dim, dim), rope_, now);
+      reference::rotate(q.subspan(g * dim, dim), rope, now);
     const bool prompt_ends = span.prompt_ends && row == span.rows - 1;
     const auto victims = reference::attend(
         {&span.cache->head(args.layer, kv_head), span.retention, &span.retention->rule(args.layer, kv_head), now, group,
@@ -91,7 +96,7 @@ class ReferenceBackend final : public Backend {
   }
 
   const Step* step_ = nullptr;
-  RopeTable rope_;
+  std::span<const RopeTable> ropes_;
   Status status_;
   std::string isa_ = "reference";
 };
