@@ -58,10 +58,10 @@ class Sequence {
     if (!cache_.make_room(rows)) return;
     span_ = {&cache_, &retention_, 0, rows, position_, false, false, {}, nullptr};
     step_ = {std::span(ids_).first(static_cast<std::size_t>(rows)), {&span_, 1}};
-    attention_.begin(step_, {angles_, 1, true});
+    const RopeTable rope{angles_, 1, true};
+    attention_.begin(step_, std::span(&rope, 1));
   }
   void attend(int rows) {
-    const RopeTable rope{angles_, 1, true};
     const int kv = shape_.kv_heads * shape_.dim, q = kv * shape_.group;
     for (int layer = 0; layer < shape_.layers; ++layer) {
       attention_.attend({layer,
@@ -70,7 +70,7 @@ class Sequence {
                          shape_.dim,
                          0,
                          .1F,
-                         rope,
+                         0,
                          {q_.data(), q},
                          {k_.data(), kv},
                          {v_.data(), kv},

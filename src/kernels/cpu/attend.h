@@ -20,6 +20,11 @@ struct Rotations {
   void prepare(const Step& step, const RopeTable& rope);
 };
 
+// Whether the span's rows update the scores.
+inline bool scores(const Span& span) {
+  return span.retention->mode == RetentionMode::score || span.retention->mode == RetentionMode::hook;
+}
+
 class Attention {
  public:
   Attention(ThreadPool& pool, const RowKernels& kernels);

@@ -151,9 +151,13 @@ float score(const float* x, std::ptrdiff_t step, int group, const float* factors
 int find_score(const Chunk& chunk, int slots, float score, std::int32_t first, std::int32_t last) {
   const F f;
   int found = -1;
-  for (int slot = 0; slot < slots; slot += kLanes) {
-    if (hn::AllFalse(f, hn::Eq(hn::LoadU(f, chunk.scores + slot), hn::Set(f, score)))) continue;
-    for (int s = slot; s < slot + kLanes; ++s) {
+  for (int slot = 0; slot < slots; slot += kTile) {
+    auto equal = hn::Eq(hn::LoadU(f, chunk.scores + slot), hn::Set(f, score));
+    for (int lane = kLanes; lane < kTile; lane += kLanes) {
+      equal = hn::Or(equal, hn::Eq(hn::LoadU(f, chunk.scores + slot + lane), hn::Set(f, score)));
+    }
+    if (hn::AllFalse(f, equal)) continue;
+    for (int s = slot; s < slot + kTile; ++s) {
       const std::int32_t position = chunk.positions[s];
       if (chunk.scores[s] != score || position < first || position > last) continue;
       if (found < 0 || position < chunk.positions[found]) found = s;
