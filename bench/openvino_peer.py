@@ -12,11 +12,12 @@ VOCABULARY = 1000  # ids below are text in every model
 
 def main():
     model, (threads, prompt, decode, depth) = sys.argv[1], map(int, sys.argv[2:])
-    pipeline = openvino_genai.LLMPipeline(model, "CPU", {"INFERENCE_NUM_THREADS": threads})
-    read = max(prompt, depth, 1)
+    pipeline = openvino_genai.LLMPipeline(model, "CPU", INFERENCE_NUM_THREADS=threads)
+    random, read = numpy.random.default_rng(20407), max(prompt, depth, 1)
 
     def generate(tokens):
-        ids = numpy.random.default_rng(1).integers(100, VOCABULARY, size=(1, read), dtype=numpy.int64)
+        # New tokens each time: the pipeline remembers prompts it has read.
+        ids = random.integers(100, VOCABULARY, size=(1, read), dtype=numpy.int64)
         inputs = openvino_genai.TokenizedInputs(openvino.Tensor(ids), openvino.Tensor(numpy.ones_like(ids)))
         config = openvino_genai.GenerationConfig(max_new_tokens=tokens, ignore_eos=True)
         return pipeline.generate(inputs, config).perf_metrics

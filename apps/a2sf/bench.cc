@@ -1,5 +1,7 @@
 #include "eval/bench.h"
 
+#include "eval/bound.h"
+
 #include "child.h"
 #include "commands.h"
 #include "options.h"
@@ -21,6 +23,7 @@ struct Flags {
   OutputFlags output;
   std::string prompts = "512", decodes = "128", depths = "0";
   std::size_t repeats = 5;
+  bool bound = false;
 };
 
 // For each depth the prompt tests, then the decode tests; 0 tokens: no test.
@@ -54,12 +57,30 @@ Json row_json(const SpeedTest& test, const SpeedResult& result) {
           {"peak_rss_bytes", peak_rss_bytes()}};
 }
 
+Json bound_json(const SpeedBound& bound, double tokens_per_s) {
+  Json operations = Json::array();
+  for (const OperationBound& operation : bound.operations) {
+    operations.push_back({{"name", operation.name},
+                          {"seconds_per_token", operation.seconds},
+                          {"bound_seconds_per_token", operation.bound}});
+  }
+  return {{"read_bytes_per_s", bound.rates.read_bytes_per_s},
+          {"byte_products_per_s", bound.rates.byte_products_per_s},
+          {"float_products_per_s", bound.rates.float_products_per_s},
+          {"tokens_per_s", bound.tokens_per_s},
+          {"reached", tokens_per_s / bound.tokens_per_s},
+          {"operations", operations}};
+}
+
 // The beginning of the document and the row, from a process that does nothing else.
 Json measure(const Flags& flags, const SpeedTest& test) {
   const std::string text = run_in_child([&] {
     const auto model = load_model(flags.model);
     const SpeedResult result = need(measure_speed(model, test, [] { return !interrupted(); }));
     Json document = row_json(test, result);
+    if (flags.bound) {
+      document["bound"] = bound_json(need(measure_bound(*model, test, result)), median_of_sorted(result.tokens_per_s));
+    }
     document = {{"row", document}, {"beginning", new_document("bench", *model)}};
     return dump(document, -1);
   });
@@ -76,6 +97,34 @@ std::string table_of(const Json& rows) {
                      bytes_text(row["peak_rss_bytes"])});
   }
   return aligned_table(table);
+}
+
+// Per test and operation: the time a token takes, at best and really. What is not an operation is the rest.
+std::string bound_table_of(const Json& rows) {
+  std::vector<std::vector<std::string>> table = {
+      {"test", "tokens", "depth", "part", "per token", "at best", "reached"}};
+  for (const Json& row : rows) {
+    const Json& bound = row["bound"];
+    const double whole = 1 / row["tokens_per_s"].get<double>();
+    double rest = whole;
+    const auto add = [&](const std::string& part, double seconds, double best) {
+      table.push_back({row["test"], with_commas(row["n_tokens"]), with_commas(row["depth"]), part,
+                       fmt::format("{:.3f} ms", 1e3 * seconds), best > 0 ? fmt::format("{:.3f} ms", 1e3 * best) : "-",
+                       best > 0 ? fmt::format("{:.0f} %", 100 * best / seconds) : "-"});
+    };
+    for (const Json& operation : bound["operations"]) {
+      const double seconds = operation["seconds_per_token"];
+      add(operation["name"], seconds, operation["bound_seconds_per_token"]);
+      rest -= seconds;
+    }
+    add("rest", rest, 0);
+    add("all", whole, 1 / bound["tokens_per_s"].get<double>());
+  }
+  const Json& rates = rows.front()["bound"];
+  const auto billions = [&](const char* key) { return rates[key].get<double>() / 1e9; };
+  return fmt::format("\nAt best these threads read {:.1f} GB/s and multiply {:.0f} G bytes/s or {:.0f} G floats/s:\n{}",
+                     billions("read_bytes_per_s"), billions("byte_products_per_s"), billions("float_products_per_s"),
+                     aligned_table(table));
 }
 
 void run(const Flags& flags) {
@@ -102,7 +151,7 @@ void run(const Flags& flags) {
   const std::string heading =
       fmt::format("{}, {}, {} thread{}, {}, median of {}\n", model_title(info), to_string(tests.front().policy),
                   threads, threads == 1 ? "" : "s", document["isa"].get<std::string>(), flags.repeats);
-  delivery.deliver(document, heading + table_of(rows));
+  delivery.deliver(document, heading + table_of(rows) + (flags.bound ? bound_table_of(rows) : ""));
 }
 
 }  // namespace
@@ -118,6 +167,8 @@ void add_bench(CLI::App& app) {
       ->capture_default_str();
   command->add_option("-d", flags->depths, "Tokens read before the test, separated by commas")->capture_default_str();
   command->add_option("-r", flags->repeats, "Repeats of each test")->check(CLI::Range(1, 1000))->capture_default_str();
+  command->add_flag("--bound", flags->bound,
+                    "Also measure what the machine can do at best, and say how much of it each part reaches");
   add_cache_flags(command, &flags->cache);
   add_json_flag(command, &flags->output);
   add_output_file(command, &flags->output);

@@ -166,7 +166,8 @@ KvType kv_type_of(const CacheFlags& flags) { return flags.kv_type == "f32" ? KvT
 
 std::shared_ptr<const Model> load_model(const ModelFlags& flags) {
   if (flags.device == "cuda") fail_with(kFailed, "this build has no CUDA: use --device cpu");
-  return need(Model::load(flags.model, {.threads = flags.threads, .device = flags.device, .repack = flags.repack == "on", .isa = ""}));
+  return need(Model::load(
+      flags.model, {.threads = flags.threads, .device = flags.device, .repack = flags.repack == "on", .isa = ""}));
 }
 
 std::vector<Token> read_tokens(const TextFlags& flags, const Tokenizer& tokenizer) {

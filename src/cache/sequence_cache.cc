@@ -14,7 +14,7 @@ std::size_t element_bytes(KvType type) { return type == KvType::f16 ? 2 : 4; }
 
 void store(std::byte* data, std::size_t index, KvType type, float value) {
   if (type == KvType::f16) {
-    const ggml_fp16_t half = ggml_fp32_to_fp16(value);
+    const ggml_fp16_t half = ggml_fp32_to_fp16(std::clamp(value, -kMostF16, kMostF16));
     std::memcpy(data + 2 * index, &half, 2);
   } else {
     std::memcpy(data + 4 * index, &value, 4);
@@ -49,7 +49,7 @@ std::int64_t HeadCache::room() const {
   return slots;
 }
 
-int HeadCache::insert(std::int32_t position, std::span<const float> key, std::span<const float> value) {
+int HeadCache::claim(std::int32_t position) {
   int slot = used;
   if (free.empty()) {
     ++used;
@@ -57,11 +57,16 @@ int HeadCache::insert(std::int32_t position, std::span<const float> key, std::sp
     slot = free.back();
     free.pop_back();
   }
-  Chunk& chunk = chunk_of(slot);
+  chunk_of(slot).scores[slot % kChunk] = 0;
+  chunk_of(slot).positions[slot % kChunk] = position;
+  return slot;
+}
+
+int HeadCache::insert(std::int32_t position, std::span<const float> key, std::span<const float> value) {
+  const int slot = claim(position);
+  const Chunk& chunk = chunk_of(slot);
   for (std::size_t i = 0; i < key.size(); ++i) store(chunk.keys, key_index(slot, dim, i), type, key[i]);
   for (std::size_t i = 0; i < value.size(); ++i) store(chunk.values, value_index(slot, dim, i), type, value[i]);
-  chunk.scores[slot % kChunk] = 0;
-  chunk.positions[slot % kChunk] = position;
   return slot;
 }
 

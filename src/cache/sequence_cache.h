@@ -14,6 +14,9 @@ namespace a2sf {
 inline constexpr int kTile = 16;  // slots whose keys are interleaved, so that one vector holds one dimension of 16 keys
 inline constexpr int kChunk = 256;  // slots of one chunk: the unit in which a cache grows and attention is split
 
+// A key or value beyond this is stored as this: an infinity would reach rows that give its token probability 0.
+inline constexpr float kMostF16 = 65504;
+
 inline constexpr std::int64_t round_up(std::int64_t value, std::int64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
@@ -46,7 +49,9 @@ struct HeadCache {
   std::int32_t position(int slot) const { return chunk_of(slot).positions[slot % kChunk]; }
   std::vector<int> slots_by_position() const;  // the occupied ones
 
-  // Puts a token into a free slot with score 0 and returns the slot. key and value are float [dim of the model's head].
+  // Gives a token a free slot, with score 0; its key and value are still to be written.
+  int claim(std::int32_t position);
+  // claim() with key and value, float [dim of the model's head]. Finite values stay finite in f16.
   int insert(std::int32_t position, std::span<const float> key, std::span<const float> value);
   void release(int slot);  // the slot's token is gone; its bytes stay until they are overwritten
   void read_key(int slot, std::span<float> key) const;

@@ -5,8 +5,10 @@
 namespace a2sf {
 namespace {
 
-// A step is some three hundred short parallel regions: between them a worker spins for a while before it sleeps.
+// A step is some two hundred short parallel regions: between them a worker spins for a while before it sleeps.
 constexpr int kSpins = 20000;
+
+constexpr std::uint64_t kTaskMask = 0xffffffff;  // the lower half of a ticket
 
 }  // namespace
 
@@ -25,12 +27,14 @@ void ThreadPool::run_parallel(int tasks, const void* context, Call call) {
   context_ = context;
   call_ = call;
   tasks_ = tasks;
-  next_.store(0, std::memory_order_relaxed);
-  running_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  round_.fetch_add(1, std::memory_order_release);
+  finished_.store(0, std::memory_order_relaxed);
+  const std::uint32_t round = round_.load(std::memory_order_relaxed) + 1;
+  ticket_.store(std::uint64_t{round} << 32 | static_cast<std::uint32_t>(tasks), std::memory_order_release);
+  round_.store(round, std::memory_order_release);
   round_.notify_all();
   take_tasks(0);
-  for (int spins = 0; running_.load(std::memory_order_acquire) != 0; ++spins) {
+  // Tasks, not workers, are waited for: one that the system has put aside holds nobody up.
+  for (int spins = 0; finished_.load(std::memory_order_acquire) != tasks; ++spins) {
     if (spins < kSpins) {
       _mm_pause();
     } else {
@@ -39,10 +43,15 @@ void ThreadPool::run_parallel(int tasks, const void* context, Call call) {
   }
 }
 
+// Whoever holds a task keeps its round alive, so the round's fields are read after the task was taken.
 void ThreadPool::take_tasks(int worker) {
-  for (int task = next_.fetch_add(1, std::memory_order_relaxed); task < tasks_;
-       task = next_.fetch_add(1, std::memory_order_relaxed)) {
-    call_(context_, task, worker);
+  std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  while ((ticket & kTaskMask) != 0) {
+    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire))
+      continue;
+    call_(context_, tasks_ - static_cast<int>(ticket & kTaskMask), worker);
+    finished_.fetch_add(1, std::memory_order_release);
+    ticket = ticket_.load(std::memory_order_acquire);
   }
 }
 
@@ -51,10 +60,9 @@ void ThreadPool::work(int worker) {
   while (true) {
     for (int spins = 0; round_.load(std::memory_order_acquire) == seen && spins < kSpins; ++spins) _mm_pause();
     round_.wait(seen, std::memory_order_acquire);
-    ++seen;
+    seen = round_.load(std::memory_order_acquire);  // it may be several rounds later
     if (stop_) return;
     take_tasks(worker);
-    running_.fetch_sub(1, std::memory_order_release);
   }
 }
 

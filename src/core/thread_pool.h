@@ -38,8 +38,8 @@ class ThreadPool {
   int tasks_ = 0;
   std::atomic<bool> stop_{false};
   alignas(64) std::atomic<std::uint32_t> round_{0};
-  alignas(64) std::atomic<int> next_{0};
-  alignas(64) std::atomic<int> running_{0};
+  alignas(64) std::atomic<std::uint64_t> ticket_{0};  // the round, and how many of its tasks nobody has taken
+  alignas(64) std::atomic<int> finished_{0};
 };
 
 }  // namespace a2sf

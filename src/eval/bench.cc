@@ -5,6 +5,8 @@
 #include <random>
 #include <utility>
 
+#include "model/model_parts.h"
+
 namespace a2sf {
 namespace {
 
@@ -20,9 +22,24 @@ std::vector<std::int32_t> random_tokens(std::size_t count, int vocabulary) {
   return tokens;
 }
 
+// A token sees itself and what is retained before it, which grows until it is what was retained at the end.
+double mean_attended(const Session& session, const ModelInfo& info, const SpeedTest& test) {
+  double retained = 0;
+  for (int layer = 0; layer < info.layers; ++layer) {
+    for (int head = 0; head < info.kv_heads; ++head)
+      retained += static_cast<double>(session.retained(layer, head).size());
+  }
+  retained /= static_cast<double>(info.layers * info.kv_heads);
+  double sum = 0;
+  for (std::size_t t = test.depth; t < test.depth + test.tokens; ++t)
+    sum += std::min(static_cast<double>(t + 1), retained + 1);
+  return sum / static_cast<double>(test.tokens);
+}
+
 class SpeedRun {
  public:
-  SpeedRun(const SpeedTest& test, const std::function<bool()>& keep_going) : test_(test), keep_going_(keep_going) {}
+  SpeedRun(const ModelInfo& info, const SpeedTest& test, const std::function<bool()>& keep_going)
+      : info_(info), test_(test), keep_going_(keep_going) {}
 
   Status read(Session& session, Tokens tokens) const {
     return session.feed(tokens, WantLogits::last, test_.policy.whole_prompt,
@@ -56,10 +73,12 @@ class SpeedRun {
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     result.tokens_per_s.push_back(static_cast<double>(tokens.size()) / seconds);
     result.kv_bytes = std::max(result.kv_bytes, session->peak_kv_bytes());
+    result.attended = mean_attended(*session, info_, test_);
     return status;
   }
 
  private:
+  const ModelInfo& info_;
   const SpeedTest& test_;
   const std::function<bool()>& keep_going_;
 };
@@ -78,14 +97,20 @@ Result<SpeedResult> measure_speed(const std::shared_ptr<const Model>& model, con
       model,
       {.policy = test.policy, .kv_type = test.kv_type, .sequence_tokens = static_cast<std::int64_t>(tokens.size())});
   if (!start) return tl::unexpected(start.error());
-  const SpeedRun run(test, keep_going);
+  const SpeedRun run(model->info(), test, keep_going);
   Status status;
   if (test.depth > 0) status = run.read(*start, Tokens(tokens).first(test.depth));
   const Tokens measured = Tokens(tokens).last(test.tokens);
   if (status) status = run.warm_up(*start, measured);
-  SpeedResult result{{}, start->peak_kv_bytes()};
+  SpeedResult result{{}, start->peak_kv_bytes(), 0, 0, 0};
+  const Backend& backend = *model->parts().backend;
+  const OperationSeconds before = backend.seconds();
   for (std::size_t i = 0; status && i < test.repeats; ++i) status = run.repeat(*start, measured, result);
   if (!status) return tl::unexpected(status.error());
+  const OperationSeconds after = backend.seconds();
+  const auto tokens_measured = static_cast<double>(test.repeats * test.tokens);
+  result.matmul_seconds_per_token = (after.matmul - before.matmul) / tokens_measured;
+  result.attend_seconds_per_token = (after.attend - before.attend) / tokens_measured;
   std::sort(result.tokens_per_s.begin(), result.tokens_per_s.end());
   return result;
 }

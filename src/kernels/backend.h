@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cache/sequence_cache.h"
+#include "core/machine_rates.h"
 #include "kernels/weight.h"
 #include "policy/retention.h"
 
@@ -77,6 +78,11 @@ struct AttendArgs {
   Activations q, k, v, out;  // q, out: [heads * head_dim]; k, v: [kv_heads * head_dim]
 };
 
+// Time spent since the backend was made, by all steps together.
+struct OperationSeconds {
+  double matmul = 0, attend = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -100,6 +106,11 @@ class Backend {
   virtual void attend(const AttendArgs& args) = 0;
   virtual void gather(Activations in, std::span<const int> rows, Activations out) = 0;
   virtual Status end() = 0;
+
+  virtual OperationSeconds seconds() const { return {}; }
+  virtual Result<MachineRates> measure_rates() {
+    return fail(ErrorKind::unsupported, "this device has no measure of the machine's best");
+  }
 };
 
 // `isa`: "avx2", "avx512" or empty for the best. Fails with a line that says what this machine has.

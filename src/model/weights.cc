@@ -318,6 +318,11 @@ std::vector<WeightView*> matrices(Weights& weights) {
   return all;
 }
 
+std::vector<const WeightView*> matrices(const Weights& weights) {
+  const auto all = matrices(const_cast<Weights&>(weights));
+  return {all.begin(), all.end()};
+}
+
 Result<Weights> load_weights(const std::string& path) { return read_weights(path, Blocks::check); }
 
 Result<ModelInfo> inspect_model(const std::string& path) {

@@ -64,6 +64,7 @@ struct Weights {
 
 // The matrices that are multiplied with, each once; the embedding is only looked up in.
 std::vector<WeightView*> matrices(Weights& weights);
+std::vector<const WeightView*> matrices(const Weights& weights);
 
 // Maps the file and checks it: every tensor there, of the right shape, inside the file, blocks valid.
 Result<Weights> load_weights(const std::string& path);

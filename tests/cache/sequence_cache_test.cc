@@ -34,6 +34,17 @@ TEST_P(SequenceCacheOf, ReadsBackWhatWasInserted) {
 
 INSTANTIATE_TEST_SUITE_P(Types, SequenceCacheOf, testing::Values(KvType::f16, KvType::f32));
 
+TEST(SequenceCache, F16Saturates) {
+  auto cache = test::one_head_cache(kDim, KvType::f16, 1);
+  const std::vector<float> large(kDim, 1e9F), small(kDim, -1e9F);
+  cache.head(0, 0).insert(0, large, small);
+  std::vector<float> x(kDim);
+  cache.head(0, 0).read_key(0, x);
+  EXPECT_EQ(x, std::vector<float>(kDim, kMostF16));
+  cache.head(0, 0).read_value(0, x);
+  EXPECT_EQ(x, std::vector<float>(kDim, -kMostF16));
+}
+
 TEST(SequenceCache, AVictimsSlotIsOverwrittenAndNothingMoves) {
   auto cache = test::one_head_cache(kDim, KvType::f32, 5);
   HeadCache& head = cache.head(0, 0);

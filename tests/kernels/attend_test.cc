@@ -3,6 +3,7 @@
 #include <rapidcheck/gtest.h>
 
 #include <cmath>
+#include <numbers>
 
 #include "kernels/cpu/attend.h"
 #include "kernels/reference/attend.h"
@@ -11,81 +12,100 @@
 namespace a2sf {
 namespace {
 
-// One KV head, one sequence, fed row by row or in chunks.
+// One sequence, fed row by row or in chunks.
 struct Stream {
-  int group = 3, dim = 64, tokens = 200, window = 0;
+  int kv_heads = 1, group = 3, dim = 64, tokens = 200, window = 0;
   KvType type = KvType::f16;
+  bool interleaved = true;    // rotation
+  bool whole_prompt = false;  // block = prompt: the whole stream is one
   Retention retention;
   std::int64_t slots;
+
+  int q_columns() const { return kv_heads * group * dim; }
+  int kv_columns() const { return kv_heads * dim; }
+  SequenceCache cache() const {
+    SlotCounts counts(static_cast<std::size_t>(kv_heads), whole_prompt ? 0 : slots);
+    return std::move(SequenceCache::create(host_memory(), {1, kv_heads, dim, type}, std::move(counts)).value());
+  }
+  // Quarter turns are exact: rounded to f16, keys must be those of the reference to the bit.
+  std::vector<double> angles() const {
+    std::vector<double> angles;
+    for (int i = 0; i < dim / 2; ++i) angles.push_back(type == KvType::f16 ? i * std::numbers::pi / 2 : 1 / (1.0 + i));
+    return angles;
+  }
 
   Stream(RetentionMode mode, HeadRule rule, std::int64_t block = 1, std::int64_t pin = 0)
       : slots(mode == RetentionMode::score ? rule.budget + block : 0) {
     retention.mode = mode;
     retention.block = block;
     retention.pin = pin;
-    retention.kv_heads = 1;
-    retention.rules = {rule};
+    retention.rules.assign(4, rule);
   }
 };
 
 struct Input {
-  std::vector<float> q, k, v;  // [tokens][group * dim], [tokens][dim]
+  std::vector<float> q, k, v;  // [tokens][columns]
 };
 
 Input random_input(const Stream& s, unsigned seed) {
   std::mt19937 random(seed);
-  const auto tokens = static_cast<std::size_t>(s.tokens), dim = static_cast<std::size_t>(s.dim);
-  return {test::random_vector(random, tokens * static_cast<std::size_t>(s.group) * dim),
-          test::random_vector(random, tokens * dim), test::random_vector(random, tokens * dim)};
+  const auto q = static_cast<std::size_t>(s.tokens * s.q_columns()),
+             kv = static_cast<std::size_t>(s.tokens * s.kv_columns());
+  return {test::random_vector(random, q), test::random_vector(random, kv), test::random_vector(random, kv)};
 }
 
 struct Outcome {
   std::vector<float> out;
-  std::vector<Eviction> evictions;
+  std::vector<Eviction> evictions;  // head by head
   SequenceCache cache;
 };
-
-const std::vector<double>& angles() {
-  static const std::vector<double> values = {1, .1};
-  return values;
-}
 
 Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int threads, int chunk) {
   ThreadPool pool(threads);
   cpu::Attention attention(pool, *cpu::find_row_kernels(isa));
-  Outcome outcome{std::vector<float>(input.q.size()), {}, test::one_head_cache(s.dim, s.type, s.slots)};
-  std::vector<std::vector<Eviction>> log(1);
+  Outcome outcome{std::vector<float>(input.q.size()), {}, s.cache()};
+  std::vector<std::vector<Eviction>> log(static_cast<std::size_t>(s.kv_heads));
   const std::vector<std::int32_t> ids(static_cast<std::size_t>(s.tokens));
-  const RopeTable rope{angles(), 1, true};
+  const auto angles = s.angles();
+  const RopeTable rope{angles, 1, s.interleaved};
   for (int first = 0; first < s.tokens; first += chunk) {
     const int rows = std::min(chunk, s.tokens - first);
     EXPECT_TRUE(outcome.cache.make_room(rows));
-    const Span span{&outcome.cache, &s.retention, 0, rows, first, false, false, ids, &log};
+    const Span span{&outcome.cache,
+                    &s.retention,
+                    0,
+                    rows,
+                    first,
+                    s.whole_prompt,
+                    s.whole_prompt && first + rows == s.tokens,
+                    ids,
+                    &log};
     const Step step{std::span(ids).first(static_cast<std::size_t>(rows)), std::span(&span, 1)};
     attention.begin(step, std::span(&rope, 1));
-    const int q = s.group * s.dim;
+    const int q = s.q_columns(), kv = s.kv_columns();
     attention.attend({0,
-                      s.group,
-                      1,
+                      s.kv_heads * s.group,
+                      s.kv_heads,
                       s.dim,
                       s.window,
                       .125F,
                       0,
                       {input.q.data() + first * q, q},
-                      {input.k.data() + first * s.dim, s.dim},
-                      {input.v.data() + first * s.dim, s.dim},
+                      {input.k.data() + first * kv, kv},
+                      {input.v.data() + first * kv, kv},
                       {outcome.out.data() + first * q, q}});
     EXPECT_TRUE(attention.status());
   }
-  outcome.evictions = log[0];
+  for (const auto& head : log) outcome.evictions.insert(outcome.evictions.end(), head.begin(), head.end());
   return outcome;
 }
 
-// The reference along the same stream; at a near tie it takes the victim of `other`.
+// The reference along the same stream of one KV head; at a near tie it takes the victim of `other`.
 Outcome run_reference(const Stream& s, Input input, const std::vector<Eviction>& other) {
-  Outcome outcome{std::vector<float>(input.q.size()), {}, test::one_head_cache(s.dim, s.type, s.slots)};
+  Outcome outcome{std::vector<float>(input.q.size()), {}, s.cache()};
   const auto dim = static_cast<std::size_t>(s.dim), q_size = dim * static_cast<std::size_t>(s.group);
-  const RopeTable rope{angles(), 1, true};
+  const auto angles = s.angles();
+  const RopeTable rope{angles, 1, s.interleaved};
   for (std::size_t t = 0; t < static_cast<std::size_t>(s.tokens); ++t) {
     EXPECT_TRUE(outcome.cache.make_room(1));
     std::span q(input.q.data() + t * q_size, q_size), k(input.k.data() + t * dim, dim),
@@ -97,9 +117,11 @@ Outcome run_reference(const Stream& s, Input input, const std::vector<Eviction>&
     for (const Eviction& e : other) {
       if (e.step == static_cast<std::int32_t>(t)) follow.push_back(e.position);
     }
-    const auto victims = reference::attend({&outcome.cache.head(0, 0), &s.retention, &s.retention.rules[0],
-                                            static_cast<std::int64_t>(t), s.group, s.dim, s.window, .125F, true, false,
-                                            q, k, v, std::span(outcome.out).subspan(t * q_size, q_size), &follow});
+    const bool ends = s.whole_prompt && static_cast<int>(t) == s.tokens - 1;
+    const auto victims =
+        reference::attend({&outcome.cache.head(0, 0), &s.retention, &s.retention.rules[0], static_cast<std::int64_t>(t),
+                           s.group, s.dim, s.window, .125F, !s.whole_prompt || ends, ends, q, k, v,
+                           std::span(outcome.out).subspan(t * q_size, q_size), &follow});
     for (const std::int32_t victim : victims) outcome.evictions.push_back({victim, static_cast<std::int32_t>(t)});
   }
   return outcome;
@@ -151,14 +173,22 @@ TEST(Attend, SlidingWindowsMatchTheReference) {
   check(s, 10);
 }
 
+TEST(Attend, APromptUnderBlockPromptMatchesTheReference) {
+  Stream s(RetentionMode::score, kRule);
+  s.whole_prompt = true;
+  check(s, 14);
+}
+
+// The last two dims are no multiple of a tile.
 TEST(Attend, EveryShapeAndTypeMatchesTheReference) {
-  for (const int dim : {16, 64, 80, 96, 128, 256}) {
-    for (const int group : {1, 2, 4, 5, 9, 16}) {
+  for (const int dim : {16, 64, 80, 96, 128, 256, 20, 100}) {
+    for (int group = 1; group <= 16; ++group) {
       Stream s(RetentionMode::score, kRule);
       s.dim = dim;
       s.group = group;
-      s.tokens = 60;
+      s.tokens = 40;
       s.type = group % 2 == 0 ? KvType::f16 : KvType::f32;
+      s.interleaved = group % 3 != 0;
       SCOPED_TRACE("dim " + std::to_string(dim) + ", group " + std::to_string(group));
       check(s, static_cast<unsigned>(dim + group));
     }
@@ -183,6 +213,71 @@ RC_GTEST_PROP(Attend, StreamsKeepTheRules, ()) {
     RC_ASSERT(e.position >= sink);
     RC_ASSERT(e.position <= e.step - recent);
   }
+}
+
+void expect_same_bytes(const Outcome& a, const Outcome& b) {
+  EXPECT_EQ(a.out, b.out);
+  EXPECT_EQ(in_order(a.evictions), in_order(b.evictions));
+  for (int h = 0; h < a.cache.shape().kv_heads; ++h) {
+    const HeadCache &x = a.cache.head(0, h), &y = b.cache.head(0, h);
+    const auto slots = x.slots_by_position(), same = y.slots_by_position();
+    ASSERT_EQ(slots.size(), same.size());
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      ASSERT_EQ(x.position(slots[i]), y.position(same[i]));
+      ASSERT_EQ(x.score(slots[i]), y.score(same[i]));
+    }
+  }
+}
+
+// Rows are taken in tiles and heads are shared out over the threads; neither may show.
+void check_bytes(Stream s, unsigned seed) {
+  s.kv_heads = 3;
+  const Input input = random_input(s, seed);
+  for (const std::string& isa : cpu::supported_isas()) {
+    SCOPED_TRACE(isa + ", seed " + std::to_string(seed));
+    const Outcome row_by_row = run_cpu(s, input, isa, 1, 1);
+    for (const auto& [threads, chunk] : {std::pair{1, 64}, {2, 64}, {2, 7}, {4, s.tokens}}) {
+      SCOPED_TRACE(std::to_string(threads) + " threads, chunks of " + std::to_string(chunk));
+      expect_same_bytes(run_cpu(s, input, isa, threads, chunk), row_by_row);
+    }
+  }
+}
+
+TEST(AttendTiles, FullAttentionGivesTheBytesOfSingleRows) {
+  Stream s(RetentionMode::all, {INT32_MAX, 0, 0, 0});
+  s.tokens = 600;
+  check_bytes(s, 15);
+}
+
+TEST(AttendTiles, APromptUnderBlockPromptGivesTheBytesAndScoresOfSingleRows) {
+  Stream s(RetentionMode::score, {100, .99, 0, 50});
+  s.whole_prompt = true;
+  s.tokens = 600;
+  check_bytes(s, 16);
+}
+
+TEST(AttendTiles, BlocksGiveTheBytesAndVictimsOfSingleRows) {
+  for (const std::int64_t block : {1, 5, 30}) check_bytes(Stream(RetentionMode::score, {40, .95, 2, 20}, block), 17);
+}
+
+TEST(AttendTiles, ABudgetOverSeveralChunksGivesTheBytesOfSingleRows) {
+  Stream s(RetentionMode::score, {300, .99, 0, 150}, 9);
+  s.tokens = 400;
+  s.group = 7;
+  check_bytes(s, 18);
+}
+
+TEST(AttendTiles, AnEnormousValueDoesNotReachEarlierRows) {
+  Stream s(RetentionMode::all, {INT32_MAX, 0, 0, 0});
+  s.tokens = 30;
+  Input input = random_input(s, 19);
+  const std::string isa = cpu::supported_isas().front();
+  const Outcome before = run_cpu(s, input, isa, 1, s.tokens);
+  std::fill(input.v.end() - s.dim, input.v.end(), 1e9F);
+  const Outcome after = run_cpu(s, input, isa, 1, s.tokens);
+  const auto earlier = before.out.size() - static_cast<std::size_t>(s.q_columns());
+  EXPECT_TRUE(
+      std::equal(before.out.begin(), before.out.begin() + static_cast<std::ptrdiff_t>(earlier), after.out.begin()));
 }
 
 TEST(Attend, ALongRowGivesTheSameBytesOnAnyNumberOfThreads) {

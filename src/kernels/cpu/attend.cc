@@ -2,21 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <thread>
 
 namespace a2sf::cpu {
 namespace {
 
-// A single row over more slots than this is shared out over the threads chunk by chunk.
-constexpr int kLongRow = 2 * kChunk;
-
 // Queries of a tile of rows; a multiple of what the matrix kernel takes at once.
 constexpr int kQueriesAtOnce = 24;
-
-bool scores(const Span& span) {
-  const RetentionMode mode = span.retention->mode;
-  return mode == RetentionMode::score || mode == RetentionMode::hook;
-}
 
 // The oldest of the tokens with the lowest score among those that may go.
 int find_victim(const RowKernels& kernels, const HeadCache& head, const Evictable& evictable, float lowest) {
@@ -51,19 +42,6 @@ void Rotations::prepare(const Step& step, const RopeTable& rope) {
   }
 }
 
-void Rotations::apply(std::int64_t row, float* head) const {
-  const float* c = cosine.data() + row * pairs;
-  const float* s = sine.data() + row * pairs;
-  const int step = interleaved ? 2 : 1, distance = interleaved ? 1 : pairs;
-  for (int i = 0; i < pairs; ++i) {
-    float& x = head[i * step];
-    float& y = head[i * step + distance];
-    const float x0 = x, y0 = y;
-    x = x0 * c[i] - y0 * s[i];
-    y = x0 * s[i] + y0 * c[i];
-  }
-}
-
 Attention::Attention(ThreadPool& pool, const RowKernels& kernels)
     : pool_(pool),
       kernels_(kernels),
@@ -77,24 +55,10 @@ void Attention::begin(const Step& step, std::span<const RopeTable> ropes) {
   for (std::size_t i = 0; i < ropes.size(); ++i) rotations_[i].prepare(step, ropes[i]);
 }
 
-void Attention::attend(const AttendArgs& args) {
-  if (!status_) return;
-  flights_.resize(std::max(flights_.size(), static_cast<std::size_t>(args.kv_heads)));
-  chains_.clear();
-  for (const Span& span : step_->spans) {
-    const RetentionMode mode = span.retention->mode;
-    if (mode == RetentionMode::hook) {
-      attend_hooked(args, span);
-    } else if (span.rows == 1 && span.cache->head(args.layer, 0).used > kLongRow && args.window == 0 &&
-               mode != RetentionMode::ideal) {
-      attend_long_row(args, span);
-    } else if (span.rows > 1 && args.window == 0 && (!scores(span) || span.in_prompt)) {
-      attend_all_rows(args, span);
-    } else {
-      add_chains(args, span);
-    }
-  }
-  attend_chains(args);
+void Attention::rotate(const AttendArgs& args, int row, float* head) const {
+  const Rotations& r = rotations_[static_cast<std::size_t>(args.rope)];
+  const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(row) * r.pairs;
+  kernels_.rotate(head, r.cosine.data() + first, r.sine.data() + first, r.pairs, r.interleaved);
 }
 
 // So many that their weights of a chunk stay in the first level cache.
@@ -111,13 +75,13 @@ void Attention::expire(const AttendArgs& args, const Span& span, int row, int kv
 
 // Step 1: the tokens' rotated keys and their values go into free slots.
 void Attention::append(const AttendArgs& args, const Span& span, Rows rows, int kv_head) {
-  const auto dim = static_cast<std::size_t>(args.head_dim);
+  HeadCache& head = span.cache->head(args.layer, kv_head);
   for (int row = rows.first; row < rows.end(); ++row) {
-    float* key = args.k.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim;
-    const float* value = args.v.row(span.first_row + row) + static_cast<std::size_t>(kv_head) * dim;
-    rotations(args).apply(span.first_row + row, key);
-    span.cache->head(args.layer, kv_head)
-        .insert(static_cast<std::int32_t>(span.first_position + row), {key, dim}, {value, dim});
+    float* key = args.k.row(span.first_row + row) + kv_head * args.head_dim;
+    const float* value = args.v.row(span.first_row + row) + kv_head * args.head_dim;
+    rotate(args, span.first_row + row, key);
+    const int slot = head.claim(static_cast<std::int32_t>(span.first_position + row));
+    kernels_.store(head.chunk_of(slot), head.type, slot % kChunk, head.dim, args.head_dim, key, value);
   }
 }
 
@@ -130,7 +94,7 @@ void Attention::start(const AttendArgs& args, const Span& span, Rows rows, int k
     const int row = span.first_row + rows.first + i;
     for (int g = 0; g < group.heads; ++g) {
       std::copy_n(args.q.row(row) + (kv_head * group.heads + g) * args.head_dim, args.head_dim, flight.query(i, g));
-      rotations(args).apply(row, flight.query(i, g));
+      rotate(args, row, flight.query(i, g));
     }
   }
 }
@@ -142,7 +106,7 @@ void Attention::finish(const AttendArgs& args, const Span& span, Rows rows, int 
   }
 }
 
-// Steps 2 of rows of one head that are there already.
+// Step 2, of rows of one head that are there already.
 void Attention::attend_rows(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots,
                             RowsInFlight& flight) const {
   const bool is_ideal = span.retention->mode == RetentionMode::ideal;
@@ -167,43 +131,6 @@ void Attention::score_and_evict(const AttendArgs& args, const Span& span, Rows r
   evict(args, span, last, kv_head, lowest);
 }
 
-void Attention::add_chains(const AttendArgs& args, const Span& span) {
-  for (int h = 0; h < args.kv_heads; ++h) {
-    const HeadCache& head = span.cache->head(args.layer, h);
-    const std::int64_t slots =
-        head.limit == 0 ? head.used + span.rows : std::min<std::int64_t>(head.limit, head.used + span.rows);
-    chains_.push_back({&span, h, chains_.empty() ? 0 : chains_.back().end(), slots + kTile});
-  }
-}
-
-// The line of all chains is cut into equal shares, one per thread. A chain that is cut belongs to two of them: the
-// first begins with its first rows, the second ends with the others, by which time the first has long handed it over.
-void Attention::attend_chains(const AttendArgs& args) {
-  if (chains_.empty()) return;
-  std::int64_t share = (chains_.back().end() + pool_.threads() - 1) / pool_.threads();
-  for (const Chain& chain : chains_) share = std::max(share, chain.end() - chain.begin);
-  const auto shares = static_cast<int>((chains_.back().end() + share - 1) / share);
-  for (int i = 0; i < shares; ++i) handed_over_[static_cast<std::size_t>(i)].store(false, std::memory_order_relaxed);
-  pool_.run(shares, [&](int task, int worker) {
-    // The first row whose begin is not before `at`.
-    const auto row_at = [](const Chain& chain, std::int64_t at) {
-      const std::int64_t row = (at - chain.begin + chain.row_cost - 1) / chain.row_cost;
-      return static_cast<int>(std::clamp<std::int64_t>(row, 0, chain.span->rows));
-    };
-    for (auto chain = chains_.rbegin(); chain != chains_.rend(); ++chain) {
-      const int first = row_at(*chain, task * share), end = row_at(*chain, (task + 1) * share);
-      if (first == end) continue;
-      if (first > 0) {
-        while (!handed_over_[static_cast<std::size_t>(task - 1)].load(std::memory_order_acquire))
-          std::this_thread::yield();
-      }
-      attend_in_order(args, *chain->span, {first, end - first}, chain->kv_head,
-                      flights_[static_cast<std::size_t>(worker)]);
-      if (end < chain->span->rows) handed_over_[static_cast<std::size_t>(task)].store(true, std::memory_order_release);
-    }
-  });
-}
-
 // The rows that can be attended to together: nothing goes before the last of them.
 int Attention::rows_until_eviction(const AttendArgs& args, const Span& span, int row, int kv_head) const {
   const int rows = std::min(rows_at_once(args), span.rows - row);
@@ -225,64 +152,6 @@ void Attention::attend_in_order(const AttendArgs& args, const Span& span, Rows r
     score_and_evict(args, span, block, kv_head, flight);
     row = block.end();
   }
-}
-
-// Nothing is evicted before the last row: rows are independent once all keys are there, but for the scores, which are
-// updated in order.
-void Attention::attend_all_rows(const AttendArgs& args, const Span& span) {
-  first_slots_.resize(static_cast<std::size_t>(args.kv_heads));
-  pool_.run(args.kv_heads, [&](int h, int) {
-    first_slots_[static_cast<std::size_t>(h)] = span.cache->head(args.layer, h).used;
-    append(args, span, {0, span.rows}, h);
-  });
-  const int at_once = span.retention->mode == RetentionMode::ideal ? 1 : rows_at_once(args);
-  const int tiles = (span.rows + at_once - 1) / at_once;
-  const auto rows_of = [&](int tile) { return Rows{tile * at_once, std::min(at_once, span.rows - tile * at_once)}; };
-  const auto attend_tile = [&](int tile, int h, RowsInFlight& flight) {
-    const int slots = first_slots_[static_cast<std::size_t>(h)] + rows_of(tile).end();
-    attend_rows(args, span, rows_of(tile), h, slots, flight);
-  };
-  if (!scores(span)) {
-    pool_.run(tiles * args.kv_heads, [&](int task, int worker) {
-      attend_tile(task / args.kv_heads, task % args.kv_heads, flights_[static_cast<std::size_t>(worker)]);
-    });
-    return;
-  }
-  // As many tiles at a time as there are flights to keep their weights.
-  const int count = tiles * args.kv_heads, wave = static_cast<int>(flights_.size());
-  for (int begin = 0; begin < count; begin += wave) {
-    const int end = std::min(begin + wave, count);
-    pool_.run(end - begin, [&](int i, int) {
-      attend_tile((begin + i) / args.kv_heads, (begin + i) % args.kv_heads, flights_[static_cast<std::size_t>(i)]);
-    });
-    pool_.run(args.kv_heads, [&](int h, int) {
-      for (int i = 0; i < end - begin; ++i) {
-        if ((begin + i) % args.kv_heads != h) continue;
-        score_and_evict(args, span, rows_of((begin + i) / args.kv_heads), h, flights_[static_cast<std::size_t>(i)]);
-      }
-    });
-  }
-}
-
-// One row over many slots: its chunks are shared out over the threads.
-void Attention::attend_long_row(const AttendArgs& args, const Span& span) {
-  const auto flight = [&](int h) -> RowsInFlight& { return flights_[static_cast<std::size_t>(h)]; };
-  pieces_.clear();
-  for (int h = 0; h < args.kv_heads; ++h) {
-    append(args, span, {0, 1}, h);
-    start(args, span, {0, 1}, h, span.cache->head(args.layer, h).used, true, flight(h));
-    for (int c = 0; c < flight(h).chunks(); ++c) pieces_.push_back({h, c});
-  }
-  pool_.run(static_cast<int>(pieces_.size()), [&](int i, int) {
-    const Piece piece = pieces_[static_cast<std::size_t>(i)];
-    flight(piece.kv_head).weigh(piece.chunk);
-    flight(piece.kv_head).add_values(piece.chunk);
-  });
-  pool_.run(args.kv_heads, [&](int h, int) {
-    flight(h).normalise();
-    finish(args, span, {0, 1}, h, flight(h));
-    score_and_evict(args, span, {0, 1}, h, flight(h));
-  });
 }
 
 void Attention::release(const AttendArgs& args, const Span& span, std::int64_t now, int kv_head, int slot) const {
@@ -310,20 +179,6 @@ void Attention::evict(const AttendArgs& args, const Span& span, int row, int kv_
   }
   const int victim = find_victim(kernels_, head, evictable, lowest);
   if (victim >= 0) release(args, span, now, kv_head, victim);
-}
-
-// A hook sees the whole layer after each row, so rows are outermost and heads come one after the other.
-void Attention::attend_hooked(const AttendArgs& args, const Span& span) {
-  for (int row = 0; row < span.rows && status_; ++row) {
-    pool_.run(args.kv_heads, [&](int h, int) {
-      RowsInFlight& flight = flights_[static_cast<std::size_t>(h)];
-      expire(args, span, row, h);
-      append(args, span, {row, 1}, h);
-      attend_rows(args, span, {row, 1}, h, span.cache->head(args.layer, h).used, flight);
-      score_and_evict(args, span, {row, 1}, h, flight);
-    });
-    call_hook(args, span, row);
-  }
 }
 
 }  // namespace a2sf::cpu

@@ -18,8 +18,12 @@ struct Rotations {
   bool interleaved = true;
 
   void prepare(const Step& step, const RopeTable& rope);
-  void apply(std::int64_t row, float* head) const;
 };
+
+// Whether the span's rows update the scores.
+inline bool scores(const Span& span) {
+  return span.retention->mode == RetentionMode::score || span.retention->mode == RetentionMode::hook;
+}
 
 class Attention {
  public:
@@ -46,9 +50,9 @@ class Attention {
     int kv_head, chunk;
   };
 
-  const Rotations& rotations(const AttendArgs& args) const { return rotations_[static_cast<std::size_t>(args.rope)]; }
   int rows_at_once(const AttendArgs& args) const;
   int rows_until_eviction(const AttendArgs& args, const Span& span, int row, int kv_head) const;
+  void rotate(const AttendArgs& args, int row, float* head) const;
   void expire(const AttendArgs& args, const Span& span, int row, int kv_head) const;
   void append(const AttendArgs& args, const Span& span, Rows rows, int kv_head);
   void start(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots, bool keep,

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <ggml-cpu.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <thread>
 
@@ -8,10 +9,24 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/attend.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/cpu/rate_kernels.h"
 #include "kernels/rows.h"
 
 namespace a2sf {
 namespace {
+
+// Adds its lifetime to a sum.
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& sum) : sum_(sum) {}
+  ~Stopwatch() { sum_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  double& sum_;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
 
 class CpuBackend final : public Backend {
  public:
@@ -44,6 +59,7 @@ class CpuBackend final : public Backend {
     pool_.run(count, [&](int row, int) { norm_row(norm, in.row(row), in.columns, out.row(row)); });
   }
   void matmul(Activations in, int count, std::span<const Product> products) override {
+    const Stopwatch watch(seconds_.matmul);
     matmul_.run(in, count, products);
   }
   void activate(Activation activation, Activations gate, Activations up) override {
@@ -61,9 +77,14 @@ class CpuBackend final : public Backend {
   void softcap(Activations logits, int count, float most) override {
     pool_.run(count, [&](int row, int) { softcap_row(logits.row(row), most, logits.columns); });
   }
-  void attend(const AttendArgs& args) override { attention_.attend(args); }
+  void attend(const AttendArgs& args) override {
+    const Stopwatch watch(seconds_.attend);
+    attention_.attend(args);
+  }
   void gather(Activations in, std::span<const int> wanted, Activations out) override { gather_rows(in, wanted, out); }
   Status end() override { return attention_.status(); }
+  OperationSeconds seconds() const override { return seconds_; }
+  Result<MachineRates> measure_rates() override { return cpu::measure_rates(pool_, cpu::rate_kernels(isa_)); }
 
  private:
   int rows() const { return static_cast<int>(step_->tokens.size()); }
@@ -74,6 +95,7 @@ class CpuBackend final : public Backend {
   cpu::Matmul matmul_;
   cpu::Attention attention_;
   const Step* step_ = nullptr;
+  OperationSeconds seconds_;
 };
 
 }  // namespace

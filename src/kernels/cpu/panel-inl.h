@@ -22,26 +22,32 @@ using F = hn::CappedTag<float, kTile>;
 using V = hn::Vec<F>;
 inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(F()));
 
-struct ReadF32 {
+struct FormatF32 {
   using T = float;
   static V load(const float* from) { return hn::LoadU(F(), from); }
+  static void store(V x, float* to) { hn::StoreU(x, F(), to); }
 };
-struct ReadF16 {
+struct FormatF16 {
   using T = hwy::float16_t;
   static V load(const hwy::float16_t* from) {
     const hn::Rebind<hwy::float16_t, F> half;
     return hn::PromoteTo(F(), hn::LoadU(half, from));
   }
+  static void store(V x, hwy::float16_t* to) {
+    const F f;
+    const hn::Rebind<hwy::float16_t, F> half;
+    hn::StoreU(hn::DemoteTo(half, hn::Clamp(x, hn::Set(f, -kMostF16), hn::Set(f, kMostF16))), half, to);
+  }
 };
 
 // kRows x kTiles sums at a time, all in registers. Every sum is one chain over the depth, so that its bytes do not
 // depend on how rows and tiles are grouped.
-template <class Read, int kRows, int kTiles>
-void multiply_block(const float* rows, std::ptrdiff_t row_step, const typename Read::T* panel, const Panel& p,
+template <class Format, int kRows, int kTiles>
+void multiply_block(const float* rows, std::ptrdiff_t row_step, const typename Format::T* panel, const Panel& p,
                     float factor, float* out, std::ptrdiff_t out_step) {
   const F f;
   constexpr int kPerTile = kTile / kLanes, kVectors = kTiles * kPerTile;
-  const auto load = [&](int v) { return Read::load(panel + v / kPerTile * p.tile_step + v % kPerTile * kLanes); };
+  const auto load = [&](int v) { return Format::load(panel + v / kPerTile * p.tile_step + v % kPerTile * kLanes); };
   V sum[kRows][kVectors];
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::Zero(f);
@@ -70,29 +76,30 @@ void multiply_block(const float* rows, std::ptrdiff_t row_step, const typename R
   }
 }
 
-template <class Read, int kRows>
+template <class Format, int kRows>
 void multiply_rows(const float* rows, std::ptrdiff_t row_step, const Panel& p, float factor, float* out,
                    std::ptrdiff_t out_step) {
   // Enough sums in flight to hide the latency of a multiply-add, few enough for 16 registers.
   constexpr int kTiles = std::max(1, (kRows <= 3 ? 4 : 2) * kLanes / kTile);
-  const auto* panel = reinterpret_cast<const typename Read::T*>(p.data);
+  const auto* panel = reinterpret_cast<const typename Format::T*>(p.data);
   const int tiles = p.columns / kTile;
   int tile = 0;
   for (; tile + kTiles <= tiles; tile += kTiles) {
-    multiply_block<Read, kRows, kTiles>(rows, row_step, panel + tile * p.tile_step, p, factor, out + tile * kTile,
-                                        out_step);
+    multiply_block<Format, kRows, kTiles>(rows, row_step, panel + tile * p.tile_step, p, factor, out + tile * kTile,
+                                          out_step);
   }
   for (; tile < tiles; ++tile) {
-    multiply_block<Read, kRows, 1>(rows, row_step, panel + tile * p.tile_step, p, factor, out + tile * kTile, out_step);
+    multiply_block<Format, kRows, 1>(rows, row_step, panel + tile * p.tile_step, p, factor, out + tile * kTile,
+                                     out_step);
   }
 }
 
-template <class Read>
+template <class Format>
 void multiply_any(const float* rows, std::ptrdiff_t row_step, int count, const Panel& panel, float factor, float* out,
                   std::ptrdiff_t out_step) {
   constexpr void (*kByRows[])(const float*, std::ptrdiff_t, const Panel&, float, float*, std::ptrdiff_t) = {
-      multiply_rows<Read, 1>, multiply_rows<Read, 2>, multiply_rows<Read, 3>,
-      multiply_rows<Read, 4>, multiply_rows<Read, 5>, multiply_rows<Read, 6>};
+      multiply_rows<Format, 1>, multiply_rows<Format, 2>, multiply_rows<Format, 3>,
+      multiply_rows<Format, 4>, multiply_rows<Format, 5>, multiply_rows<Format, 6>};
   constexpr int kMost = 6;
   // Groups of even size: one row alone is slow.
   for (int groups = (count + kMost - 1) / kMost; groups > 0; --groups) {
@@ -106,7 +113,7 @@ void multiply_any(const float* rows, std::ptrdiff_t row_step, int count, const P
 
 inline void multiply(const float* rows, std::ptrdiff_t row_step, int count, const Panel& panel, float factor,
                      float* out, std::ptrdiff_t out_step) {
-  const auto any = panel.type == KvType::f16 ? multiply_any<ReadF16> : multiply_any<ReadF32>;
+  const auto any = panel.type == KvType::f16 ? multiply_any<FormatF16> : multiply_any<FormatF32>;
   any(rows, row_step, count, panel, factor, out, out_step);
 }
 

@@ -11,17 +11,17 @@ namespace a2sf::cpu {
 
 inline constexpr int kInputBlock = 32;
 
-// 32 activations x of a row as codes c: x = scale * c, |c| <= 127. The sums are of scale * c: over all 32, and over each
-// half, for weights whose codes are not centred.
+// 32 activations x of a row as codes c: x = scale * c, |c| <= 127. The sums are of scale * c: over all 32, and over
+// each half, for weights whose codes are not centred.
 struct InputBlock {
   float scale, sum, half_sums[2];
 };
 
 // Rows of activations, as integers and as they are. A view.
 struct PanelInput {
-  const float* values;        // [row][columns]
-  const std::int8_t* codes;   // [row][columns]; unused by floating-point weights
-  const InputBlock* blocks;   // [row][columns / 32]; likewise
+  const float* values;       // [row][columns]
+  const std::int8_t* codes;  // [row][columns]; unused by floating-point weights
+  const InputBlock* blocks;  // [row][columns / 32]; likewise
   std::int64_t columns;
 };
 

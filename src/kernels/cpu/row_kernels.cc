@@ -22,8 +22,62 @@ namespace a2sf::cpu::HWY_NAMESPACE {
 using I = hn::RebindToSigned<F>;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+void rotate(float* head, const float* cosine, const float* sine, int pairs, bool interleaved) {
+  const F f;
+  int i = 0;
+  for (; i + kLanes <= pairs; i += kLanes) {
+    const V c = hn::LoadU(f, cosine + i), s = hn::LoadU(f, sine + i);
+    V x, y;
+    if (interleaved) {
+      hn::LoadInterleaved2(f, head + 2 * i, x, y);
+    } else {
+      x = hn::LoadU(f, head + i);
+      y = hn::LoadU(f, head + pairs + i);
+    }
+    const V rotated_x = hn::NegMulAdd(y, s, hn::Mul(x, c)), rotated_y = hn::MulAdd(x, s, hn::Mul(y, c));
+    if (interleaved) {
+      hn::StoreInterleaved2(rotated_x, rotated_y, f, head + 2 * i);
+    } else {
+      hn::StoreU(rotated_x, f, head + i);
+      hn::StoreU(rotated_y, f, head + pairs + i);
+    }
+  }
+  for (; i < pairs; ++i) {
+    float& x = head[interleaved ? 2 * i : i];
+    float& y = head[interleaved ? 2 * i + 1 : pairs + i];
+    const float x0 = x, y0 = y;
+    x = x0 * cosine[i] - y0 * sine[i];
+    y = x0 * sine[i] + y0 * cosine[i];
+  }
+}
+
+// A whole vector, with zeros in the lanes from `count` on.
+HWY_INLINE V load_first(const float* from, int count) {
+  const F f;
+  if (count >= kLanes) return hn::LoadU(f, from);
+  return hn::MaskedLoad(hn::FirstN(f, static_cast<std::size_t>(count)), f, from);
+}
+
+template <class Format>
+void store_as(const Chunk& chunk, int slot, int dim, int head_dim, const float* key, const float* value) {
+  using T = typename Format::T;
+  auto* const keys = reinterpret_cast<T*>(chunk.keys) + slot / kTile * dim * kTile + slot % kTile;
+  auto* const values = reinterpret_cast<T*>(chunk.values) + slot * dim;
+  for (int d = 0; d < head_dim; d += kLanes) {
+    Format::store(load_first(value + d, head_dim - d), values + d);
+    T lanes[kLanes];
+    Format::store(load_first(key + d, head_dim - d), lanes);
+    for (int lane = 0; lane < kLanes; ++lane) keys[(d + lane) * kTile] = lanes[lane];
+  }
+}
+
+void store(const Chunk& chunk, KvType type, int slot, int dim, int head_dim, const float* key, const float* value) {
+  const auto as = type == KvType::f16 ? store_as<FormatF16> : store_as<FormatF32>;
+  as(chunk, slot, dim, head_dim, key, value);
+}
+
 // Lanes whose position is in [first, last].
-hn::Mask<F> inside(const std::int32_t* positions, std::int32_t first, std::int32_t last) {
+HWY_INLINE hn::Mask<F> inside(const std::int32_t* positions, std::int32_t first, std::int32_t last) {
   const I i;
   const auto position = hn::LoadU(i, positions);
   return hn::RebindMask(F(), hn::And(hn::Gt(position, hn::Set(i, first - 1)), hn::Gt(hn::Set(i, last + 1), position)));
@@ -51,7 +105,7 @@ void hide(float* x, const std::int32_t* positions, int slots, std::int32_t now) 
 
 // 2^x for x in [-127, 0], with a relative error of 8e-8; 2^-127 is 0. The large summand rounds x to a whole number and
 // leaves it in the low bits, from where it is moved to the exponent.
-V power_of_two(V x) {
+HWY_INLINE V power_of_two(V x) {
   const F f;
   const I i;
   const V rounded = hn::Add(x, hn::Set(f, 0x1.8p23F));
@@ -65,16 +119,15 @@ V power_of_two(V x) {
 
 float exponentials(float* x, int slots, float& largest) {
   const F f;
-  V most = hn::Set(f, std::numeric_limits<float>::lowest());
+  V most = hn::Set(f, std::numeric_limits<float>::lowest()), sum = hn::Zero(f);
   for (int slot = 0; slot < slots; slot += kLanes) most = hn::Max(most, hn::LoadU(f, x + slot));
-  largest = hn::GetLane(hn::MaxOfLanes(f, most));
-  V sum = hn::Zero(f);
+  most = hn::MaxOfLanes(f, most);
   for (int slot = 0; slot < slots; slot += kLanes) {
-    const V shifted = hn::Sub(hn::LoadU(f, x + slot), hn::Set(f, largest));
-    const V power = power_of_two(hn::Max(shifted, hn::Set(f, -127.0F)));
+    const V power = power_of_two(hn::Max(hn::Sub(hn::LoadU(f, x + slot), most), hn::Set(f, -127.0F)));
     hn::StoreU(power, f, x + slot);
     sum = hn::Add(sum, power);
   }
+  largest = hn::GetLane(most);
   return hn::GetLane(hn::SumOfLanes(f, sum));
 }
 
@@ -98,9 +151,13 @@ float score(const float* x, std::ptrdiff_t step, int group, const float* factors
 int find_score(const Chunk& chunk, int slots, float score, std::int32_t first, std::int32_t last) {
   const F f;
   int found = -1;
-  for (int slot = 0; slot < slots; slot += kLanes) {
-    if (hn::AllFalse(f, hn::Eq(hn::LoadU(f, chunk.scores + slot), hn::Set(f, score)))) continue;
-    for (int s = slot; s < slot + kLanes; ++s) {
+  for (int slot = 0; slot < slots; slot += kTile) {
+    auto equal = hn::Eq(hn::LoadU(f, chunk.scores + slot), hn::Set(f, score));
+    for (int lane = kLanes; lane < kTile; lane += kLanes) {
+      equal = hn::Or(equal, hn::Eq(hn::LoadU(f, chunk.scores + slot + lane), hn::Set(f, score)));
+    }
+    if (hn::AllFalse(f, equal)) continue;
+    for (int s = slot; s < slot + kTile; ++s) {
       const std::int32_t position = chunk.positions[s];
       if (chunk.scores[s] != score || position < first || position > last) continue;
       if (found < 0 || position < chunk.positions[found]) found = s;
@@ -139,8 +196,8 @@ void silu_multiply(float* gate, const float* up, std::int64_t count) {
 }
 
 // Unused in the baseline.
-[[maybe_unused]] const RowKernels kKernels = {multiply, bounds,     hide,   exponentials,
-                                              score,    find_score, add_up, silu_multiply};
+[[maybe_unused]] const RowKernels kKernels = {rotate,       store, multiply,   bounds, hide,
+                                              exponentials, score, find_score, add_up, silu_multiply};
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

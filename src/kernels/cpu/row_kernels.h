@@ -18,8 +18,12 @@ struct Panel {
   std::ptrdiff_t depth_step, tile_step;
 };
 
-// All counts of slots are multiples of kTile; dims are padded to a multiple of kTile.
+// All counts of slots are multiples of kTile; dims are padded to a multiple of kTile, but for head_dim.
 struct RowKernels {
+  // Rotates `pairs` pairs of dimensions in place: (2i, 2i + 1), or (i, i + pairs).
+  void (*rotate)(float* head, const float* cosine, const float* sine, int pairs, bool interleaved);
+  // Writes a token's key and value into a slot of the chunk.
+  void (*store)(const Chunk& chunk, KvType type, int slot, int dim, int head_dim, const float* key, const float* value);
   // out[row][column] = factor * sum over k of rows[row][k] * panel[k][column], for `count` rows.
   void (*multiply)(const float* rows, std::ptrdiff_t row_step, int count, const Panel& panel, float factor, float* out,
                    std::ptrdiff_t out_step);

@@ -1,0 +1,12 @@
+// What a machine can do at best.
+#pragma once
+
+namespace a2sf {
+
+// On the threads of a backend, all together: read memory that is in no cache, multiply codes with integer activations,
+// multiply and add floats.
+struct MachineRates {
+  double read_bytes_per_s, byte_products_per_s, float_products_per_s;
+};
+
+}  // namespace a2sf

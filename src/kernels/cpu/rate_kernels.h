@@ -1,0 +1,27 @@
+// What the machine can do at best: loops that do nothing but read, or multiply what is in registers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "core/thread_pool.h"
+#include "kernels/backend.h"
+
+namespace a2sf::cpu {
+
+// Each returns something that depends on all of its work, so that none of it can be left out.
+struct RateKernels {
+  std::int64_t (*read)(const std::byte* data, std::size_t bytes);  // bytes: a multiple of 256
+  // Products of codes and activations, in the way of the matrix kernels.
+  std::int64_t (*multiply_bytes)(int rounds);
+  std::int64_t (*multiply_floats)(int rounds);
+  std::int64_t byte_products, float_products;  // in a round
+};
+
+// By the name of an instruction set that supported_isas() lists.
+const RateKernels& rate_kernels(const std::string& isa);
+
+Result<MachineRates> measure_rates(ThreadPool& pool, const RateKernels& kernels);
+
+}  // namespace a2sf::cpu

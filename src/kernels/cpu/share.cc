@@ -1,0 +1,144 @@
+// How the rows and KV heads of a step are shared out over the threads.
+#include <algorithm>
+#include <thread>
+
+#include "kernels/cpu/attend.h"
+
+namespace a2sf::cpu {
+namespace {
+
+// A single row over more slots than this is shared out over the threads chunk by chunk.
+constexpr int kLongRow = 2 * kChunk;
+
+}  // namespace
+
+void Attention::attend(const AttendArgs& args) {
+  if (!status_) return;
+  flights_.resize(std::max(flights_.size(), static_cast<std::size_t>(args.kv_heads)));
+  chains_.clear();
+  for (const Span& span : step_->spans) {
+    const RetentionMode mode = span.retention->mode;
+    if (mode == RetentionMode::hook) {
+      attend_hooked(args, span);
+    } else if (span.rows == 1 && span.cache->head(args.layer, 0).used > kLongRow && args.window == 0 &&
+               mode != RetentionMode::ideal) {
+      attend_long_row(args, span);
+    } else if (span.rows > 1 && args.window == 0 && (!scores(span) || span.in_prompt)) {
+      attend_all_rows(args, span);
+    } else {
+      add_chains(args, span);
+    }
+  }
+  attend_chains(args);
+}
+
+void Attention::add_chains(const AttendArgs& args, const Span& span) {
+  for (int h = 0; h < args.kv_heads; ++h) {
+    const HeadCache& head = span.cache->head(args.layer, h);
+    const std::int64_t slots =
+        head.limit == 0 ? head.used + span.rows : std::min<std::int64_t>(head.limit, head.used + span.rows);
+    chains_.push_back({&span, h, chains_.empty() ? 0 : chains_.back().end(), slots + kTile});
+  }
+}
+
+// The line of all chains is cut into equal shares, one per thread. A chain that is cut belongs to two of them: the
+// first begins with its first rows, the second ends with the others, by which time the first has long handed it over.
+void Attention::attend_chains(const AttendArgs& args) {
+  if (chains_.empty()) return;
+  std::int64_t share = (chains_.back().end() + pool_.threads() - 1) / pool_.threads();
+  for (const Chain& chain : chains_) share = std::max(share, chain.end() - chain.begin);
+  const auto shares = static_cast<int>((chains_.back().end() + share - 1) / share);
+  for (int i = 0; i < shares; ++i) handed_over_[static_cast<std::size_t>(i)].store(false, std::memory_order_relaxed);
+  pool_.run(shares, [&](int task, int worker) {
+    // The first row whose begin is not before `at`.
+    const auto row_at = [](const Chain& chain, std::int64_t at) {
+      const std::int64_t row = (at - chain.begin + chain.row_cost - 1) / chain.row_cost;
+      return static_cast<int>(std::clamp<std::int64_t>(row, 0, chain.span->rows));
+    };
+    for (auto chain = chains_.rbegin(); chain != chains_.rend(); ++chain) {
+      const int first = row_at(*chain, task * share), end = row_at(*chain, (task + 1) * share);
+      if (first == end) continue;
+      if (first > 0) {
+        while (!handed_over_[static_cast<std::size_t>(task - 1)].load(std::memory_order_acquire))
+          std::this_thread::yield();
+      }
+      attend_in_order(args, *chain->span, {first, end - first}, chain->kv_head,
+                      flights_[static_cast<std::size_t>(worker)]);
+      if (end < chain->span->rows) handed_over_[static_cast<std::size_t>(task)].store(true, std::memory_order_release);
+    }
+  });
+}
+
+// Nothing is evicted before the last row: rows are independent once all keys are there, but for the scores, which are
+// updated in order.
+void Attention::attend_all_rows(const AttendArgs& args, const Span& span) {
+  first_slots_.resize(static_cast<std::size_t>(args.kv_heads));
+  pool_.run(args.kv_heads, [&](int h, int) {
+    first_slots_[static_cast<std::size_t>(h)] = span.cache->head(args.layer, h).used;
+    append(args, span, {0, span.rows}, h);
+  });
+  const int at_once = span.retention->mode == RetentionMode::ideal ? 1 : rows_at_once(args);
+  const int tiles = (span.rows + at_once - 1) / at_once;
+  const auto rows_of = [&](int tile) { return Rows{tile * at_once, std::min(at_once, span.rows - tile * at_once)}; };
+  const auto attend_tile = [&](int tile, int h, RowsInFlight& flight) {
+    const int slots = first_slots_[static_cast<std::size_t>(h)] + rows_of(tile).end();
+    attend_rows(args, span, rows_of(tile), h, slots, flight);
+  };
+  if (!scores(span)) {
+    pool_.run(tiles * args.kv_heads, [&](int task, int worker) {
+      attend_tile(task / args.kv_heads, task % args.kv_heads, flights_[static_cast<std::size_t>(worker)]);
+    });
+    return;
+  }
+  // As many tiles at a time as there are flights to keep their weights.
+  const int count = tiles * args.kv_heads, wave = static_cast<int>(flights_.size());
+  for (int begin = 0; begin < count; begin += wave) {
+    const int end = std::min(begin + wave, count);
+    pool_.run(end - begin, [&](int i, int) {
+      attend_tile((begin + i) / args.kv_heads, (begin + i) % args.kv_heads, flights_[static_cast<std::size_t>(i)]);
+    });
+    pool_.run(args.kv_heads, [&](int h, int) {
+      for (int i = 0; i < end - begin; ++i) {
+        if ((begin + i) % args.kv_heads != h) continue;
+        score_and_evict(args, span, rows_of((begin + i) / args.kv_heads), h, flights_[static_cast<std::size_t>(i)]);
+      }
+    });
+  }
+}
+
+// One row over many slots: its chunks are shared out over the threads.
+void Attention::attend_long_row(const AttendArgs& args, const Span& span) {
+  const auto flight = [&](int h) -> RowsInFlight& { return flights_[static_cast<std::size_t>(h)]; };
+  pieces_.clear();
+  for (int h = 0; h < args.kv_heads; ++h) {
+    append(args, span, {0, 1}, h);
+    start(args, span, {0, 1}, h, span.cache->head(args.layer, h).used, true, flight(h));
+    for (int c = 0; c < flight(h).chunks(); ++c) pieces_.push_back({h, c});
+  }
+  pool_.run(static_cast<int>(pieces_.size()), [&](int i, int) {
+    const Piece piece = pieces_[static_cast<std::size_t>(i)];
+    flight(piece.kv_head).weigh(piece.chunk);
+    flight(piece.kv_head).add_values(piece.chunk);
+  });
+  pool_.run(args.kv_heads, [&](int h, int) {
+    flight(h).normalise();
+    finish(args, span, {0, 1}, h, flight(h));
+    score_and_evict(args, span, {0, 1}, h, flight(h));
+  });
+}
+
+// A hook sees the whole layer after each row, so rows are outermost and heads come one after the other.
+void Attention::attend_hooked(const AttendArgs& args, const Span& span) {
+  for (int row = 0; row < span.rows && status_; ++row) {
+    pool_.run(args.kv_heads, [&](int h, int) {
+      RowsInFlight& flight = flights_[static_cast<std::size_t>(h)];
+      expire(args, span, row, h);
+      append(args, span, {row, 1}, h);
+      attend_rows(args, span, {row, 1}, h, span.cache->head(args.layer, h).used, flight);
+      score_and_evict(args, span, {row, 1}, h, flight);
+    });
+    call_hook(args, span, row);
+  }
+}
+
+}  // namespace a2sf::cpu
