@@ -43,12 +43,17 @@ class Terminal:
 
 
 class InterruptTest(CliTest):
+    def setUp(self):
+        super().setUp()
+        text = Path(self.text)
+        text.write_text(text.read_text() * 20)  # far more than is read before the interruption
+
     def interrupt(self, wanted, *arguments, typed=b""):
         """Ctrl-C once `wanted` is shown: exit code 130, no message, no file."""
         terminal = Terminal(*arguments)
         terminal.type(typed)
         terminal.read_until(wanted)
-        time.sleep(0.5)  # nobody is quicker, and the program may only be about to wait for a line
+        time.sleep(0.3)  # nobody is quicker, and the program may only be about to wait for a line
         terminal.type(b"\x03")
         self.assertEqual(terminal.exit_code(), 130, terminal.shown)
         self.assertNotIn(b"a2sf:", terminal.shown)
