@@ -43,10 +43,11 @@ class Terminal:
 
 
 class InterruptTest(CliTest):
-    def setUp(self):
-        super().setUp()
-        text = Path(self.text)
-        text.write_text(text.read_text() * 20)  # far more than is read before the interruption
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        text = Path(cls.text)
+        text.write_text(text.read_text() * 20)  # far more than is read before the interruption; within the context
 
     def interrupt(self, wanted, *arguments, typed=b""):
         """Ctrl-C once `wanted` is shown: exit code 130, no message, no file."""
