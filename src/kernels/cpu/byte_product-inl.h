@@ -7,11 +7,11 @@
 #define A2SF_BYTE_PRODUCT_INL_H
 #endif
 
-#include <hwy/highway.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+
+#include "kernels/cpu/vectors-inl.h"
 
 // Highway knows no byte products. Its AVX3 lacks VNNI, which supported_isas() asks for.
 #undef A2SF_TARGET
@@ -24,17 +24,12 @@
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
 HWY_PUSH_ATTRIBUTES(A2SF_TARGET)
 namespace a2sf::cpu::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
-// A panel is one vector wide.
-using F = hn::CappedTag<float, 16>;
 using I32 = hn::RebindToSigned<F>;
 using U8 = hn::Repartition<std::uint8_t, F>;
 using U16 = hn::Repartition<std::uint16_t, F>;
-using VF = hn::Vec<F>;
 using VI32 = hn::Vec<I32>;
 using VU8 = hn::Vec<U8>;
-constexpr int kLanes = static_cast<int>(hn::MaxLanes(F()));
 
 // Arrays of vectors stay in registers only where the loops over them are unrolled and the functions inlined.
 #undef A2SF_UNROLL

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "kernels/rows.h"
+
 namespace a2sf::cpu {
 namespace {
 
@@ -14,9 +16,7 @@ constexpr int kOutputsPerTask = 48;           // of a mapped weight
 
 const PackedWeight* packed(const Product& product) { return static_cast<const PackedWeight*>(product.weight->loaded); }
 ggml_type input_type(const Product& product) { return ggml_get_type_traits_cpu(product.weight->type)->vec_dot_type; }
-const float* bias_of(const Product& product) {
-  return product.bias == nullptr ? nullptr : reinterpret_cast<const float*>(product.bias->data);
-}
+const float* bias_of(const Product& product) { return product.bias == nullptr ? nullptr : floats(*product.bias); }
 
 // Numbers the tasks of several products in a row: product p has count(p) of them.
 template <class Count>
@@ -45,7 +45,7 @@ void compute_outputs(const Product& product, const std::byte* input, std::size_t
   const auto dot = ggml_get_type_traits_cpu(product.weight->type)->vec_dot;
   const int columns = static_cast<int>(product.weight->columns);
   for (int output = first; output < last; ++output) {
-    const float bias = product.bias == nullptr ? 0 : bias_of(product)[output];
+    const float bias = product.bias == nullptr ? 0 : floats(*product.bias)[output];
     for (int row = 0; row < rows; ++row) {
       float sum = 0;
       dot(columns, &sum, 0, product.weight->row(output), 0, input + static_cast<std::size_t>(row) * input_row, 0, 1);

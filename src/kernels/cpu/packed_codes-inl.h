@@ -41,7 +41,7 @@ struct Sub {
   static constexpr int word_bytes = kLanes * 4;
 
   VU8 codes[quads];
-  VF scale, minimum;
+  V scale, minimum;
 
   // The sub-block `index` of a record.
   HWY_INLINE void load(const std::uint8_t* record, int index) {
@@ -75,8 +75,8 @@ struct Sub {
 
  private:
   HWY_INLINE void load_scales(const std::uint8_t* record, int index) {
-    scale = halves(record);
-    if constexpr (format.has_minimum) minimum = halves(record + kLanes * 2);
+    scale = load_halves(record);
+    if constexpr (format.has_minimum) minimum = load_halves(record + kLanes * 2);
     if constexpr (format.has_steps) {
       constexpr int subs = format.block / format.sub;
       const std::uint8_t* steps = record + kLanes * (format.has_minimum ? 4 : 2) + index * kLanes;
@@ -89,12 +89,8 @@ struct Sub {
     }
     if constexpr (offset != 0) minimum = hn::Mul(scale, hn::Set(F(), static_cast<float>(-offset)));
   }
-  HWY_INLINE static VF halves(const std::uint8_t* from) {
-    const hn::Rebind<hwy::float16_t, F> half;
-    return hn::PromoteTo(F(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(from)));
-  }
   template <class Integer>
-  HWY_INLINE static VF integers(const std::uint8_t* from) {
+  HWY_INLINE static V integers(const std::uint8_t* from) {
     const hn::Rebind<Integer, F> narrow;
     return hn::ConvertTo(F(), hn::PromoteTo(I32(), hn::LoadU(narrow, reinterpret_cast<const Integer*>(from))));
   }

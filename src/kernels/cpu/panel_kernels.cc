@@ -24,16 +24,8 @@ constexpr int kRows = kLanes == 16 ? 8 : 4;
 
 // ---- one panel times kCount rows: sums[row] += panel x row
 
-// A single row is bound by memory: ask for the weights well ahead, across the page boundaries where the hardware stops.
-template <std::size_t kBytes>
-HWY_INLINE void prefetch(const void* record) {
-  constexpr std::size_t kAhead = 4096, kLine = 64;
-  for (std::size_t line = 0; line < kBytes; line += kLine)
-    __builtin_prefetch(static_cast<const std::byte*>(record) + kAhead + line);
-}
-
 template <ggml_type kType, int kCount>
-HWY_INLINE void multiply_integers(const PanelProduct& product, const std::byte* panel, int row, VF (&sums)[kCount]) {
+HWY_INLINE void multiply_integers(const PanelProduct& product, const std::byte* panel, int row, V (&sums)[kCount]) {
   using Weights = Sub<kType>;
   constexpr PackedFormat format = Weights::format;
   const std::int64_t columns = product.input.columns, input_blocks = columns / kInputBlock;
@@ -49,7 +41,7 @@ HWY_INLINE void multiply_integers(const PanelProduct& product, const std::byte* 
       A2SF_UNROLL
       for (int i = 0; i < kCount; ++i) {
         const InputBlock& block = blocks[i * input_blocks + at / kInputBlock];
-        const VF products = hn::ConvertTo(F(), weights.times(codes + i * columns + at));
+        const V products = hn::ConvertTo(F(), weights.times(codes + i * columns + at));
         sums[i] = hn::MulAdd(hn::Mul(weights.scale, hn::Set(F(), block.scale)), products, sums[i]);
         if constexpr (Weights::has_minimum) {
           const float sum = format.sub == kInputBlock ? block.sum : block.half_sums[index % 2];
@@ -61,12 +53,9 @@ HWY_INLINE void multiply_integers(const PanelProduct& product, const std::byte* 
 }
 
 template <ggml_type kType>
-HWY_INLINE VF load_floats(const std::byte* from) {
+HWY_INLINE V load_floats(const std::byte* from) {
   if constexpr (kType == GGML_TYPE_F32) return hn::LoadU(F(), reinterpret_cast<const float*>(from));
-  if constexpr (kType == GGML_TYPE_F16) {
-    const hn::Rebind<hwy::float16_t, F> half;
-    return hn::PromoteTo(F(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(from)));
-  }
+  if constexpr (kType == GGML_TYPE_F16) return load_halves(from);
   if constexpr (kType == GGML_TYPE_BF16) {
     const hn::Rebind<std::uint16_t, F> half;
     const auto words = hn::PromoteTo(I32(), hn::LoadU(half, reinterpret_cast<const std::uint16_t*>(from)));
@@ -76,17 +65,17 @@ HWY_INLINE VF load_floats(const std::byte* from) {
 
 // Two chains per row, so that the additions overlap.
 template <ggml_type kType, int kCount>
-HWY_INLINE void multiply_floats(const PanelProduct& product, const std::byte* panel, int row, VF (&sums)[kCount]) {
+HWY_INLINE void multiply_floats(const PanelProduct& product, const std::byte* panel, int row, V (&sums)[kCount]) {
   constexpr std::size_t record = packed_format(kType)->record_bytes(kLanes);
   const std::int64_t columns = product.input.columns;
   const float* x = product.input.values + row * columns;
-  VF odd[kCount];
+  V odd[kCount];
   A2SF_UNROLL
-  for (VF& sum : odd) sum = hn::Zero(F());
+  for (V& sum : odd) sum = hn::Zero(F());
   std::int64_t column = 0;
   for (; column + 2 <= columns; column += 2, panel += 2 * record) {
     if constexpr (kCount == 1) prefetch<2 * record>(panel);
-    const VF first = load_floats<kType>(panel), second = load_floats<kType>(panel + record);
+    const V first = load_floats<kType>(panel), second = load_floats<kType>(panel + record);
     A2SF_UNROLL
     for (int i = 0; i < kCount; ++i) {
       sums[i] = hn::MulAdd(first, hn::Set(F(), x[i * columns + column]), sums[i]);
@@ -103,7 +92,7 @@ HWY_INLINE void multiply_floats(const PanelProduct& product, const std::byte* pa
 
 // ---- ranges
 
-HWY_INLINE void write(const PanelProduct& product, std::int64_t panel, int row, VF sum) {
+HWY_INLINE void write(const PanelProduct& product, std::int64_t panel, int row, V sum) {
   float values[kLanes];
   hn::StoreU(sum, F(), values);
   const std::int64_t first = panel * kLanes;
@@ -116,9 +105,9 @@ HWY_INLINE void write(const PanelProduct& product, std::int64_t panel, int row, 
 
 template <ggml_type kType, int kCount>
 void multiply_rows(const PanelProduct& product, std::int64_t panel, int row) {
-  VF sums[kCount];
+  V sums[kCount];
   A2SF_UNROLL
-  for (VF& sum : sums) sum = hn::Zero(F());
+  for (V& sum : sums) sum = hn::Zero(F());
   if constexpr (packed_format(kType)->is_float()) {
     multiply_floats<kType>(product, product.weight->panel(panel), row, sums);
   } else {
@@ -167,10 +156,10 @@ void quantise(const float* x, std::int64_t columns, std::int8_t* codes, InputBlo
   const hn::Rebind<std::int8_t, F> narrow;
   const hn::Rebind<std::int16_t, F> middle;
   for (std::int64_t column = 0; column < columns; column += kInputBlock, ++blocks) {
-    VF largest = hn::Zero(f);
+    V largest = hn::Zero(f);
     for (int i = 0; i < kInputBlock; i += kLanes) largest = hn::Max(largest, hn::Abs(hn::LoadU(f, x + column + i)));
     const float scale = hn::GetLane(hn::MaxOfLanes(f, largest)) / 127;
-    const VF inverse = hn::Set(f, scale > 1e-30F ? 1 / scale : 0);  // the inverse of a smaller one may overflow
+    const V inverse = hn::Set(f, scale > 1e-30F ? 1 / scale : 0);  // the inverse of a smaller one may overflow
     int sums[2];
     for (int half = 0; half < 2; ++half) {
       VI32 sum = hn::Zero(I32());

@@ -21,11 +21,11 @@ HWY_PUSH_ATTRIBUTES(A2SF_TARGET)
 namespace a2sf::cpu::HWY_NAMESPACE {
 
 std::int64_t read_all(const std::byte* data, std::size_t bytes) {
-  constexpr std::size_t kStep = 256, kVector = kLanes * 4, kAhead = 4096;
+  constexpr std::size_t kStep = 256, kVector = kLanes * 4;
   VI32 sums[4];
   for (VI32& sum : sums) sum = hn::Zero(I32());
   for (std::size_t at = 0; at < bytes; at += kStep) {
-    for (std::size_t line = 0; line < kStep; line += 64) __builtin_prefetch(data + at + kAhead + line);
+    prefetch<kStep>(data + at);
     A2SF_UNROLL
     for (std::size_t i = 0; i < kStep / kVector; ++i) {
       const auto* from = reinterpret_cast<const std::int32_t*>(data + at + i * kVector);
@@ -51,15 +51,15 @@ std::int64_t multiply_codes(int rounds) {
 }
 
 std::int64_t multiply_reals(int rounds) {
-  const VF x = hn::Set(F(), static_cast<float>(rounds) * 1e-9F);
-  VF sums[kChains];
-  for (VF& sum : sums) sum = hn::Set(F(), 1.0F);
+  const V x = hn::Set(F(), static_cast<float>(rounds) * 1e-9F);
+  V sums[kChains];
+  for (V& sum : sums) sum = hn::Set(F(), 1.0F);
   for (int round = 0; round < rounds; ++round) {
     A2SF_UNROLL
     for (int chain = 0; chain < kChains; ++chain) sums[chain] = hn::MulAdd(sums[chain], x, x);
   }
-  VF sum = hn::Zero(F());
-  for (const VF& part : sums) sum = hn::Add(sum, part);
+  V sum = hn::Zero(F());
+  for (const V& part : sums) sum = hn::Add(sum, part);
   return static_cast<std::int64_t>(hn::GetLane(hn::SumOfLanes(F(), sum)));
 }
 

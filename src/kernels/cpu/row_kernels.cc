@@ -11,7 +11,7 @@
 // clang-format on
 
 #include "kernels/cpu/row_kernels.h"
-#include "kernels/cpu/panel-inl.h"
+#include "kernels/cpu/chunk_product-inl.h"
 
 #include <algorithm>
 #include <limits>

@@ -11,7 +11,7 @@ namespace a2sf::cpu {
 
 // A matrix of depth x columns inside a chunk: its keys (depth: dim, columns: slots) or its values (depth: slots,
 // columns: dim). Columns come in tiles of kTile; the steps count elements.
-struct Panel {
+struct ChunkMatrix {
   const std::byte* data;
   KvType type;
   int depth, columns;
@@ -24,9 +24,9 @@ struct RowKernels {
   void (*rotate)(float* head, const float* cosine, const float* sine, int pairs, bool interleaved);
   // Writes a token's key and value into a slot of the chunk.
   void (*store)(const Chunk& chunk, KvType type, int slot, int dim, int head_dim, const float* key, const float* value);
-  // out[row][column] = factor * sum over k of rows[row][k] * panel[k][column], for `count` rows.
-  void (*multiply)(const float* rows, std::ptrdiff_t row_step, int count, const Panel& panel, float factor, float* out,
-                   std::ptrdiff_t out_step);
+  // out[row][column] = factor * sum over k of rows[row][k] * matrix[k][column], for `count` rows.
+  void (*multiply)(const float* rows, std::ptrdiff_t row_step, int count, const ChunkMatrix& matrix, float factor,
+                   float* out, std::ptrdiff_t out_step);
   // The least and the largest position; a free slot counts as -1.
   void (*bounds)(const std::int32_t* positions, int slots, std::int32_t& least, std::int32_t& most);
   // x = -infinity wherever the position is not in [0, now].

@@ -39,7 +39,7 @@ int RowsInFlight::slots_of(int chunk) const { return std::min(kChunk, slots_ - c
 
 void RowsInFlight::weigh(int c) {
   const int slots = slots_of(c), dim = head_->dim;
-  const Panel keys{chunk(c).keys, head_->type, dim, slots, kTile, static_cast<std::ptrdiff_t>(dim) * kTile};
+  const ChunkMatrix keys{chunk(c).keys, head_->type, dim, slots, kTile, static_cast<std::ptrdiff_t>(dim) * kTile};
   float* const x = weights(c);
   kernels_->multiply(queries_.data(), dim, static_cast<int>(queries()), keys,
                      group_.scale * std::numbers::log2e_v<float>, x, kChunk);
@@ -55,7 +55,7 @@ void RowsInFlight::weigh(int c) {
 
 void RowsInFlight::add_values(int c) {
   const int slots = slots_of(c), dim = head_->dim;
-  const Panel values{chunk(c).values, head_->type, slots, dim, dim, kTile};
+  const ChunkMatrix values{chunk(c).values, head_->type, slots, dim, dim, kTile};
   kernels_->multiply(weights(c), kChunk, static_cast<int>(queries()), values, 1, values_.data() + c * queries() * dim,
                      dim);
 }

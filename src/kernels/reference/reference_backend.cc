@@ -34,7 +34,7 @@ class ReferenceBackend final : public Backend {
     for (const Product& product : products) {
       for (std::int64_t output = 0; output < product.weight->rows; ++output) {
         dequantise_row(*product.weight, output, weights.data());
-        const float bias = product.bias == nullptr ? 0 : reinterpret_cast<const float*>(product.bias->data)[output];
+        const float bias = product.bias == nullptr ? 0 : floats(*product.bias)[output];
         for (int row = 0; row < count; ++row) {
           double sum = 0;
           for (int i = 0; i < in.columns; ++i)

@@ -1,26 +1,21 @@
 // The one matrix product of attention, compiled per instruction set: queries against keys, probabilities against
 // values.
-#if defined(A2SF_PANEL_INL_H) == defined(HWY_TARGET_TOGGLE)
-#ifdef A2SF_PANEL_INL_H
-#undef A2SF_PANEL_INL_H
+#if defined(A2SF_CHUNK_PRODUCT_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef A2SF_CHUNK_PRODUCT_INL_H
+#undef A2SF_CHUNK_PRODUCT_INL_H
 #else
-#define A2SF_PANEL_INL_H
+#define A2SF_CHUNK_PRODUCT_INL_H
 #endif
-
-#include <hwy/highway.h>
 
 #include <algorithm>
 
 #include "kernels/cpu/row_kernels.h"
+#include "kernels/cpu/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace a2sf::cpu::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
-// At most 16 lanes, so that a tile is a whole number of vectors.
-using F = hn::CappedTag<float, kTile>;
-using V = hn::Vec<F>;
-inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(F()));
+static_assert(kTile % kLanes == 0);
 
 struct FormatF32 {
   using T = float;
@@ -29,10 +24,7 @@ struct FormatF32 {
 };
 struct FormatF16 {
   using T = hwy::float16_t;
-  static V load(const hwy::float16_t* from) {
-    const hn::Rebind<hwy::float16_t, F> half;
-    return hn::PromoteTo(F(), hn::LoadU(half, from));
-  }
+  static V load(const hwy::float16_t* from) { return load_halves(from); }
   static void store(V x, hwy::float16_t* to) {
     const F f;
     const hn::Rebind<hwy::float16_t, F> half;
@@ -43,16 +35,16 @@ struct FormatF16 {
 // kRows x kTiles sums at a time, all in registers. Every sum is one chain over the depth, so that its bytes do not
 // depend on how rows and tiles are grouped.
 template <class Format, int kRows, int kTiles>
-void multiply_block(const float* rows, std::ptrdiff_t row_step, const typename Format::T* panel, const Panel& p,
+void multiply_block(const float* rows, std::ptrdiff_t row_step, const typename Format::T* matrix, const ChunkMatrix& p,
                     float factor, float* out, std::ptrdiff_t out_step) {
   const F f;
   constexpr int kPerTile = kTile / kLanes, kVectors = kTiles * kPerTile;
-  const auto load = [&](int v) { return Format::load(panel + v / kPerTile * p.tile_step + v % kPerTile * kLanes); };
+  const auto load = [&](int v) { return Format::load(matrix + v / kPerTile * p.tile_step + v % kPerTile * kLanes); };
   V sum[kRows][kVectors];
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::Zero(f);
   }
-  for (int k = 0; k < p.depth; ++k, panel += p.depth_step) {
+  for (int k = 0; k < p.depth; ++k, matrix += p.depth_step) {
     if constexpr (kRows <= kVectors) {
       V weight[kRows];
       for (int r = 0; r < kRows; ++r) weight[r] = hn::Set(f, rows[r * row_step + k]);
@@ -77,44 +69,44 @@ void multiply_block(const float* rows, std::ptrdiff_t row_step, const typename F
 }
 
 template <class Format, int kRows>
-void multiply_rows(const float* rows, std::ptrdiff_t row_step, const Panel& p, float factor, float* out,
+void multiply_rows(const float* rows, std::ptrdiff_t row_step, const ChunkMatrix& p, float factor, float* out,
                    std::ptrdiff_t out_step) {
   // Enough sums in flight to hide the latency of a multiply-add, few enough for 16 registers.
   constexpr int kTiles = std::max(1, (kRows <= 3 ? 4 : 2) * kLanes / kTile);
-  const auto* panel = reinterpret_cast<const typename Format::T*>(p.data);
+  const auto* matrix = reinterpret_cast<const typename Format::T*>(p.data);
   const int tiles = p.columns / kTile;
   int tile = 0;
   for (; tile + kTiles <= tiles; tile += kTiles) {
-    multiply_block<Format, kRows, kTiles>(rows, row_step, panel + tile * p.tile_step, p, factor, out + tile * kTile,
+    multiply_block<Format, kRows, kTiles>(rows, row_step, matrix + tile * p.tile_step, p, factor, out + tile * kTile,
                                           out_step);
   }
   for (; tile < tiles; ++tile) {
-    multiply_block<Format, kRows, 1>(rows, row_step, panel + tile * p.tile_step, p, factor, out + tile * kTile,
+    multiply_block<Format, kRows, 1>(rows, row_step, matrix + tile * p.tile_step, p, factor, out + tile * kTile,
                                      out_step);
   }
 }
 
 template <class Format>
-void multiply_any(const float* rows, std::ptrdiff_t row_step, int count, const Panel& panel, float factor, float* out,
-                  std::ptrdiff_t out_step) {
-  constexpr void (*kByRows[])(const float*, std::ptrdiff_t, const Panel&, float, float*, std::ptrdiff_t) = {
+void multiply_any(const float* rows, std::ptrdiff_t row_step, int count, const ChunkMatrix& matrix, float factor,
+                  float* out, std::ptrdiff_t out_step) {
+  constexpr void (*kByRows[])(const float*, std::ptrdiff_t, const ChunkMatrix&, float, float*, std::ptrdiff_t) = {
       multiply_rows<Format, 1>, multiply_rows<Format, 2>, multiply_rows<Format, 3>,
       multiply_rows<Format, 4>, multiply_rows<Format, 5>, multiply_rows<Format, 6>};
   constexpr int kMost = 6;
   // Groups of even size: one row alone is slow.
   for (int groups = (count + kMost - 1) / kMost; groups > 0; --groups) {
     const int size = (count + groups - 1) / groups;
-    kByRows[size - 1](rows, row_step, panel, factor, out, out_step);
+    kByRows[size - 1](rows, row_step, matrix, factor, out, out_step);
     rows += size * row_step;
     out += size * out_step;
     count -= size;
   }
 }
 
-inline void multiply(const float* rows, std::ptrdiff_t row_step, int count, const Panel& panel, float factor,
+inline void multiply(const float* rows, std::ptrdiff_t row_step, int count, const ChunkMatrix& matrix, float factor,
                      float* out, std::ptrdiff_t out_step) {
-  const auto any = panel.type == KvType::f16 ? multiply_any<FormatF16> : multiply_any<FormatF32>;
-  any(rows, row_step, count, panel, factor, out, out_step);
+  const auto any = matrix.type == KvType::f16 ? multiply_any<FormatF16> : multiply_any<FormatF32>;
+  any(rows, row_step, count, matrix, factor, out, out_step);
 }
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE

@@ -1,0 +1,39 @@
+// What all vector kernels share, compiled per instruction set: the vector, loading halves, asking ahead.
+#if defined(A2SF_VECTORS_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef A2SF_VECTORS_INL_H
+#undef A2SF_VECTORS_INL_H
+#else
+#define A2SF_VECTORS_INL_H
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstddef>
+
+HWY_BEFORE_NAMESPACE();
+namespace a2sf::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// At most 16 lanes, so that a tile of slots is a whole number of vectors and a panel of weights is one.
+using F = hn::CappedTag<float, 16>;
+using V = hn::Vec<F>;
+inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(F()));
+
+HWY_INLINE V load_halves(const void* from) {
+  const hn::Rebind<hwy::float16_t, F> half;
+  return hn::PromoteTo(F(), hn::LoadU(half, static_cast<const hwy::float16_t*>(from)));
+}
+
+// For what is read once, in order, and bound by memory: asks for it well ahead, across the page boundaries where the
+// hardware stops.
+template <std::size_t kBytes>
+HWY_INLINE void prefetch(const void* data) {
+  constexpr std::size_t kAhead = 4096, kLine = 64;
+  for (std::size_t line = 0; line < kBytes; line += kLine)
+    __builtin_prefetch(static_cast<const std::byte*>(data) + kAhead + line);
+}
+
+}  // namespace a2sf::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
