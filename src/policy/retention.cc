@@ -87,7 +87,11 @@ Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::in
   if (*budget < 1)
     return fail(ErrorKind::bad_input, fmt::format("budget {} is too small; it must be at least 1", *budget));
   const bool within_window = window > 0 && window <= *budget;
-  if (within_window) budget = window;
+  if (within_window) {
+    // A window is no excuse for what does not fit the budget that was asked for.
+    if (auto asked = resolve(spec, layer, kv_head, sequence_tokens, 0); !asked) return asked;
+    budget = window;
+  }
   // No sequence is longer; sums of counts cannot overflow.
   constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
   const std::int64_t counts[] = {*budget, spec.block, spec.pin, spec.sink.value_or(0),
@@ -118,7 +122,7 @@ Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::in
     rule.sink = std::min(rule.sink, *budget);
     rule.recent = std::min(rule.recent, *budget - rule.sink);
   }
-  // Within a window tokens leave with it and only so: whatever must stay does as long as anything does.
+  // Within a window tokens leave with it and only so: what must stay does as long as anything does, however much it is.
   const bool fits = within_window || std::max(rule.sink, spec.pin) + rule.recent <= *budget;
   if (rule.sink < 0 || rule.recent < 0 || !fits) {
     return fail(

@@ -93,6 +93,15 @@ TEST(PolicySpec, UnderARatioCountsAreClamped) {
   EXPECT_EQ(rule.recent, 2);
 }
 
+TEST(PolicySpec, AWindowHidesNothingThatDoesNotFitTheBudget) {
+  constexpr std::int64_t kWindow = 205;
+  EXPECT_FALSE(resolve(parse_policy("h2o:budget=1024:pin=10111111").value(), 0, 0, 0, kWindow));
+  EXPECT_FALSE(resolve(parse_policy("a2sf:budget=1024:sink=1000:recent=100").value(), 0, 0, 0, kWindow));
+  const auto rule = resolve(parse_policy("a2sf:budget=1024:pin=300").value(), 0, 0, 0, kWindow);
+  ASSERT_TRUE(rule) << "pins leave with the window";
+  EXPECT_EQ(rule->budget, kWindow);
+}
+
 TEST(PolicySpec, ABudgetTableHasOneEntryPerHead) {
   const std::string path = temporary_path("budgets.json");
   std::ofstream(path) << R"({"budgets": [[16, 32], [64, 8]]})";
