@@ -10,11 +10,9 @@ namespace a2sf::cpu {
 namespace {
 
 constexpr std::size_t kSlab = std::size_t{64} << 20;
-// Of packed weights: long enough for the prefetcher, short enough that the threads end together.
-constexpr std::size_t kLeastTaskBytes = 32 << 10, kMostTaskBytes = 512 << 10;
-constexpr std::size_t kTasksPerThread = 16;
-constexpr int kTaskRows = 64;        // of activations: they stay in the second-level cache
-constexpr int kOutputsPerTask = 48;  // of a mapped weight
+constexpr std::size_t kTaskBytes = 32 << 10;  // of weights: long enough for the prefetcher, short enough to balance
+constexpr int kTaskRows = 64;                 // of activations: they stay in the second-level cache
+constexpr int kOutputsPerTask = 48;           // of a mapped weight
 
 const PackedWeight* packed(const Product& product) { return static_cast<const PackedWeight*>(product.weight->loaded); }
 ggml_type input_type(const Product& product) { return ggml_get_type_traits_cpu(product.weight->type)->vec_dot_type; }
@@ -40,13 +38,6 @@ struct Tasks {
 };
 template <class Count>
 Tasks(std::span<const Product>, Count) -> Tasks<Count>;
-
-std::size_t bytes_per_task(std::span<const Product> products, int threads) {
-  std::size_t bytes = 0;
-  for (const Product& product : products)
-    bytes += static_cast<std::size_t>(packed(product)->panels()) * packed(product)->panel_bytes();
-  return std::clamp(bytes / (kTasksPerThread * static_cast<std::size_t>(threads)), kLeastTaskBytes, kMostTaskBytes);
-}
 
 // Outputs [first, last) of one product, for every row: a weight row stays in the first-level cache while rows pass by.
 void compute_outputs(const Product& product, const std::byte* input, std::size_t input_row, int rows, int first,
@@ -122,9 +113,8 @@ void Matmul::run_packed(Activations in, int rows, std::span<const Product> produ
     quantise(in, rows);
   const PanelInput input = {in.data, codes_.data(), blocks_.data(), in.columns};
   const int row_blocks = (rows + kTaskRows - 1) / kTaskRows;
-  const std::size_t task_bytes = bytes_per_task(products, pool_.threads());
-  const auto panels_per_task = [&](const PackedWeight& weight) {
-    return static_cast<std::int64_t>(std::max<std::size_t>(1, task_bytes / weight.panel_bytes()));
+  const auto panels_per_task = [](const PackedWeight& weight) {
+    return static_cast<std::int64_t>(std::max<std::size_t>(1, kTaskBytes / weight.panel_bytes()));
   };
   const Tasks tasks{products, [&](const Product& product) {
                       const std::int64_t per_task = panels_per_task(*packed(product));
