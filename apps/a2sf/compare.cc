@@ -42,15 +42,14 @@ std::vector<PolicySpec> read_specs(const Flags& flags) {
 }
 
 Json row_json(const ComparisonRow& row) {
-  return {{"policy", name_of(row.spec.policy)},
-          {"spec", to_string(row.spec)},
-          {"budget", budget_json(row.spec)},
-          {"perplexity", row.perplexity},
-          {"kl_to_full", row.kl_to_full},
-          {"top1_agreement", row.top1_agreement},
-          {"kv_bytes", row.kv_bytes},
-          {"prompt_tokens_per_s", row.prompt_tokens_per_s},
-          {"decode_tokens_per_s", row.decode_tokens_per_s}};
+  Json json = policy_json(row.spec);
+  json.update(Json{{"perplexity", row.perplexity},
+                   {"kl_to_full", row.kl_to_full},
+                   {"top1_agreement", row.top1_agreement},
+                   {"kv_bytes", row.kv_bytes},
+                   {"prompt_tokens_per_s", row.prompt_tokens_per_s},
+                   {"decode_tokens_per_s", row.decode_tokens_per_s}});
+  return json;
 }
 
 std::string budget_cell(const PolicySpec& spec) {

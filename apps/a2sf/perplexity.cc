@@ -50,9 +50,7 @@ Json document_of(const Model& model, const Flags& flags, const PolicySpec& spec,
   document["score"] = flags.score;
   document["prompt"] = flags.prompt;
   document["kv_type"] = flags.cache.kv_type;
-  document["policy"] = name_of(spec.policy);
-  document["spec"] = to_string(spec);
-  document["budget"] = budget_json(spec);
+  document.update(policy_json(spec));
   document["perplexity"] = report.perplexity;
   document["perplexity_standard_error"] = report.standard_error;
   document["windows"] = report.windows;
