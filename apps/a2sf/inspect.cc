@@ -16,6 +16,15 @@
 namespace a2sf::app {
 namespace {
 
+// AsSizeValue reads "-1" as 2^64 - 1.
+CLI::Validator starts_with_digit() {
+  const auto check = [](const std::string& text) {
+    return !text.empty() && text[0] >= '0' && text[0] <= '9' ? ""
+                                                             : "a number of bytes, or with a unit (8GiB), is needed";
+  };
+  return {check, ""};
+}
+
 constexpr std::int64_t kMostTokens = std::numeric_limits<std::int32_t>::max();
 
 struct Flags {
@@ -220,7 +229,8 @@ void add_inspect(CLI::App& app) {
       ->check(CLI::Range(std::int64_t{1}, kMostTokens));
   command->add_option("--memory", flags->memory, "Memory for weights and caches: how many sequences fit (8GiB)")
       ->type_name("BYTES")
-      ->transform(CLI::AsSizeValue(false));
+      ->transform(CLI::AsSizeValue(false))
+      ->transform(starts_with_digit());  // the one added last is asked first
   command->add_flag("--tensors", flags->tensors, "List every tensor: name, type, shape, bytes");
   add_kv_type_flag(command, &flags->cache);
   add_json_flag(command, &flags->output);

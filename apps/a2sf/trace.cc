@@ -199,7 +199,13 @@ void add_trace(CLI::App& app) {
                                   "--layers 0,10,20 --heads 0");
   add_model_flags(command, &flags->model);
   add_text_flags(command, &flags->text);
-  command->add_option("-o,--output", flags->output.file, "The file to write")->type_name("FILE")->required();
+  command
+      ->add_option("-o,--output", flags->output.file,
+                   "The file to write: a header (budget, alpha, recent, sink: a number, or a table by layer and KV "
+                   "head where heads "
+                   "differ), then a line per step and head")
+      ->type_name("FILE")
+      ->required();
   command->add_option("--layers", flags->layers, "Layers, separated by commas; default: all")->type_name("N,...");
   command->add_option("--heads", flags->heads, "KV heads, separated by commas; default: all")->type_name("N,...");
   command

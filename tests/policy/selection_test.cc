@@ -49,6 +49,16 @@ TEST(Selection, NothingEvictableGivesNoVictim) {
   EXPECT_EQ(select_victim(cache.head(0, 0), Evictable({2, 1, 0, 2}, 0, 1)), -1);
 }
 
+TEST(Selection, UsesTheCallersMemoryAgain) {
+  const auto cache = cache_with({.3F, .1F, .2F});
+  std::vector<int> victims;
+  select_victims(cache.head(0, 0), Evictable({1, 1, 0, 0}, 0, 2), 2, victims);
+  const int* const memory = victims.data();
+  select_victims(cache.head(0, 0), Evictable({1, 1, 0, 0}, 0, 2), 1, victims);
+  EXPECT_EQ(victims, std::vector<int>{1});
+  EXPECT_EQ(victims.data(), memory);
+}
+
 TEST(Selection, FreeSlotsAreNeverChosen) {
   auto cache = cache_with({.1F, .2F, .3F});
   cache.head(0, 0).release(0);
