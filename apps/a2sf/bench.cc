@@ -157,10 +157,9 @@ void run(const Flags& flags) {
   document["seed"] = kSpeedTestSeed;
   document["kv_type"] = flags.cache.kv_type;
   document["rows"] = rows;
-  const int threads = document["threads"];
   const std::string heading =
-      fmt::format("{}, {}, {} thread{}, {}, median of {}\n", model_title(info), to_string(tests.front().policy),
-                  threads, threads == 1 ? "" : "s", document["isa"].get<std::string>(), flags.repeats);
+      fmt::format("{}, {}, {}, {}, median of {}\n", model_title(info), to_string(tests.front().policy),
+                  counted(document["threads"], "thread"), document["isa"].get<std::string>(), flags.repeats);
   delivery.deliver(document, heading + table_of(rows) + (flags.bound ? bound_table_of(rows) : ""));
 }
 

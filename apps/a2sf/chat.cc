@@ -184,6 +184,7 @@ void run(const Flags& flags) {
   Json document = new_document("chat", *model);
   document["seed"] = flags.sampling.options.seed;
   document.update(policy_json(spec));
+  document["kv_type"] = flags.cache.kv_type;
   document["turns"] = Json::array();
   Conversation conversation(flags, model, std::move(tokenizer), spec);
   Lines lines;

@@ -97,9 +97,9 @@ std::string table_of(const ComparisonReport& report) {
 }
 
 std::string heading(const Model& model, const Flags& flags, std::size_t tokens) {
-  return fmt::format("{}, {} tokens of {}, {} thread{}, {}\n", model_title(model.info()), with_commas(tokens),
-                     std::filesystem::path(flags.text.file).filename().string(), model.threads(),
-                     model.threads() == 1 ? "" : "s", model.isa());
+  return fmt::format("{}, {} tokens of {}, {}, {}\n", model_title(model.info()), with_commas(tokens),
+                     std::filesystem::path(flags.text.file).filename().string(),
+                     counted(static_cast<std::size_t>(model.threads()), "thread"), model.isa());
 }
 
 void run(const Flags& flags) {

@@ -193,14 +193,14 @@ std::string cost_table(const Flags& flags, const ModelInfo& info, const Costs& c
   return "\n" + aligned_table(rows);
 }
 
-// A file of an architecture that is not supported is shown as far as every file is alike.
+// A file that no command can run, of another architecture or without weights, is shown as far as every file is alike.
 void run(const Flags& flags) {
   const PolicySpec spec = spec_of(flags.cache);
   const FileInfo file = need(inspect_file(flags.model));
   Json document = file_json(file);
   std::string text = file_text(file);
   const auto model = inspect_model(flags.model);
-  if (!model && model.error().kind != ErrorKind::unsupported) raise(model.error(), kFailed);
+  if (!model && model.error().kind == ErrorKind::io) raise(model.error(), kFailed);
   document["supported"] = model.has_value();
   if (model) {
     const Costs costs = costs_of(flags, spec, *model);
@@ -209,7 +209,7 @@ void run(const Flags& flags) {
     text += model_text(*model) + cost_table(flags, *model, costs);
   } else {
     document["why_not"] = model.error().message;
-    text += line("not supported", model.error().message);
+    text += line("cannot be run", model.error().message);
   }
   if (flags.tensors) text += tensor_table(file);
   Delivery(flags.output).deliver(document, text);
@@ -220,7 +220,7 @@ void run(const Flags& flags) {
 void add_inspect(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = add_command(
-      app, "inspect", "What is in a GGUF file, and what a budget costs; works for other architectures as far as it can",
+      app, "inspect", "What is in a GGUF file, whatever its architecture; for one that can be run, what a budget costs",
       "a2sf inspect model.gguf --budget 512 --ctx 8192 --memory 8GiB");
   command->add_option("model", flags->model, "The model, a GGUF file")->type_name("FILE")->required();
   add_budget_flags(command, &flags->cache);

@@ -39,8 +39,8 @@ struct ModelInfo : FileInfo {
   std::vector<int> windows;        // [layer]: tokens of its sliding window, 0: it sees all
 };
 
-// Read the facts alone, whatever the size of the weights. The second fails with `unsupported` where the first would
-// still do.
+// Read the facts alone, whatever the size of the weights. The first takes any GGUF file; the second fails where loading
+// the model would, but for the values of its weights.
 Result<FileInfo> inspect_file(const std::string& path);
 Result<ModelInfo> inspect_model(const std::string& path);
 

@@ -367,7 +367,9 @@ class InspectTest(CliTest):
         self.assertEqual((result["architecture"], result["supported"]), ("mamba", False))
         self.assertIn("mamba", result["why_not"])
         self.assertGreater(len(result["tensors"]), 0)
-        self.assertIn("not supported", self.succeed("inspect", other))
+        self.assertIn("cannot be run", self.succeed("inspect", other))
+        incomplete = self.file("incomplete.gguf", known.replace(b"blk.0.attn_q.weight", b"blk.0.attn_x.weight", 1))
+        self.assertIn("attn_q", self.read("inspect", incomplete)["why_not"])
         self.refuse(1, "mamba", "bench", "-m", other, "-p", 8, "-n", 0)
 
     def test_bad_input(self):
