@@ -46,12 +46,17 @@ class Row:
 @dataclass
 class HeadMap:
     """Tokens kept by one KV head; counts[row][column] adds up `size` steps and `size` positions, lines counts the steps."""
-    name: str
+    layer: int
+    kv_head: int
     size: int
     counts: list
     lines: list
     step: int = -1    # the last one, and what is kept after it
     kept: tuple = ()
+
+    @property
+    def name(self):
+        return f"Layer {self.layer}, KV head {self.kv_head}"
 
 def number(value) -> float | None:
     try:
@@ -122,7 +127,7 @@ def trace_lines(path: str):
 def load_maps(path: str, length: int, chosen: list) -> list:
     size = -(-length // MAX_CELLS)
     cells = -(-length // size)
-    maps = {key: HeadMap(f"Layer {key[0]}, KV head {key[1]}", size, [[0] * cells for _ in range(cells)], [0] * cells)
+    maps = {key: HeadMap(*key, size, [[0] * cells for _ in range(cells)], [0] * cells)
             for key in chosen}
     for count, key, line in trace_lines(path):
         if key in maps and not add_step(maps[key], parse_object(line) or {}, length):
@@ -340,6 +345,20 @@ def html_bench(data: dict, rows: list) -> str:
     caption = "Depth is how many tokens the model had read before; the thin line spans the slowest and the fastest repeat."
     return html_section("Speed", data, html_table(rows) + html_figures("one", [(draw_bars(panels), caption)]))
 
+def range_text(value) -> str:
+    """A fact of a trace's header, or the range of one that differs by head; empty if it is neither."""
+    if isinstance(value, list):
+        numbers = [x for layer in value if isinstance(layer, list) for x in layer if number(x) is not None]
+        return f"{min(numbers):g} to {max(numbers):g} by head" if numbers else ""
+    return str(value) if isinstance(value, (str, int, float)) else ""
+
+def of_head(value, head: HeadMap) -> float | None:
+    """A number of a trace's header: one for all heads, or a table [layer][KV head]."""
+    try:
+        return number(value[head.layer][head.kv_head] if isinstance(value, list) else value)
+    except (IndexError, TypeError):
+        return None
+
 def explain(head: HeadMap, recent: float | None) -> str:
     text = f"{head.name}: after step {head.step:,} it keeps {len(head.kept):,} of {head.step + 1:,} tokens"
     if head.kept and recent and recent >= 1:
@@ -348,15 +367,19 @@ def explain(head: HeadMap, recent: float | None) -> str:
     return text + (f"; its oldest is at position {min(head.kept):,}." if head.kept else ".")
 
 def html_trace(source: Source) -> str:
-    facts = [f"{key} {source.data[key]}" for key in ("policy", "budget", "alpha", "recent", "sink")
-             if isinstance(source.data.get(key), (str, int, float))] + [f"{len(source.maps)} of {source.heads} traced heads"]
-    maps = [(draw_map(head), explain(head, number(source.data.get("recent")))) for head in source.maps]
+    facts = [f"{key} {text}" for key in ("policy", "budget", "alpha", "recent", "sink")
+             if (text := range_text(source.data.get(key)))] + [f"{len(source.maps)} of {source.heads} traced heads"]
+    maps = [(draw_map(head), explain(head, of_head(source.data.get("recent"), head))) for head in source.maps]
     return html_section("What is kept", source.data, f'<p class="facts">{escape(", ".join(facts))}</p>{MAPS}'
                         + html_figures("three", maps))
 
 def html_origin(sources: list) -> str:
     """What the documents say of themselves: what all agree in once, the rest by file."""
-    facts = [{key: str(value) for key, value in source.data.items() if key != "command" and not isinstance(value, list)}
+    def text(value):
+        return ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else str(value)
+
+    facts = [{key: text(value) for key, value in source.data.items()
+              if key != "command" and value is not None and not isinstance(value, list)}
              | {"specs": ", ".join(dict.fromkeys(row.spec for row in source.rows))} for source in sources]
     shared = {key: value for key, value in facts[0].items() if all(own.get(key) == value for own in facts)}
     blocks = [("All files", shared)] * bool(shared) + [

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 namespace a2sf::app {
 namespace {
@@ -43,18 +44,15 @@ std::vector<SpeedTest> read_tests(const Flags& flags) {
 }
 
 Json row_json(const SpeedTest& test, const SpeedResult& result) {
-  return {{"test", test.decode ? "decode" : "prompt"},
-          {"n_tokens", test.tokens},
-          {"depth", test.depth},
-          {"policy", name_of(test.policy.policy)},
-          {"spec", to_string(test.policy)},
-          {"budget", budget_json(test.policy)},
-          {"tokens_per_s", median_of_sorted(result.tokens_per_s)},
-          {"tokens_per_s_min", result.tokens_per_s.front()},
-          {"tokens_per_s_max", result.tokens_per_s.back()},
-          {"repeats", test.repeats},
-          {"kv_bytes", result.kv_bytes},
-          {"peak_rss_bytes", peak_rss_bytes()}};
+  Json row = {{"test", test.decode ? "decode" : "prompt"}, {"n_tokens", test.tokens}, {"depth", test.depth}};
+  row.update(policy_json(test.policy));
+  row.update(Json{{"tokens_per_s", median_of_sorted(result.tokens_per_s)},
+                  {"tokens_per_s_min", result.tokens_per_s.front()},
+                  {"tokens_per_s_max", result.tokens_per_s.back()},
+                  {"repeats", test.repeats},
+                  {"kv_bytes", result.kv_bytes},
+                  {"peak_rss_bytes", peak_rss_bytes()}});
+  return row;
 }
 
 Json bound_json(const SpeedBound& bound, double tokens_per_s) {
@@ -72,14 +70,25 @@ Json bound_json(const SpeedBound& bound, double tokens_per_s) {
           {"operations", operations}};
 }
 
+// Once for all tests, in a process that does nothing else, as each of them has.
+std::optional<MachineRates> rates_of_machine(const Flags& flags) {
+  if (!flags.bound) return std::nullopt;
+  const std::string text = run_in_child([&] {
+    const auto rates = need(measure_rates(*load_model(flags.model)));
+    return dump({rates.read_bytes_per_s, rates.byte_products_per_s, rates.float_products_per_s}, -1);
+  });
+  const Json rates = Json::parse(text);
+  return MachineRates{rates[0], rates[1], rates[2]};
+}
+
 // The beginning of the document and the row, from a process that does nothing else.
-Json measure(const Flags& flags, const SpeedTest& test) {
+Json measure(const Flags& flags, const SpeedTest& test, const std::optional<MachineRates>& rates) {
   const std::string text = run_in_child([&] {
     const auto model = load_model(flags.model);
     const SpeedResult result = need(measure_speed(model, test, [] { return !interrupted(); }));
     Json document = row_json(test, result);
-    if (flags.bound) {
-      document["bound"] = bound_json(need(measure_bound(*model, test, result)), median_of_sorted(result.tokens_per_s));
+    if (rates) {
+      document["bound"] = bound_json(bound_of(*rates, *model, test, result), median_of_sorted(result.tokens_per_s));
     }
     document = {{"row", document}, {"beginning", new_document("bench", *model)}};
     return dump(document, -1);
@@ -137,9 +146,10 @@ void run(const Flags& flags) {
   Json document, rows = Json::array();
   {
     Progress progress("bench");
+    const auto rates = rates_of_machine(flags);
     for (const SpeedTest& test : tests) {
       progress.update(rows.size(), tests.size());
-      Json measured = measure(flags, test);
+      Json measured = measure(flags, test, rates);
       document = measured["beginning"];
       rows.push_back(measured["row"]);
     }
@@ -147,10 +157,9 @@ void run(const Flags& flags) {
   document["seed"] = kSpeedTestSeed;
   document["kv_type"] = flags.cache.kv_type;
   document["rows"] = rows;
-  const int threads = document["threads"];
   const std::string heading =
-      fmt::format("{}, {}, {} thread{}, {}, median of {}\n", model_title(info), to_string(tests.front().policy),
-                  threads, threads == 1 ? "" : "s", document["isa"].get<std::string>(), flags.repeats);
+      fmt::format("{}, {}, {}, {}, median of {}\n", model_title(info), to_string(tests.front().policy),
+                  counted(document["threads"], "thread"), document["isa"].get<std::string>(), flags.repeats);
   delivery.deliver(document, heading + table_of(rows) + (flags.bound ? bound_table_of(rows) : ""));
 }
 

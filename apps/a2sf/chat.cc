@@ -7,7 +7,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <iostream>
+#include <cerrno>
+#include <cstring>
 #include <memory>
 #include <optional>
 
@@ -128,14 +129,40 @@ void pin_system(const Flags& flags, const Tokenizer& tokenizer, PolicySpec& spec
   need(resolve(spec, 0, 0, 0, 0));
 }
 
+// Lines of standard input.
+class Lines {
+ public:
+  // Without its line break; nothing at the end of input.
+  std::optional<std::string> next() {
+    std::size_t end = text_.find('\n');
+    while (end == std::string::npos && read_more()) end = text_.find('\n', searched_);
+    if (text_.empty()) return std::nullopt;
+    std::string line = text_.substr(0, end);
+    text_.erase(0, end == std::string::npos ? end : end + 1);
+    return line;
+  }
+
+ private:
+  bool read_more() {
+    char buffer[4096];
+    wait_for_input(STDIN_FILENO);
+    const ssize_t count = ::read(STDIN_FILENO, buffer, sizeof buffer);
+    if (count < 0) fail_with(kFailed, fmt::format("cannot read standard input: {}", std::strerror(errno)));
+    searched_ = text_.size();
+    text_.append(buffer, static_cast<std::size_t>(count));
+    return count > 0;
+  }
+
+  std::string text_;          // read, but not yet asked for
+  std::size_t searched_ = 0;  // of it, for a line break
+};
+
 // The next line a person typed; nothing at the end of input or at an empty line.
-std::optional<std::string> next_line() {
+std::optional<std::string> next_message(Lines& lines) {
   if (::isatty(STDIN_FILENO) == 1 && ::isatty(STDERR_FILENO) == 1) fmt::print(stderr, "> ");
-  std::string line;
-  const bool got = static_cast<bool>(std::getline(std::cin, line));
-  stop_if_interrupted();
-  if (!got || line.empty()) return std::nullopt;
-  if (const auto wrong = find_invalid_utf8(line)) {
+  const auto line = lines.next();
+  if (!line || line->empty()) return std::nullopt;
+  if (const auto wrong = find_invalid_utf8(*line)) {
     fail_with(kFailed, fmt::format("the message is not valid UTF-8: the first wrong byte is at offset {}", *wrong));
   }
   return line;
@@ -156,10 +183,12 @@ void run(const Flags& flags) {
   const auto model = load_model(flags.model);
   Json document = new_document("chat", *model);
   document["seed"] = flags.sampling.options.seed;
-  document["spec"] = to_string(spec);
+  document.update(policy_json(spec));
+  document["kv_type"] = flags.cache.kv_type;
   document["turns"] = Json::array();
   Conversation conversation(flags, model, std::move(tokenizer), spec);
-  while (const auto line = next_line()) {
+  Lines lines;
+  while (const auto line = next_message(lines)) {
     if (*line == "/exit") break;
     if (*line == "/reset") {
       conversation.reset();

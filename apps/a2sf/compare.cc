@@ -42,15 +42,14 @@ std::vector<PolicySpec> read_specs(const Flags& flags) {
 }
 
 Json row_json(const ComparisonRow& row) {
-  return {{"policy", name_of(row.spec.policy)},
-          {"spec", to_string(row.spec)},
-          {"budget", budget_json(row.spec)},
-          {"perplexity", row.perplexity},
-          {"kl_to_full", row.kl_to_full},
-          {"top1_agreement", row.top1_agreement},
-          {"kv_bytes", row.kv_bytes},
-          {"prompt_tokens_per_s", row.prompt_tokens_per_s},
-          {"decode_tokens_per_s", row.decode_tokens_per_s}};
+  Json json = policy_json(row.spec);
+  json.update(Json{{"perplexity", row.perplexity},
+                   {"kl_to_full", row.kl_to_full},
+                   {"top1_agreement", row.top1_agreement},
+                   {"kv_bytes", row.kv_bytes},
+                   {"prompt_tokens_per_s", row.prompt_tokens_per_s},
+                   {"decode_tokens_per_s", row.decode_tokens_per_s}});
+  return json;
 }
 
 std::string budget_cell(const PolicySpec& spec) {
@@ -98,9 +97,9 @@ std::string table_of(const ComparisonReport& report) {
 }
 
 std::string heading(const Model& model, const Flags& flags, std::size_t tokens) {
-  return fmt::format("{}, {} tokens of {}, {} thread{}, {}\n", model_title(model.info()), with_commas(tokens),
-                     std::filesystem::path(flags.text.file).filename().string(), model.threads(),
-                     model.threads() == 1 ? "" : "s", model.isa());
+  return fmt::format("{}, {} tokens of {}, {}, {}\n", model_title(model.info()), with_commas(tokens),
+                     std::filesystem::path(flags.text.file).filename().string(),
+                     counted(static_cast<std::size_t>(model.threads()), "thread"), model.isa());
 }
 
 void run(const Flags& flags) {

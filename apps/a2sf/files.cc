@@ -17,6 +17,7 @@ namespace a2sf::app {
 namespace {
 
 constexpr std::uint64_t kMebibyte = 1 << 20;
+constexpr std::uint64_t kHashOfNothing = 0xcbf29ce484222325ULL;
 
 struct Close {
   void operator()(std::FILE* file) const { std::fclose(file); }
@@ -46,10 +47,18 @@ std::string read_file(const std::string& path) {
   return text;
 }
 
+std::string hash_of_profile(const Profile& profile) {
+  std::uint64_t hash = kHashOfNothing;
+  for (const auto* table : {&profile.shares, &profile.alphas}) {
+    for (const auto& layer : *table) add_to_hash(hash, layer.data(), layer.size() * sizeof(double));
+  }
+  return fmt::format("{:016x}", hash);
+}
+
 std::string hash_of_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   const auto size = static_cast<std::uint64_t>(std::max<std::streamoff>(0, file.tellg()));
-  std::uint64_t hash = 0xcbf29ce484222325ULL;
+  std::uint64_t hash = kHashOfNothing;
   unsigned char size_bytes[8];
   for (int i = 0; i < 8; ++i) size_bytes[i] = static_cast<unsigned char>(size >> (8 * i));
   add_to_hash(hash, size_bytes, sizeof size_bytes);

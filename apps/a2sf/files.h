@@ -1,6 +1,8 @@
 // Files in and out: whole texts, and results that appear under their name only when complete.
 #pragma once
 
+#include <a2sf/profile.h>
+
 #include <cstdint>
 #include <cstdio>
 #include <string>
@@ -13,6 +15,9 @@ std::string read_file(const std::string& path);
 
 // FNV-1a, 64 bits, of a file's size and its first and last MiB, as 16 hex digits.
 std::string hash_of_file(const std::string& path);
+
+// FNV-1a, 64 bits, of the numbers of a profile: shares, then alphas.
+std::string hash_of_profile(const Profile& profile);
 
 // Ends the command where standard output could not take everything.
 void print(std::string_view text);

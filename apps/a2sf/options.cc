@@ -36,6 +36,11 @@ void add_value(CLI::App* command, const char* name, std::string* value, const ch
       [=](const std::string& text) { return text.empty() ? "the value is empty" : ""; });
 }
 
+void add_profile_flag(CLI::App* command, CacheFlags* flags) {
+  add_value(command, "--profile", &flags->profile,
+            "How the heads share the budget, then the mean per head, and their alphas: a JSON file", "FILE");
+}
+
 void apply(PolicySpec& spec, const char* option, const std::string& value) {
   if (!value.empty()) need(set_option(spec, option, value), kWrongUsage);
 }
@@ -91,8 +96,9 @@ void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick) {
   if (pick) {
     add_value(command, "--policy", &flags->policy, "What stays in the cache, with options if wanted (a2sf:alpha=0.9)",
               "P");
-    add_value(command, "--budget", &flags->budget,
-              "Tokens kept per layer and KV head: a count, a ratio of the sequence (0.2, 20%), or a table @FILE", "B");
+    add_budget_flags(command, flags);
+  } else {
+    add_profile_flag(command, flags);
   }
   add_value(command, "--alpha", &flags->alpha, "Forgetting factor, 0 to 1, or auto", "A");
   add_value(command, "--sink", &flags->sink, "First tokens that always stay", "N");
@@ -101,6 +107,12 @@ void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick) {
   add_value(command, "--block", &flags->block, "Evict every N tokens, or once at the end of the prompt: prompt", "N");
   add_value(command, "--pin", &flags->pin, "First tokens that are never evicted, part of the budget", "N");
   add_kv_type_flag(command, flags);
+}
+
+void add_budget_flags(CLI::App* command, CacheFlags* flags) {
+  add_value(command, "--budget", &flags->budget,
+            "Tokens kept per layer and KV head: a count, a ratio of the sequence (0.2, 20%), or a table @FILE", "B");
+  add_profile_flag(command, flags);
 }
 
 void add_kv_type_flag(CLI::App* command, CacheFlags* flags) {
@@ -145,6 +157,7 @@ void add_text_flags(CLI::App* command, TextFlags* flags) {
 PolicySpec default_spec(const CacheFlags& flags) {
   PolicySpec spec;
   apply(spec, "budget", flags.budget);
+  apply(spec, "profile", flags.profile);
   apply(spec, "alpha", flags.alpha);
   apply(spec, "sink", flags.sink);
   apply(spec, "recent", flags.recent);
@@ -232,6 +245,15 @@ Json budget_json(const PolicySpec& spec) {
     count += static_cast<double>(layer.size());
   }
   return sum / count;
+}
+
+Json policy_json(const PolicySpec& spec) {
+  Json json = {
+      {"policy", name_of(spec.policy)}, {"spec", to_string(spec)}, {"budget", budget_json(spec)}, {"profile", nullptr}};
+  if (spec.profile && spec.policy != Policy::full) {
+    json["profile"] = {{"file", spec.profile->file}, {"hash", hash_of_profile(*spec.profile)}};
+  }
+  return json;
 }
 
 std::string dump(const Json& document, int indent) {

@@ -36,10 +36,11 @@ void add_json_flag(CLI::App* command, OutputFlags* flags);
 void add_output_file(CLI::App* command, OutputFlags* flags);
 
 struct CacheFlags {
-  std::string policy = "a2sf", alpha, budget, sink, recent, block, pin, kv_type = "f16";
+  std::string policy = "a2sf", alpha, budget, profile, sink, recent, block, pin, kv_type = "f16";
 };
 // Without `pick`: neither --policy nor --budget, which the command has as lists.
 void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick = true);
+void add_budget_flags(CLI::App* command, CacheFlags* flags);  // of these --budget and --profile
 void add_kv_type_flag(CLI::App* command, CacheFlags* flags);
 
 struct SamplingFlags {
@@ -76,6 +77,8 @@ std::vector<std::size_t> read_numbers(const std::string& option, const std::stri
 Json new_document(const char* command, const Model& model);
 // A spec's budget: null, a count, a ratio or the mean of a table.
 Json budget_json(const PolicySpec& spec);
+// The part of a document or row that says which policy it is of: `policy`, `spec`, `budget`, `profile`.
+Json policy_json(const PolicySpec& spec);
 // Opens the output file, if there is one, before the work begins; in the end prints the document or the text for people
 // and writes the document to that file.
 class Delivery {

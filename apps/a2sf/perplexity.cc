@@ -50,9 +50,7 @@ Json document_of(const Model& model, const Flags& flags, const PolicySpec& spec,
   document["score"] = flags.score;
   document["prompt"] = flags.prompt;
   document["kv_type"] = flags.cache.kv_type;
-  document["policy"] = name_of(spec.policy);
-  document["spec"] = to_string(spec);
-  document["budget"] = budget_json(spec);
+  document.update(policy_json(spec));
   document["perplexity"] = report.perplexity;
   document["perplexity_standard_error"] = report.standard_error;
   document["windows"] = report.windows;
@@ -77,9 +75,9 @@ void run(const Flags& flags) {
                              [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
   }
   const std::string line =
-      fmt::format("{}: perplexity {:.4f} +/- {:.4f} ({} predictions in {} window{} of {} tokens), KV cache {}, {}\n",
+      fmt::format("{}: perplexity {:.4f} +/- {:.4f} ({} predictions in {} of {} tokens), KV cache {}, {}\n",
                   to_string(options.policy), report.perplexity, report.standard_error,
-                  with_commas(report.tokens_scored), report.windows, report.windows == 1 ? "" : "s", flags.window,
+                  with_commas(report.tokens_scored), counted(report.windows, "window"), flags.window,
                   bytes_text(static_cast<double>(report.kv_bytes)), rate_text(report.tokens_per_s));
   delivery.deliver(document_of(*model, flags, options.policy, tokens.size(), report), line);
 }

@@ -14,6 +14,8 @@ constexpr const char* kOptions =
     "\nOptions are joined with ':' (a2sf:alpha=0.9:sink=4:recent=0.5):\n"
     "  alpha    forgetting factor, 0 to 1; auto: 1 - 1/(1.5 budget)\n"
     "  budget   tokens kept per layer and KV head: a count (default 1024), a ratio of the sequence, or a table @FILE\n"
+    "  profile  a JSON file that shares the budget out over layers and KV heads, with an alpha each if it has them;\n"
+    "           the budget is then the mean per head: a2sf:budget=256:profile=model.profile.json\n"
     "  sink     the first positions, never evicted\n"
     "  recent   the newest positions, never evicted: a count, or a ratio of the budget\n"
     "  block    evict every N tokens (default 1), or `prompt`: once, at the end of the prompt\n"

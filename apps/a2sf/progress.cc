@@ -2,11 +2,14 @@
 
 #include "outcome.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <unistd.h>
 #include <csignal>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 
@@ -17,7 +20,14 @@ constexpr std::size_t kWidth = 30;
 
 volatile sig_atomic_t interrupt_flag = 0;
 
-void on_interrupt(int) { interrupt_flag = 1; }
+int wake_up[2] = {-1, -1};  // a pipe that can be read once Ctrl-C was pressed, whichever thread got the signal
+
+void on_interrupt(int) {
+  interrupt_flag = 1;
+  const int error = errno;
+  [[maybe_unused]] const ssize_t written = ::write(wake_up[1], "", 1);
+  errno = error;
+}
 
 std::string time_left(double seconds) {
   const auto whole = std::lround(seconds);
@@ -28,6 +38,7 @@ std::string time_left(double seconds) {
 }  // namespace
 
 void catch_interrupts() {
+  if (::pipe2(wake_up, O_CLOEXEC | O_NONBLOCK) != 0) fail_with(kFailed, "cannot open a pipe");
   struct sigaction action = {};
   action.sa_handler = on_interrupt;
   action.sa_flags = static_cast<int>(SA_RESETHAND);  // no SA_RESTART: a blocked read returns
@@ -39,6 +50,13 @@ bool interrupted() { return interrupt_flag != 0; }
 
 void stop_if_interrupted() {
   if (interrupted()) fail_with(kInterrupted, "");
+}
+
+void wait_for_input(int descriptor) {
+  pollfd files[] = {{descriptor, POLLIN, 0}, {wake_up[0], POLLIN, 0}};
+  while (::poll(files, 2, -1) < 0 && errno == EINTR && !interrupted()) {
+  }
+  stop_if_interrupted();
 }
 
 Progress::Progress(std::string label)

@@ -11,6 +11,8 @@ namespace a2sf::app {
 void catch_interrupts();
 bool interrupted();
 void stop_if_interrupted();
+// Waits until a descriptor can be read or is at its end; Ctrl-C at any moment ends the wait, and the command.
+void wait_for_input(int descriptor);
 
 class Progress {
  public:

@@ -53,9 +53,7 @@ Json document_of(const Model& model, const Flags& flags, const PolicySpec& spec,
   Json document = new_document("run", model);
   document["seed"] = flags.sampling.options.seed;
   document["temperature"] = flags.sampling.options.temperature;
-  document["policy"] = name_of(spec.policy);
-  document["spec"] = to_string(spec);
-  document["budget"] = budget_json(spec);
+  document.update(policy_json(spec));
   document["kv_type"] = flags.cache.kv_type;
   document["prompt_tokens"] = prompt.size();
   document["generated_tokens"] = generation.tokens.size();

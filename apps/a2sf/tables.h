@@ -13,6 +13,8 @@ namespace a2sf::app {
 std::string aligned_table(const std::vector<std::vector<std::string>>& rows);
 
 std::string with_commas(std::uint64_t number);
+// "1 thread", "2 threads".
+std::string counted(std::size_t count, const char* noun);
 std::string bytes_text(double bytes);
 std::string rate_text(double tokens_per_s);
 // "SmolLM2-135M-Instruct Q4_1" of ".../SmolLM2-135M-Instruct.Q4_1.gguf".

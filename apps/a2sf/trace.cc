@@ -123,17 +123,33 @@ class Tracer {
   std::size_t lines_ = 0;
 };
 
-Json header_of(const Model& model, const Flags& flags, const PolicySpec& spec, const std::vector<Token>& tokens) {
+// What the heads' rules say in one place: a number where all heads agree, else a table [layer][kv head].
+template <class T>
+Json rule_json(const Session& session, const ModelInfo& info, T HeadRule::*member) {
+  Json table = Json::array();
+  const T first = session.rule(0, 0).*member;
+  bool all_agree = true;
+  for (int layer = 0; layer < info.layers; ++layer) {
+    Json row = Json::array();
+    for (int head = 0; head < info.kv_heads; ++head) {
+      row.push_back(session.rule(layer, head).*member);
+      all_agree = all_agree && row.back() == first;
+    }
+    table.push_back(row);
+  }
+  return all_agree ? Json(first) : table;
+}
+
+Json header_of(const Model& model, const Flags& flags, const PolicySpec& spec, const Session& session,
+               const std::vector<Token>& tokens) {
   Json header = new_document("trace", model);
-  header["policy"] = name_of(spec.policy);
-  header["spec"] = to_string(spec);
+  header.update(policy_json(spec));
   header["budget"] = header["alpha"] = header["recent"] = header["sink"] = nullptr;
   if (spec.policy != Policy::full) {
-    const HeadRule rule = need(resolve(spec, 0, 0, static_cast<std::int64_t>(tokens.size()), 0));
-    header["budget"] = rule.budget;
-    header["alpha"] = rule.alpha;
-    header["recent"] = rule.recent;
-    header["sink"] = rule.sink;
+    header["budget"] = rule_json(session, model.info(), &HeadRule::budget);
+    header["alpha"] = rule_json(session, model.info(), &HeadRule::alpha);
+    header["recent"] = rule_json(session, model.info(), &HeadRule::recent);
+    header["sink"] = rule_json(session, model.info(), &HeadRule::sink);
   }
   header["kv_type"] = flags.cache.kv_type;
   header["text"] = flags.text.file;
@@ -157,7 +173,7 @@ void run(const Flags& flags) {
   Session session = need(Session::create(model, {.policy = spec,
                                                  .kv_type = kv_type_of(flags.cache),
                                                  .sequence_tokens = static_cast<std::int64_t>(tokens.size())}));
-  const Json header = header_of(*model, flags, spec, tokens);
+  const Json header = header_of(*model, flags, spec, session, tokens);
   file.write(dump(header, -1));
   Tracer tracer(flags, session, tokens, file);
   for (const int layer : layers) {
@@ -183,7 +199,13 @@ void add_trace(CLI::App& app) {
                                   "--layers 0,10,20 --heads 0");
   add_model_flags(command, &flags->model);
   add_text_flags(command, &flags->text);
-  command->add_option("-o,--output", flags->output.file, "The file to write")->type_name("FILE")->required();
+  command
+      ->add_option("-o,--output", flags->output.file,
+                   "The file to write: a header (budget, alpha, recent, sink: a number, or a table by layer and KV "
+                   "head where heads "
+                   "differ), then a line per step and head")
+      ->type_name("FILE")
+      ->required();
   command->add_option("--layers", flags->layers, "Layers, separated by commas; default: all")->type_name("N,...");
   command->add_option("--heads", flags->heads, "KV heads, separated by commas; default: all")->type_name("N,...");
   command

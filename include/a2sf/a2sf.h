@@ -4,6 +4,7 @@
 #include <a2sf/hook.h>
 #include <a2sf/model.h>
 #include <a2sf/policy.h>
+#include <a2sf/profile.h>
 #include <a2sf/result.h>
 #include <a2sf/session.h>
 #include <a2sf/text.h>

@@ -24,22 +24,32 @@ struct TensorInfo {
   std::uint64_t bytes;
 };
 
-// Facts read from the file. Sizes are counts of elements.
-struct ModelInfo {
-  std::string path, name, architecture;
-  int layers, heads, kv_heads, head_dim, embedding, feed_forward, vocabulary;
-  std::int64_t context;            // tokens it was trained on
-  double norm_epsilon, rope_base;  // rope_base 0: positions are learned
-  std::vector<int> windows;        // [layer]: tokens of its sliding window, 0: it sees all
+// Facts that any GGUF file has. What it does not say is empty.
+struct FileInfo {
+  std::string path, name, architecture, chat_template;
   std::uint64_t parameters, weight_bytes, file_bytes;
   std::vector<TensorInfo> tensors;
 };
 
-// Reads the facts alone: no weights are mapped. Works for any GGUF file of an architecture that is supported.
+// Facts of an architecture that is supported. Sizes are counts of elements.
+struct ModelInfo : FileInfo {
+  int layers, heads, kv_heads, head_dim, embedding, feed_forward, vocabulary;
+  std::int64_t context;            // tokens it was trained on
+  double norm_epsilon, rope_base;  // rope_base 0: positions are learned
+  std::vector<int> windows;        // [layer]: tokens of its sliding window, 0: it sees all
+};
+
+// Read the facts alone, whatever the size of the weights. The first takes any GGUF file; the second fails where loading
+// the model would, but for the values of its weights.
+Result<FileInfo> inspect_file(const std::string& path);
 Result<ModelInfo> inspect_model(const std::string& path);
 
 // Immutable after loading and shared by sessions. Steps of different sessions on one model are computed one after the
 // other.
+//
+// The file stays mapped while the model lives and must not change meanwhile: one that is cut short ends the process
+// with SIGBUS, one that is overwritten computes with other weights. To replace it, write a new file beside it and
+// rename that over it: the model keeps the old one until it is destroyed.
 class Model {
  public:
   static Result<std::shared_ptr<const Model>> load(const std::string& path, const ModelOptions& options = {});

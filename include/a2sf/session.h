@@ -58,9 +58,11 @@ class Session {
 
   // A copy with a cache of its own.
   Result<Session> fork() const;
-  // Changes the budget; evicts at once where there are more tokens than the new one allows.
+  // Changes the budget; evicts at once where there are more tokens than the new one allows. The old cache goes when the
+  // new one is complete: an error, out of memory included, leaves everything as it was.
   Status resize(const Budget& budget);
 
+  // `layer` and `kv_head` count from 0 and must be the model's.
   std::vector<std::int32_t> retained(int layer, int kv_head) const;  // positions, ascending
   std::vector<float> scores(int layer, int kv_head) const;           // in the order of retained()
   HeadRule rule(int layer, int kv_head) const;

@@ -94,10 +94,9 @@ void HeadCache::read_value(int slot, std::span<float> value) const {
   }
 }
 
-std::size_t SequenceCache::chunk_bytes(int slots) const {
-  const auto dim = static_cast<std::size_t>(round_up(shape_.head_dim, kTile));
-  return static_cast<std::size_t>(slots) *
-         (2 * dim * element_bytes(shape_.type) + sizeof(float) + sizeof(std::int32_t));
+std::size_t slot_bytes(const CacheShape& shape) {
+  const auto dim = static_cast<std::size_t>(round_up(shape.head_dim, kTile));
+  return 2 * dim * element_bytes(shape.type) + sizeof(float) + sizeof(std::int32_t);
 }
 
 Chunk SequenceCache::carve(std::byte* data, int slots) const {
@@ -119,7 +118,7 @@ Result<SequenceCache> SequenceCache::create(Memory& memory, const CacheShape& sh
   cache.heads_.resize(cache.counts_.size());
   double wanted = 0;  // in double first: a hostile budget must not wrap around
   for (const std::int64_t slots : cache.counts_) {
-    wanted += static_cast<double>(slots + kTile) * static_cast<double>(cache.chunk_bytes(1));
+    wanted += static_cast<double>(slots + kTile) * static_cast<double>(slot_bytes(shape));
   }
   if (wanted > 1e15) {
     return fail(ErrorKind::out_of_memory,
@@ -127,7 +126,7 @@ Result<SequenceCache> SequenceCache::create(Memory& memory, const CacheShape& sh
   }
   std::size_t bytes = 0;
   for (const std::int64_t slots : cache.counts_) {
-    bytes += cache.chunk_bytes(1) * static_cast<std::size_t>(round_up(slots, kTile));
+    bytes += slot_bytes(shape) * static_cast<std::size_t>(round_up(slots, kTile));
   }
   auto arena = OwnedBuffer::create(memory, bytes);
   if (!arena) return fail(ErrorKind::out_of_memory, arena.error().message + " for the cache; choose a smaller budget");

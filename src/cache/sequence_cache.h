@@ -66,6 +66,9 @@ struct CacheShape {
   KvType type;
 };
 
+// Of one slot: key, value, score and position.
+std::size_t slot_bytes(const CacheShape& shape);
+
 // Not thread safe across calls; different heads may be used by different threads at once.
 class SequenceCache {
  public:
@@ -90,7 +93,7 @@ class SequenceCache {
   std::size_t index(int layer, int kv_head) const {
     return static_cast<std::size_t>(layer * shape_.kv_heads + kv_head);
   }
-  std::size_t chunk_bytes(int slots) const;
+  std::size_t chunk_bytes(int slots) const { return static_cast<std::size_t>(slots) * slot_bytes(shape_); }
   Status grow(std::span<const std::int64_t> slots);  // until every head has that many
   Chunk carve(std::byte* data, int slots) const;
 

@@ -38,6 +38,7 @@ struct Session::State : Sequence {
   Result<std::size_t> prepare(const Feed& feed);
   Status finish(const Feed& feed);
   std::vector<std::vector<int>> excess(const Retention& resized) const;
+  void make_room_to_record(const std::vector<std::vector<int>>& victims);
   void record(const std::vector<std::vector<int>>& victims);
 };
 
@@ -195,9 +196,14 @@ std::vector<std::vector<int>> Session::State::excess(const Retention& resized) c
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const HeadCache& head = cache.head(static_cast<int>(i) / resized.kv_heads, static_cast<int>(i) % resized.kv_heads);
     const HeadRule& rule = resized.rules[i];
-    slots[i] = select_victims(head, Evictable(rule, resized.pin, position() - 1), head.occupied() - rule.budget);
+    select_victims(head, Evictable(rule, resized.pin, position() - 1), head.occupied() - rule.budget, slots[i]);
   }
   return slots;
+}
+
+void Session::State::make_room_to_record(const std::vector<std::vector<int>>& victims) {
+  for (std::size_t i = 0; records && i < victims.size(); ++i)
+    evictions[i].reserve(evictions[i].size() + victims[i].size());
 }
 
 void Session::State::record(const std::vector<std::vector<int>>& victims) {
@@ -220,6 +226,8 @@ Status Session::resize(const Budget& budget) {
   const auto victims = state.excess(resolved->retention);
   auto rebuilt = state.cache.rebuilt(resolved->bounded_slots, victims);
   if (!rebuilt) return tl::unexpected(rebuilt.error());
+  state.make_room_to_record(victims);
+  // From here on nothing can fail.
   state.record(victims);
   state.cache = std::move(*rebuilt);
   state.options.policy = std::move(spec);

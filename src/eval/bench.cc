@@ -38,8 +38,7 @@ double mean_attended(const Session& session, const ModelInfo& info, const SpeedT
 
 class SpeedRun {
  public:
-  SpeedRun(const ModelInfo& info, const SpeedTest& test, const std::function<bool()>& keep_going)
-      : info_(info), test_(test), keep_going_(keep_going) {}
+  SpeedRun(const SpeedTest& test, const std::function<bool()>& keep_going) : test_(test), keep_going_(keep_going) {}
 
   Status read(Session& session, Tokens tokens) const {
     return session.feed(tokens, WantLogits::last, test_.policy.whole_prompt,
@@ -65,20 +64,20 @@ class SpeedRun {
     return advance(*session, tokens.first(std::min(tokens.size(), kWarmUpTokens)));
   }
 
-  Status repeat(const Session& start, Tokens tokens, SpeedResult& result) const {
+  // Returns the session as it is in the end.
+  Result<Session> repeat(const Session& start, Tokens tokens, SpeedResult& result) const {
     auto session = start.fork();
-    if (!session) return tl::unexpected(session.error());
+    if (!session) return session;
     const auto begin = Clock::now();
     auto status = advance(*session, tokens);
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     result.tokens_per_s.push_back(static_cast<double>(tokens.size()) / seconds);
     result.kv_bytes = std::max(result.kv_bytes, session->peak_kv_bytes());
-    result.attended = mean_attended(*session, info_, test_);
-    return status;
+    if (!status) return tl::unexpected(status.error());
+    return session;
   }
 
  private:
-  const ModelInfo& info_;
   const SpeedTest& test_;
   const std::function<bool()>& keep_going_;
 };
@@ -97,7 +96,7 @@ Result<SpeedResult> measure_speed(const std::shared_ptr<const Model>& model, con
       model,
       {.policy = test.policy, .kv_type = test.kv_type, .sequence_tokens = static_cast<std::int64_t>(tokens.size())});
   if (!start) return tl::unexpected(start.error());
-  const SpeedRun run(model->info(), test, keep_going);
+  const SpeedRun run(test, keep_going);
   Status status;
   if (test.depth > 0) status = run.read(*start, Tokens(tokens).first(test.depth));
   const Tokens measured = Tokens(tokens).last(test.tokens);
@@ -105,7 +104,11 @@ Result<SpeedResult> measure_speed(const std::shared_ptr<const Model>& model, con
   SpeedResult result{{}, start->peak_kv_bytes(), 0, 0, 0};
   const Backend& backend = *model->parts().backend;
   const OperationSeconds before = backend.seconds();
-  for (std::size_t i = 0; status && i < test.repeats; ++i) status = run.repeat(*start, measured, result);
+  for (std::size_t i = 0; status && i < test.repeats; ++i) {
+    const auto ended = run.repeat(*start, measured, result);
+    if (!ended) return tl::unexpected(ended.error());
+    if (i + 1 == test.repeats) result.attended = mean_attended(*ended, model->info(), test);
+  }
   if (!status) return tl::unexpected(status.error());
   const OperationSeconds after = backend.seconds();
   const auto tokens_measured = static_cast<double>(test.repeats * test.tokens);

@@ -44,15 +44,14 @@ Work attention_work(const Architecture& a, const SpeedTest& test, double attende
 
 }  // namespace
 
-Result<SpeedBound> measure_bound(const Model& model, const SpeedTest& test, const SpeedResult& result) {
+SpeedBound bound_of(const MachineRates& rates, const Model& model, const SpeedTest& test, const SpeedResult& result) {
   const Weights& weights = model.parts().weights;
-  return model.parts().backend->measure_rates().map([&](const MachineRates& rates) -> SpeedBound {
-    const OperationBound matrices{"matrices", result.matmul_seconds_per_token,
-                                  matrix_work(weights, test).seconds(rates)};
-    const OperationBound attention{"attention", result.attend_seconds_per_token,
-                                   attention_work(weights.architecture, test, result.attended).seconds(rates)};
-    return {rates, 1 / (matrices.bound + attention.bound), {matrices, attention}};
-  });
+  const OperationBound matrices{"matrices", result.matmul_seconds_per_token, matrix_work(weights, test).seconds(rates)};
+  const OperationBound attention{"attention", result.attend_seconds_per_token,
+                                 attention_work(weights.architecture, test, result.attended).seconds(rates)};
+  return {rates, 1 / (matrices.bound + attention.bound), {matrices, attention}};
 }
+
+Result<MachineRates> measure_rates(const Model& model) { return model.parts().backend->measure_rates(); }
 
 }  // namespace a2sf

@@ -21,7 +21,9 @@ struct SpeedBound {
 
 // A decoded token reads all weights and all it attends to; tokens of a prompt share the weights, which are read once,
 // and multiply. What takes neither, such as norms and the choice of victims, has no part in the bound.
-// Takes a second.
-Result<SpeedBound> measure_bound(const Model& model, const SpeedTest& test, const SpeedResult& result);
+SpeedBound bound_of(const MachineRates& rates, const Model& model, const SpeedTest& test, const SpeedResult& result);
+
+// Of the threads and instructions that this model computes with. Takes a second.
+Result<MachineRates> measure_rates(const Model& model);
 
 }  // namespace a2sf

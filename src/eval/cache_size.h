@@ -7,9 +7,8 @@
 
 namespace a2sf {
 
-// Bytes of a cache of `tokens` per layer and KV head, one slot for the newest token and padding included.
-std::uint64_t bounded_cache_bytes(const ModelInfo& info, std::int64_t tokens, KvType type);
-// Bytes of a cache that keeps all `tokens`.
-std::uint64_t full_cache_bytes(const ModelInfo& info, std::int64_t tokens, KvType type);
+// What Session::kv_bytes() says after `tokens` tokens: slots that exist, in whole tiles and chunks, scores and padding
+// included. `tokens` is also what a budget ratio is a ratio of. Fails where a session would.
+Result<std::uint64_t> cache_bytes(const ModelInfo& info, const PolicySpec& policy, KvType type, std::int64_t tokens);
 
 }  // namespace a2sf

@@ -16,7 +16,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "text/libllama.h"
+#include "core/libllama.h"
 
 namespace a2sf {
 namespace {
@@ -97,8 +97,8 @@ Result<MappedFile> map_file(const std::string& path, std::FILE* file) {
 }
 
 Result<GgufPointer> read_header(const std::string& path, std::FILE* file) {
-  text::initialise_libllama();  // takes over the log: libgguf would print
-  const text::ErrorCapture capture;
+  initialise_libllama();  // takes over the log: libgguf would print
+  const ErrorCapture capture;
   GgufPointer gguf(gguf_init_from_file_ptr(file, {.no_alloc = true, .ctx = nullptr}));
   if (gguf == nullptr) {
     return fail_in(path, ErrorKind::bad_input, "not a GGUF file: " + capture.reason("the header cannot be read"));

@@ -268,11 +268,24 @@ std::uint64_t element_count(const GgufTensor& tensor) {
   return blocks * static_cast<std::uint64_t>(ggml_blck_size(tensor.type));
 }
 
-ModelInfo describe(const GgufFile& file, const Architecture& a) {
-  ModelInfo info{};
+FileInfo describe(const GgufFile& file) {
+  FileInfo info{};
   info.path = file.path();
   info.name = file.string("general.name").value_or("");
-  info.architecture = a.name;
+  info.architecture = file.string("general.architecture").value_or("");
+  info.chat_template = file.string("tokenizer.chat_template").value_or("");
+  info.file_bytes = file.bytes();
+  for (const GgufTensor& tensor : file.tensors()) {
+    info.parameters += element_count(tensor);
+    info.weight_bytes += tensor.data.size();
+    info.tensors.push_back(describe(tensor));
+  }
+  return info;
+}
+
+ModelInfo describe(const GgufFile& file, const Architecture& a) {
+  ModelInfo info{};
+  static_cast<FileInfo&>(info) = describe(file);
   info.layers = a.layers;
   info.heads = a.heads;
   info.kv_heads = a.kv_heads;
@@ -284,12 +297,6 @@ ModelInfo describe(const GgufFile& file, const Architecture& a) {
   info.norm_epsilon = static_cast<double>(a.norm_epsilon);
   info.rope_base = a.ropes.front().base;
   info.windows = a.windows;
-  info.file_bytes = file.bytes();
-  for (const GgufTensor& tensor : file.tensors()) {
-    info.parameters += element_count(tensor);
-    info.weight_bytes += tensor.data.size();
-    info.tensors.push_back(describe(tensor));
-  }
   return info;
 }
 
@@ -307,23 +314,27 @@ Result<Weights> read_weights(const std::string& path, Blocks blocks) {
   return weights;
 }
 
-}  // namespace
-
-std::vector<WeightView*> matrices(Weights& weights) {
-  std::vector<WeightView*> all{&weights.head, &weights.project_in, &weights.project_out};
-  for (LayerWeights& w : weights.layers) {
-    for (WeightView* matrix : {&w.q, &w.k, &w.v, &w.output, &w.gate, &w.up, &w.down}) all.push_back(matrix);
+// Of weights that may be changed, or of const ones.
+template <class View, class AnyWeights>
+std::vector<View*> all_matrices(AnyWeights& weights) {
+  std::vector<View*> all{&weights.head, &weights.project_in, &weights.project_out};
+  for (auto& w : weights.layers) {
+    for (View* matrix : {&w.q, &w.k, &w.v, &w.output, &w.gate, &w.up, &w.down}) all.push_back(matrix);
   }
-  std::erase_if(all, [](const WeightView* matrix) { return !*matrix; });
+  std::erase_if(all, [](View* matrix) { return !*matrix; });
   return all;
 }
 
-std::vector<const WeightView*> matrices(const Weights& weights) {
-  const auto all = matrices(const_cast<Weights&>(weights));
-  return {all.begin(), all.end()};
-}
+}  // namespace
+
+std::vector<WeightView*> matrices(Weights& weights) { return all_matrices<WeightView>(weights); }
+std::vector<const WeightView*> matrices(const Weights& weights) { return all_matrices<const WeightView>(weights); }
 
 Result<Weights> load_weights(const std::string& path) { return read_weights(path, Blocks::check); }
+
+Result<FileInfo> inspect_file(const std::string& path) {
+  return GgufFile::open(path).map([](const GgufFile& file) { return describe(file); });
+}
 
 Result<ModelInfo> inspect_model(const std::string& path) {
   return read_weights(path, Blocks::skip).map([](Weights weights) { return std::move(weights.info); });

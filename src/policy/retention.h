@@ -52,8 +52,9 @@ inline int select_victim(const HeadCache& head, const Evictable& evictable) {
   return victim;
 }
 
-// Slots in the order in which they go, at most `count`.
-std::vector<int> select_victims(const HeadCache& head, const Evictable& evictable, std::int64_t count);
+// The slots that go, at most `count`, in the order in which they go. `victims` is the caller's, kept from call to call
+// so that nothing is allocated in a steady state.
+void select_victims(const HeadCache& head, const Evictable& evictable, std::int64_t count, std::vector<int>& victims);
 
 // Step 0 of a sliding-window layer: calls release(slot) for every token that the row at `now` has left behind.
 template <class Release>

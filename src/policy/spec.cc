@@ -1,6 +1,7 @@
 // Policy specs as text: the table of policies, parsing and printing.
 #include <a2sf/hook.h>
 #include <a2sf/policy.h>
+#include <a2sf/profile.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -8,7 +9,8 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <fstream>
+
+#include "core/text_file.h"
 
 namespace a2sf {
 namespace {
@@ -55,9 +57,9 @@ std::optional<double> parse_ratio(std::string_view value) {
 }
 
 Result<Budget> read_budget_table(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) return fail(ErrorKind::io, fmt::format("cannot read the budget table '{}'", path));
-  const auto document = nlohmann::json::parse(file, nullptr, false);
+  const auto text = read_text_file(path, "budget table");
+  if (!text) return tl::unexpected(text.error());
+  const auto document = nlohmann::json::parse(*text, nullptr, false);
   Budget budget;
   const auto malformed = [&] {
     return fail(
@@ -97,7 +99,8 @@ Status set_count(std::int64_t& field, std::string_view option, std::string_view 
 }
 
 Status set_alpha(PolicySpec& spec, std::string_view value) {
-  if (value == "auto") {
+  spec.auto_alpha = value == "auto";
+  if (spec.auto_alpha) {
     spec.alpha.reset();
     return {};
   }
@@ -141,6 +144,12 @@ Status set_option(PolicySpec& spec, std::string_view option, std::string_view va
     spec.budget = std::move(*budget);
     return {};
   }
+  if (option == "profile") {
+    auto profile = read_profile(std::string(value));
+    if (!profile) return tl::unexpected(profile.error());
+    spec.profile = std::make_shared<const Profile>(std::move(*profile));
+    return {};
+  }
   if (option == "sink") {
     std::int64_t sink = 0;
     if (auto set = set_count(sink, option, value, 0); !set) return set;
@@ -158,8 +167,9 @@ Status set_option(PolicySpec& spec, std::string_view option, std::string_view va
     spec.block = 1;
     return spec.whole_prompt ? Status{} : set_count(spec.block, option, value, 1);
   }
-  return fail(ErrorKind::bad_input,
-              fmt::format("'{}' is no option of a policy; known are alpha, budget, sink, recent, block, pin", option));
+  return fail(
+      ErrorKind::bad_input,
+      fmt::format("'{}' is no option of a policy; known are alpha, budget, profile, sink, recent, block, pin", option));
 }
 
 Result<PolicySpec> parse_policy(std::string_view text, const PolicySpec& defaults) {
@@ -195,6 +205,7 @@ std::string to_string(const PolicySpec& spec) {
   std::string text{name_of(spec.policy)};
   if (spec.policy == Policy::full) return text;
   if (spec.alpha) text += fmt::format(":alpha={}", *spec.alpha);
+  if (spec.auto_alpha && spec.profile) text += ":alpha=auto";
   if (!spec.budget.table.empty()) {
     double sum = 0, count = 0;
     for (const auto& layer : spec.budget.table) {
@@ -206,6 +217,7 @@ std::string to_string(const PolicySpec& spec) {
   } else {
     text += fmt::format(":budget={}", spec.budget.count);
   }
+  if (spec.profile) text += fmt::format(":profile={}", spec.profile->file.empty() ? "unnamed" : spec.profile->file);
   if (spec.sink) text += fmt::format(":sink={}", *spec.sink);
   if (spec.recent) {
     text += spec.recent->ratio > 0 ? fmt::format(":recent={}%", spec.recent->ratio * 100)

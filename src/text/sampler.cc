@@ -7,7 +7,7 @@
 #include <new>
 #include <utility>
 
-#include "text/libllama.h"
+#include "core/libllama.h"
 
 namespace a2sf {
 namespace {
@@ -88,7 +88,7 @@ Sampler::Sampler(std::unique_ptr<State, Free> state) : state_(std::move(state)) 
 Result<Sampler> Sampler::create(const Tokenizer& tokenizer, const SamplerOptions& options) {
   if (Status status = check_options(options); !status) return tl::unexpected(status.error());
   try {
-    text::initialise_libllama();
+    initialise_libllama();
     std::unique_ptr<State, Free> state(new State{build_chain(options, tokenizer.vocabulary_size()), {}});
     state->candidates.reserve(static_cast<std::size_t>(tokenizer.vocabulary_size()));
     return Sampler(std::move(state));

@@ -8,8 +8,8 @@
 #include <new>
 #include <utility>
 
+#include "core/libllama.h"
 #include "text/deep_stack.h"
-#include "text/libllama.h"
 #include "text/vocabulary_file.h"
 
 namespace a2sf {
@@ -45,7 +45,7 @@ Result<std::shared_ptr<const llama_model>> load_vocabulary(const std::string& pa
 
   llama_model_params params = llama_model_default_params();
   params.vocab_only = true;
-  const text::ErrorCapture capture;
+  const ErrorCapture capture;
   llama_model* model = llama_model_init_from_user(gguf->get(), nullptr, nullptr, params);
   if (model == nullptr) {
     return fail(ErrorKind::bad_input, fmt::format("{}: libllama cannot read the vocabulary: {}", path,
@@ -133,7 +133,7 @@ Tokenizer::Tokenizer(std::shared_ptr<const llama_model> vocabulary) : vocabulary
 
 Result<Tokenizer> Tokenizer::load(const std::string& path) {
   return catch_exceptions(path, [&]() -> Result<Tokenizer> {
-    text::initialise_libllama();
+    initialise_libllama();
     auto vocabulary = load_vocabulary(path);
     if (!vocabulary) return tl::unexpected(vocabulary.error());
     return Tokenizer(std::move(*vocabulary));

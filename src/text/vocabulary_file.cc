@@ -11,7 +11,7 @@
 #include <unordered_set>
 #include <utility>
 
-#include "text/libllama.h"
+#include "core/libllama.h"
 
 namespace a2sf::text {
 namespace {

@@ -101,6 +101,43 @@ TEST(SequenceCache, RebuildingKeepsTokensAndScoresInOrderOfPosition) {
   EXPECT_FALSE(cache.rebuilt({2}));
 }
 
+// Memory for so many allocations.
+class LittleMemory : public Memory {
+ public:
+  explicit LittleMemory(int allocations) : left(allocations) {}
+  Result<std::byte*> allocate(std::size_t bytes) override {
+    if (left == 0) return fail(ErrorKind::out_of_memory, "not enough memory");
+    --left;
+    ++held;
+    return host_memory().allocate(bytes);
+  }
+  void release(std::byte* data, std::size_t bytes) override {
+    --held;
+    host_memory().release(data, bytes);
+  }
+  void copy(std::byte* to, const std::byte* from, std::size_t bytes) override { host_memory().copy(to, from, bytes); }
+
+  int left, held = 0;
+};
+
+TEST(SequenceCache, OneThatCannotBeRebuiltStaysAsItWas) {
+  constexpr int kHeads = 3;
+  LittleMemory memory(1);
+  auto cache = SequenceCache::create(memory, {1, kHeads, kDim, KvType::f32}, SlotCounts(kHeads, 9)).value();
+  for (int h = 0; h < kHeads; ++h) fill(cache.head(0, h), 0, 9);
+  constexpr int kNeeded = 2;  // the arena, and what all heads grow by
+  for (int allocations = 0; allocations < kNeeded; ++allocations) {
+    memory.left = allocations;
+    const auto rebuilt = cache.rebuilt(SlotCounts(kHeads, 0));
+    ASSERT_FALSE(rebuilt) << allocations;
+    EXPECT_EQ(rebuilt.error().kind, ErrorKind::out_of_memory);
+    EXPECT_EQ(memory.held, 1);
+    for (int h = 0; h < kHeads; ++h) EXPECT_EQ(cache.head(0, h).occupied(), 9);
+  }
+  memory.left = kNeeded;
+  EXPECT_TRUE(cache.rebuilt(SlotCounts(kHeads, 0)));
+}
+
 TEST(SequenceCache, ABudgetLargerThanMemoryIsAnError) {
   const auto cache = SequenceCache::create(host_memory(), {1, 1, 128, KvType::f32}, {INT64_MAX / 2});
   ASSERT_FALSE(cache);

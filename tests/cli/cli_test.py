@@ -133,6 +133,64 @@ class RunTest(CliTest):
         self.assertRegex(done.stderr, r"^a2sf: warning: [^\n]*recent[^\n]*\n$")
 
 
+class ProfileTest(CliTest):
+    @classmethod
+    def profile(cls, name, **tables):
+        """A profile of the model's 30 layers of 3 KV heads; a number stands for a table of it."""
+        return cls.file(name, json.dumps({key: value if isinstance(value, list) else [[value] * 3] * 30
+                                          for key, value in tables.items()}).encode())
+
+    def ragged(self):
+        return self.profile("ragged.json", shares=[[1 + layer, 1, 2] for layer in range(30)], alphas=0.5)
+
+    def test_equal_shares_change_no_byte(self):
+        equal = self.profile("equal.json", shares=0.5)
+        for budget in ("24", "20%"):
+            plain, shared = (self.read("run", "-m", MODEL, "-f", self.text, "-n", 16, "--budget", budget, *more)
+                             for more in ((), ("--profile", equal)))
+            self.assertEqual(shared["spec"], plain["spec"] + f":profile={equal}")
+            self.assertEqual((shared["tokens"], shared["kv_bytes"]), (plain["tokens"], plain["kv_bytes"]))
+
+    def test_every_document_says_which(self):
+        ragged, common = self.ragged(), ["-m", MODEL, "--budget", 16]
+        text = ["-f", self.text, "--tokens", 80]
+        rows = self.compare("--policies", "h2o,a2sf", "--budget", 16, "--profile", ragged)["rows"]
+        self.assertIsNone(rows[0]["profile"])
+        self.assertEqual(rows[1]["profile"]["file"], ragged)
+        self.assertIn(f":profile={ragged}", rows[2]["spec"])
+        documents = [
+            self.read("run", *common, "-p", "The sea", "-n", 2, "--profile", ragged),
+            self.read("run", *common, "-p", "The sea", "-n", 2, "--policy", f"a2sf:profile={ragged}"),
+            self.read("chat", *common, "-n", 2, "--profile", ragged, stdin=b"Hi\n"),
+            self.read("perplexity", *common, *text, "--ctx", 40, "--profile", ragged),
+            self.read("bench", *common, "-p", 8, "-n", 0, "-r", 1, "--profile", ragged)["rows"][0],
+            self.read("trace", *common, *text, "-o", "/dev/null", "--profile", ragged)]
+        for document in documents:
+            self.assertEqual(document["profile"], rows[1]["profile"])
+
+    def test_its_alphas_hold_unless_one_is_given(self):
+        arguments = ["--policies", "a2sf", "--budget", 16, "--profile"]
+        ragged, half, no_alphas = (
+            self.compare(*arguments, profile, *alpha)["rows"][1]["kl_to_full"]
+            for profile, alpha in ((self.ragged(), ()), (self.ragged(), ("--alpha", "0.5")), (self.ragged(), ("--alpha", "auto"))))
+        self.assertEqual(ragged, half)
+        self.assertNotEqual(ragged, no_alphas)
+
+    def test_bad_files(self):
+        def refuse(code, mention, path, *more):
+            self.refuse(code, mention, "run", "-m", MODEL, "-p", "x", "-n", 1, "--profile", path, *more)
+        refuse(1, "/no/such/file", "/no/such/file")
+        refuse(1, "profile", self.folder.name)
+        refuse(1, "29 layers", self.profile("short.json", shares=[[1] * 3] * 29))
+        refuse(2, "no profile", self.file("empty.json", b""))
+        refuse(2, "no profile", self.file("text.json", b"a profile"))
+        refuse(2, "layer 0, KV head 0", self.profile("zero.json", shares=0))
+        refuse(2, "alphas 2", self.profile("alphas.json", shares=1, alphas=2))
+        refuse(2, "must stay", self.ragged(), "--budget", 8, "--sink", 9)
+        table = self.file("table.json", json.dumps({"budgets": [[8] * 3] * 30}).encode())
+        refuse(2, "table", self.ragged(), "--budget", f"@{table}")
+
+
 class ChatTest(CliTest):
     def test_two_turns(self):
         result = self.read("chat", "-m", MODEL, "-n", 6, "--system", "Be brief.", "--pin", "system", "--temp", 0,
@@ -231,7 +289,8 @@ class BenchTest(CliTest):
 class TraceTest(CliTest):
     def trace(self, *arguments):
         path = Path(self.folder.name) / "trace.jsonl"
-        self.succeed("trace", "-m", MODEL, "-f", self.text, "-o", path, "--tokens", 100, "--budget", 24, *arguments)
+        self.succeed("trace", "-m", MODEL, "-f", self.text, "-o", path, "--tokens", 100,
+                     *(() if "--budget" in arguments else ("--budget", 24)), *arguments)
         header, *lines = map(json.loads, path.read_text().splitlines())
         return header, lines
 
@@ -246,6 +305,17 @@ class TraceTest(CliTest):
                 self.assertEqual(line["kept"], sorted(kept))
                 self.assertLessEqual(len(kept), 24)
                 self.assertEqual(len(line["scores"]), len(kept))
+
+    def test_the_header_has_tables_where_heads_differ(self):
+        profile = self.file("profile.json", json.dumps({"shares": [[1, 1, 4]] * 30}).encode())
+        header, lines = self.trace("--layers", 0, "--profile", profile, "--sink", 2)
+        self.assertEqual((header["budget"], header["recent"]), ([[12, 12, 48]] * 30, [[6, 6, 24]] * 30))
+        self.assertEqual(header["sink"], 2)
+        for line in lines[-3:]:
+            self.assertEqual(len(line["kept"]), header["budget"][0][line["kv_head"]])
+        table = self.file("table.json", json.dumps({"budgets": [[9, 12, 9]] * 30}).encode())
+        header, _ = self.trace("--layers", 0, "--budget", f"@{table}")
+        self.assertEqual(header["budget"], [[9, 12, 9]] * 30)
 
     def test_every_thins_steps_and_keeps_victims(self):
         _, lines = self.trace("--layers", 0, "--heads", 0, "--every", 40)
@@ -268,6 +338,39 @@ class InspectTest(CliTest):
         slot = 2 * result["head_dim"] * 2 + 4 + 4
         self.assertEqual(result["cache"]["bounded_kv_bytes"], result["layers"] * result["kv_heads"] * 272 * slot)
         self.assertIn("chat template", self.succeed("inspect", MODEL))
+
+    def test_memory_is_bytes_with_or_without_a_unit(self):
+        for text, expected in (("8G", 8 << 30), ("8GiB", 8 << 30), ("512MiB", 512 << 20), ("4096", 4096)):
+            self.assertEqual(self.read("inspect", MODEL, "--memory", text)["memory_bytes"], expected)
+        for text in ("-1", "+1", "8X", "1e9", ""):
+            self.refuse(2, "", "inspect", MODEL, "--memory", text)
+
+    def test_costs_are_what_a_run_allocates(self):
+        profile = self.file("profile.json", json.dumps({"shares": [[1, 1, 4]] * 30}).encode())
+        table = self.file("table.json", json.dumps({"budgets": [[9, 30, 9]] * 30}).encode())
+        for arguments in (["--budget", 20], ["--budget", 20, "--profile", profile], ["--budget", f"@{table}"],
+                          ["--budget", 20, "--kv-type", "f32"]):
+            result = self.read("run", "-m", MODEL, "-p", "The sea", "-n", 4, *arguments)
+            self.assertEqual(self.read("inspect", MODEL, *arguments)["cache"]["bounded_kv_bytes"], result["kv_bytes"])
+
+    def test_tensors(self):
+        result = self.read("inspect", MODEL)
+        embedding = next(tensor for tensor in result["tensors"] if tensor["name"] == "token_embd.weight")
+        self.assertEqual(embedding["shape"], [result["embedding"], result["vocabulary"]])
+        self.assertEqual(sum(tensor["bytes"] for tensor in result["tensors"]), result["weight_bytes"])
+        self.assertIn("token_embd.weight", self.succeed("inspect", MODEL, "--tensors"))
+
+    def test_another_architecture_is_shown_as_far_as_it_goes(self):
+        known = (Path(__file__).parents[1] / "model/fixtures/llama.gguf").read_bytes()
+        other = self.file("other.gguf", known.replace(b"llama", b"mamba", 1))
+        result = self.read("inspect", other, "--memory", "8G")
+        self.assertEqual((result["architecture"], result["supported"]), ("mamba", False))
+        self.assertIn("mamba", result["why_not"])
+        self.assertGreater(len(result["tensors"]), 0)
+        self.assertIn("cannot be run", self.succeed("inspect", other))
+        incomplete = self.file("incomplete.gguf", known.replace(b"blk.0.attn_q.weight", b"blk.0.attn_x.weight", 1))
+        self.assertIn("attn_q", self.read("inspect", incomplete)["why_not"])
+        self.refuse(1, "mamba", "bench", "-m", other, "-p", 8, "-n", 0)
 
     def test_bad_input(self):
         self.refuse(1, "nowhere.gguf", "inspect", "nowhere.gguf")

@@ -54,7 +54,6 @@ class InterruptTest(CliTest):
         terminal = Terminal(*arguments)
         terminal.type(typed)
         terminal.read_until(wanted)
-        time.sleep(0.3)  # nobody is quicker, and the program may only be about to wait for a line
         terminal.type(b"\x03")
         self.assertEqual(terminal.exit_code(), 130, terminal.shown)
         self.assertNotIn(b"a2sf:", terminal.shown)

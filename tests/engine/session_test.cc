@@ -1,5 +1,6 @@
 // Sessions on tiny random models: what a policy promises, whatever the threads, chunks and neighbours.
 #include <a2sf/hook.h>
+#include <a2sf/profile.h>
 #include <a2sf/session.h>
 #include <gtest/gtest.h>
 
@@ -343,6 +344,51 @@ TEST(Budgets, ATableGivesEveryHeadItsOwnAndMemoryForJustThat) {
   EXPECT_EQ(held(session, 1, 1), 70);
   options.policy.budget.table = {{4, 20}};
   EXPECT_FALSE(Session::create(tiny(), options));
+}
+
+std::shared_ptr<const Profile> profile_of(const char* json) {
+  return std::make_shared<const Profile>(parse_profile(json).value());
+}
+
+TEST(Budgets, AProfileSharesOutExactlyTheBudgetOfAllHeads) {
+  SessionOptions options = options_of("a2sf:budget=20");
+  options.policy.profile = profile_of(R"({"shares": [[1, 5], [2, 0.1]]})");
+  Session session = Session::create(tiny(), options).value();
+  ASSERT_TRUE(session.feed(random_tokens(80)));
+  EXPECT_EQ(held(session, 0, 0), 10);
+  EXPECT_EQ(held(session, 0, 1), 49);
+  EXPECT_EQ(held(session, 1, 0), 20);
+  EXPECT_EQ(held(session, 1, 1), 1);
+  EXPECT_EQ(session.kv_bytes(), (16 + 64 + 32 + 16) * kSlotBytes);
+  ASSERT_TRUE(session.resize({10, 0, {}}));
+  EXPECT_EQ(held(session, 0, 1), 24) << "a new budget is shared out too";
+  EXPECT_FALSE(session.resize({0, 0, {{8, 8}, {8, 8}}})) << "a table is no budget to share out";
+}
+
+TEST(Budgets, AProfileOfEqualSharesChangesNoByte) {
+  const Tokens tokens = random_tokens(80);
+  for (const char* policy : {"a2sf:budget=20", "h2o:budget=20:block=8", "a2sf:budget=20:block=prompt",
+                             "local:budget=20", "shared-budget:budget=20", "ideal:budget=20"}) {
+    SessionOptions options = options_of(policy);
+    Session plain = Session::create(tiny(), options).value();
+    options.policy.profile = profile_of(R"({"shares": [[0.3, 0.3], [0.3, 0.3]]})");
+    Session shared = Session::create(tiny(), options).value();
+    EXPECT_TRUE(same_bytes(feed_all(plain, tokens), feed_all(shared, tokens))) << policy;
+    expect_same_cache(plain, shared);
+  }
+}
+
+TEST(Budgets, TheAlphasOfAProfileAreThoseOfItsHeads) {
+  const Tokens tokens = random_tokens(80);
+  SessionOptions options = options_of("a2sf:budget=20:alpha=0.5");
+  Session half = Session::create(tiny(), options).value();
+  options.policy.alpha.reset();
+  options.policy.profile = profile_of(R"({"shares": [[1, 1], [1, 1]], "alphas": [[0.5, 0.5], [0.5, 0.9]]})");
+  Session measured = Session::create(tiny(), options).value();
+  ASSERT_TRUE(half.feed(tokens));
+  ASSERT_TRUE(measured.feed(tokens));
+  EXPECT_EQ(half.scores(0, 1), measured.scores(0, 1));
+  EXPECT_NE(half.scores(1, 1), measured.scores(1, 1));
 }
 
 // --- Fork and resize ---

@@ -22,9 +22,10 @@ SequenceCache cache_with(const std::vector<float>& scores) {
 
 std::vector<std::int32_t> victims_of(const HeadCache& head, const HeadRule& rule, std::int64_t pin,
                                      std::int64_t count) {
+  std::vector<int> slots;
+  select_victims(head, Evictable(rule, pin, head.used - 1), count, slots);
   std::vector<std::int32_t> positions;
-  for (const int slot : select_victims(head, Evictable(rule, pin, head.used - 1), count))
-    positions.push_back(head.position(slot));
+  for (const int slot : slots) positions.push_back(head.position(slot));
   return positions;
 }
 
@@ -46,6 +47,16 @@ TEST(Selection, SinksPinnedAndRecentTokensStay) {
 TEST(Selection, NothingEvictableGivesNoVictim) {
   const auto cache = cache_with({.1F, .2F});
   EXPECT_EQ(select_victim(cache.head(0, 0), Evictable({2, 1, 0, 2}, 0, 1)), -1);
+}
+
+TEST(Selection, UsesTheCallersMemoryAgain) {
+  const auto cache = cache_with({.3F, .1F, .2F});
+  std::vector<int> victims;
+  select_victims(cache.head(0, 0), Evictable({1, 1, 0, 0}, 0, 2), 2, victims);
+  const int* const memory = victims.data();
+  select_victims(cache.head(0, 0), Evictable({1, 1, 0, 0}, 0, 2), 1, victims);
+  EXPECT_EQ(victims, std::vector<int>{1});
+  EXPECT_EQ(victims.data(), memory);
 }
 
 TEST(Selection, FreeSlotsAreNeverChosen) {

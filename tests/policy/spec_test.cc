@@ -6,6 +6,9 @@
 
 #include <cmath>
 #include <fstream>
+#include <functional>
+#include <limits>
+#include <ostream>
 
 #include "support/tiny_model.h"
 
@@ -46,25 +49,31 @@ TEST(PolicySpec, PrintsWhatItReads) {
   }
 }
 
-class BadSpec : public testing::TestWithParam<std::pair<const char*, const char*>> {};
+struct WrongText {
+  std::string spec, mention;
+  friend std::ostream& operator<<(std::ostream& out, const WrongText& wrong) { return out << wrong.spec; }
+};
+
+class BadSpec : public testing::TestWithParam<WrongText> {};
 
 TEST_P(BadSpec, IsOneLineThatNamesTheValue) {
-  const auto spec = parse_policy(GetParam().first);
+  const auto spec = parse_policy(GetParam().spec);
   ASSERT_FALSE(spec);
-  EXPECT_THAT(spec.error().message, HasSubstr(GetParam().second));
+  EXPECT_THAT(spec.error().message, HasSubstr(GetParam().mention));
   EXPECT_EQ(spec.error().message.find('\n'), std::string::npos);
 }
 
 INSTANTIATE_TEST_SUITE_P(Texts, BadSpec,
-                         testing::Values(std::pair{"", "no policy"}, std::pair{"best", "'best'"},
-                                         std::pair{"a2sf:alpha=1.5", "'1.5'"}, std::pair{"a2sf:alpha=nan", "'nan'"},
-                                         std::pair{"a2sf:alpha=-0.1", "'-0.1'"}, std::pair{"a2sf:budget=0", "'0'"},
-                                         std::pair{"a2sf:budget=0.0", "'0.0'"}, std::pair{"a2sf:budget=1.5", "'1.5'"},
-                                         std::pair{"a2sf:budget=99999999999999999999", "999"},
-                                         std::pair{"a2sf:budget=@/no/such/file", "/no/such/file"},
-                                         std::pair{"a2sf:sink", "'sink'"}, std::pair{"a2sf:colour=red", "'colour'"},
-                                         std::pair{"a2sf:block=0", "'0'"}, std::pair{"a2sf:recent=-3", "'-3'"},
-                                         std::pair{"a2sf:budget=12x", "'12x'"}));
+                         testing::Values(WrongText{"", "no policy"}, WrongText{"best", "'best'"},
+                                         WrongText{"a2sf:alpha=1.5", "'1.5'"}, WrongText{"a2sf:alpha=nan", "'nan'"},
+                                         WrongText{"a2sf:alpha=-0.1", "'-0.1'"}, WrongText{"a2sf:budget=0", "'0'"},
+                                         WrongText{"a2sf:budget=0.0", "'0.0'"}, WrongText{"a2sf:budget=1.5", "'1.5'"},
+                                         WrongText{"a2sf:budget=99999999999999999999", "999"},
+                                         WrongText{"a2sf:budget=@/no/such/file", "/no/such/file"},
+                                         WrongText{"a2sf:profile=/no/such/file", "/no/such/file"},
+                                         WrongText{"a2sf:sink", "'sink'"}, WrongText{"a2sf:colour=red", "'colour'"},
+                                         WrongText{"a2sf:block=0", "'0'"}, WrongText{"a2sf:recent=-3", "'-3'"},
+                                         WrongText{"a2sf:budget=12x", "'12x'"}));
 
 TEST(PolicySpec, CountsThatDoNotFitTheBudgetAreAnError) {
   const auto rule = resolve(parse_policy("a2sf:budget=8:sink=5:recent=4").value(), 0, 0, 0, 0);
@@ -85,6 +94,37 @@ TEST(PolicySpec, ARatioThatIsNoneIsAnErrorOfOneLine) {
       EXPECT_EQ(rule.error().message.find('\n'), std::string::npos);
     }
   }
+}
+
+TEST(PolicySpec, ANumberOutOfItsRangeIsAnErrorThatNamesIt) {
+  constexpr std::int64_t kHuge = std::numeric_limits<std::int64_t>::max();
+  const auto expect_error = [](const char* name, const std::function<void(PolicySpec&)>& spoil) {
+    PolicySpec spec;
+    spoil(spec);
+    const auto rule = resolve(spec, 0, 0, 0, 0);
+    ASSERT_FALSE(rule) << name;
+    EXPECT_EQ(rule.error().kind, ErrorKind::bad_input);
+    EXPECT_THAT(rule.error().message, HasSubstr(name));
+  };
+  for (const std::int64_t count : {std::int64_t{-1}, kHuge, std::numeric_limits<std::int64_t>::min()}) {
+    expect_error("budget", [&](PolicySpec& spec) { spec.budget.count = count; });
+    expect_error("budget", [&](PolicySpec& spec) { spec.budget.table = {{count}}; });
+    expect_error("sink", [&](PolicySpec& spec) { spec.sink = count; });
+    expect_error("recent", [&](PolicySpec& spec) { spec.recent = RecentWindow{count, 0}; });
+    expect_error("block", [&](PolicySpec& spec) { spec.block = count; });
+    expect_error("pin", [&](PolicySpec& spec) { spec.pin = count; });
+  }
+  expect_error("budget", [](PolicySpec& spec) { spec.budget.count = 0; });
+  expect_error("block", [](PolicySpec& spec) { spec.block = 0; });
+  for (const double alpha : {std::nan(""), -.1, 1.1, HUGE_VAL})
+    expect_error("alpha", [&](PolicySpec& spec) { spec.alpha = alpha; });
+}
+
+TEST(PolicySpec, ARatioOfALengthThatNoSequenceHasIsAnError) {
+  const PolicySpec spec = parse_policy("a2sf:budget=100%").value();
+  for (const std::int64_t tokens :
+       {std::numeric_limits<std::int64_t>::min(), std::int64_t{-1}, std::numeric_limits<std::int64_t>::max()})
+    EXPECT_FALSE(resolve(spec, 0, 0, tokens, 0)) << tokens;
 }
 
 TEST(PolicySpec, UnderARatioCountsAreClamped) {

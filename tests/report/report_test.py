@@ -109,6 +109,19 @@ class ReportTest(unittest.TestCase):
         self.assertIn("6 of 9 traced heads", page)
         self.assertEqual(self.page(self.put_trace(length=1, heads=1)).count("<img"), 1)
 
+    def test_a_trace_whose_heads_differ_says_so(self):
+        header, *steps = trace_lines(length=100)
+        header |= {"budget": [[16, 20, 16]] * 3, "recent": [[8, 9, 8], [8, 8, 8], [8, 8, 4]]}
+        page = self.page(self.put("t.jsonl", "".join(json.dumps(line) + "\n" for line in (header, *steps))))
+        self.assertIn("budget 16 to 20 by head, recent 4 to 9 by head", page)
+        self.assertIn("Layer 2, KV head 2: after step 99 it keeps 16 of 100 tokens, 4 among the newest 4 and 12 older", page)
+
+    def test_a_profile_is_part_of_the_origin(self):
+        profile = {"file": "p.json", "hash": "beef"}
+        page = self.page(self.put("p.json", PERPLEXITY | {"profile": profile}))
+        self.assertIn("<dt>profile</dt><dd>file p.json, hash beef</dd>", page)
+        self.assertNotIn("profile", self.page(self.put("p.json", PERPLEXITY | {"profile": None})))
+
     def test_bad_input_is_one_line_and_no_page(self):
         whole = "".join(json.dumps(line) + "\n" for line in trace_lines(20, 2))
         lines = whole.splitlines(keepends=True)

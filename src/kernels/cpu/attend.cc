@@ -136,7 +136,7 @@ void Attention::score_and_evict(const AttendArgs& args, const Span& span, Rows r
   const Evictable evictable(rule, span.retention->pin, span.first_position + last);
   float lowest = INFINITY;
   for (int i = 0; i < rows.count; ++i) lowest = flight.score(i, static_cast<float>(rule.alpha), evictable);
-  evict(args, span, last, kv_head, lowest);
+  evict(args, span, last, kv_head, lowest, flight.victims());
 }
 
 // The rows that can be attended to together: nothing goes before the last of them.
@@ -172,7 +172,8 @@ void Attention::release(const AttendArgs& args, const Span& span, std::int64_t n
 }
 
 // Step 4. One victim, the usual case, is the slot with the lowest score; many at once are found by sorting.
-void Attention::evict(const AttendArgs& args, const Span& span, int row, int kv_head, float lowest) const {
+void Attention::evict(const AttendArgs& args, const Span& span, int row, int kv_head, float lowest,
+                      std::vector<int>& victims) const {
   if (span.retention->mode != RetentionMode::score) return;
   HeadCache& head = span.cache->head(args.layer, kv_head);
   const HeadRule& rule = span.retention->rule(args.layer, kv_head);
@@ -182,7 +183,8 @@ void Attention::evict(const AttendArgs& args, const Span& span, int row, int kv_
   const std::int64_t excess = head.occupied() - rule.budget, now = span.first_position + row;
   const Evictable evictable(rule, span.retention->pin, now);
   if (excess != 1) {
-    for (const int slot : select_victims(head, evictable, excess)) release(args, span, now, kv_head, slot);
+    select_victims(head, evictable, excess, victims);
+    for (const int slot : victims) release(args, span, now, kv_head, slot);
     return;
   }
   const int victim = find_victim(kernels_, head, evictable, lowest);

@@ -70,7 +70,8 @@ class Attention {
   void attend_long_row(const AttendArgs& args, const Span& span);
   void attend_hooked(const AttendArgs& args, const Span& span);
   void call_hook(const AttendArgs& args, const Span& span, int row);
-  void evict(const AttendArgs& args, const Span& span, int row, int kv_head, float lowest) const;
+  void evict(const AttendArgs& args, const Span& span, int row, int kv_head, float lowest,
+             std::vector<int>& victims) const;
   void release(const AttendArgs& args, const Span& span, std::int64_t now, int kv_head, int slot) const;
 
   ThreadPool& pool_;

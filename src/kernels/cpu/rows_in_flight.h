@@ -40,6 +40,7 @@ class RowsInFlight {
   // Updates the head's scores; returns the lowest one that may be evicted, infinity if none may.
   float score(int row, float alpha, const Evictable& evictable);
   void read_probabilities(int row, int head, std::span<float> out) const;  // [slot]
+  std::vector<int>& victims() { return victims_; }  // room for the choice of what goes after these rows
 
  private:
   void hide_from_ideal(int row, std::int64_t budget);
@@ -59,6 +60,7 @@ class RowsInFlight {
   std::vector<float> weights_;                   // [chunk, or one for all][query][kChunk]
   std::vector<float> values_;                    // [chunk][query][padded dim]: weighed, not yet normalised
   std::vector<float> largest_, sums_, factors_;  // [chunk][query]; weight * factor is the probability
+  std::vector<int> victims_;
 };
 
 }  // namespace a2sf::cpu

@@ -3,7 +3,7 @@
 
 #include <string>
 
-namespace a2sf::text {
+namespace a2sf {
 
 // Initialises libllama and takes over its log; once per process, from any thread.
 void initialise_libllama();
@@ -23,4 +23,4 @@ class ErrorCapture {
   std::string first_error_;
 };
 
-}  // namespace a2sf::text
+}  // namespace a2sf

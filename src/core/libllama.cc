@@ -1,10 +1,10 @@
-#include "text/libllama.h"
+#include "core/libllama.h"
 
 #include <llama.h>
 
 #include <string_view>
 
-namespace a2sf::text {
+namespace a2sf {
 namespace {
 
 thread_local std::string* capture = nullptr;
@@ -47,4 +47,4 @@ std::string ErrorCapture::reason(const std::string& otherwise) const {
   return line;
 }
 
-}  // namespace a2sf::text
+}  // namespace a2sf

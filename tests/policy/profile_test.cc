@@ -1,0 +1,175 @@
+#include <a2sf/policy.h>
+#include <a2sf/profile.h>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <numeric>
+#include <ostream>
+
+#include "policy/retention.h"
+#include "support/tiny_model.h"
+
+namespace a2sf {
+namespace {
+
+using testing::HasSubstr;
+using Budgets = std::vector<std::vector<std::int64_t>>;
+
+constexpr const char* kTwoByTwo = R"({"shares": [[4, 2], [1, 1]], "alphas": [[0.5, 0], [1, 0.25]]})";
+
+PolicySpec spec_with(const char* text, const char* profile = kTwoByTwo) {
+  PolicySpec spec = parse_policy(text).value();
+  spec.profile = std::make_shared<const Profile>(parse_profile(profile).value());
+  return spec;
+}
+
+HeadRule rule_of(const PolicySpec& spec, int layer, int kv_head, std::int64_t tokens = 0, std::int64_t window = 0) {
+  return resolve(spec, layer, kv_head, tokens, window).value();
+}
+
+TEST(Profile, SharesOutInProportion) {
+  EXPECT_EQ(share_out(parse_profile(kTwoByTwo).value(), 16, 1), (Budgets{{32, 16}, {8, 8}}));
+}
+
+TEST(Profile, TheLargestRemaindersAreRoundedUpAndOfEqualOnesTheEarlier) {
+  // 3 per head is 9: 4.5, 2.25, 2.25; then 3 and 3 of 6 heads.
+  EXPECT_EQ(share_out(parse_profile(R"({"shares": [[2, 1, 1]]})").value(), 3, 1), (Budgets{{5, 2, 2}}));
+  EXPECT_EQ(share_out(parse_profile(R"({"shares": [[2, 2], [1, 1]]})").value(), 1, 1), (Budgets{{1, 1}, {1, 1}}));
+  EXPECT_EQ(share_out(parse_profile(R"({"shares": [[3, 3, 2]]})").value(), 3, 1), (Budgets{{4, 3, 2}}));
+}
+
+TEST(Profile, NoHeadGetsLessThanTheLeastAndTheOthersPayForIt) {
+  EXPECT_EQ(share_out(parse_profile(R"({"shares": [[1e-300, 3, 1]]})").value(), 10, 5), (Budgets{{5, 19, 6}}));
+  // What the first head takes leaves less than the least to the second.
+  EXPECT_EQ(share_out(parse_profile(R"({"shares": [[1, 50, 149]]})").value(), 40, 30), (Budgets{{30, 30, 60}}));
+}
+
+TEST(Profile, EqualSharesGiveEveryHeadTheMean) {
+  for (const int heads : {1, 3, 7, 49, 90}) {
+    const Profile profile{
+        .shares = {std::vector<double>(static_cast<std::size_t>(heads), .7)}, .alphas = {}, .file = {}};
+    for (const std::int64_t mean : {1, 2, 49, 1023})
+      EXPECT_EQ(share_out(profile, mean, mean)[0], std::vector<std::int64_t>(static_cast<std::size_t>(heads), mean));
+  }
+}
+
+RC_GTEST_PROP(Profile, TheTotalIsExactAndEveryHeadIsWithinOneOfItsShare, ()) {
+  const auto layers = *rc::gen::inRange<std::size_t>(1, 9), heads = *rc::gen::inRange<std::size_t>(1, 9);
+  Profile profile;
+  for (std::size_t i = 0; i < layers; ++i) {
+    auto& row = profile.shares.emplace_back();
+    while (row.size() < heads) row.push_back(*rc::gen::inRange(1, 100) * std::pow(10.0, *rc::gen::inRange(-8, 9)));
+  }
+  const auto mean = *rc::gen::inRange<std::int64_t>(1, 100000), least = *rc::gen::inRange<std::int64_t>(1, mean + 1);
+  std::int64_t total = 0;
+  std::vector<std::pair<double, std::int64_t>> by_share;
+  const auto budgets = share_out(profile, mean, least);
+  for (std::size_t layer = 0; layer < layers; ++layer) {
+    for (std::size_t head = 0; head < heads; ++head) {
+      total += budgets[layer][head];
+      RC_ASSERT(budgets[layer][head] >= least);
+      by_share.emplace_back(profile.shares[layer][head], budgets[layer][head]);
+    }
+  }
+  RC_ASSERT(total == mean * static_cast<std::int64_t>(layers * heads));
+  std::sort(by_share.begin(), by_share.end());
+  for (std::size_t i = 1; i < by_share.size(); ++i) RC_ASSERT(by_share[i - 1].second <= by_share[i].second + 1);
+}
+
+TEST(Profile, TheBudgetIsTheMeanOfACountOrARatio) {
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16"), 0, 0).budget, 32);
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=10%"), 0, 1, 160).budget, 16);
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16"), 0, 0).recent, 16) << "half of its own budget";
+}
+
+TEST(Profile, AWindowBoundsAHeadsShare) {
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16"), 0, 0, 0, 20).budget, 20);
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16"), 1, 0, 0, 20).budget, 8);
+}
+
+TEST(Profile, EveryHeadGetsWhatMustStay) {
+  const PolicySpec counts = spec_with("a2sf:budget=16:sink=6:recent=5");
+  EXPECT_EQ(rule_of(counts, 1, 1).budget, 11);
+  EXPECT_EQ(rule_of(counts, 0, 0).budget + rule_of(counts, 0, 1).budget, 42);
+  const PolicySpec ratio = spec_with("a2sf:budget=16:pin=5:recent=0.5");
+  EXPECT_EQ(rule_of(ratio, 1, 1).budget, 9) << "5 pinned tokens and 4 recent ones";
+  EXPECT_FALSE(resolve(spec_with("a2sf:budget=10:sink=6:recent=5"), 0, 0, 0, 0));
+}
+
+TEST(Profile, ItsAlphasHoldUnlessOneIsGiven) {
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16"), 0, 0).alpha, .5);
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16"), 0, 1).alpha, 0);
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16:alpha=0.75"), 0, 0).alpha, .75);
+  EXPECT_DOUBLE_EQ(rule_of(spec_with("a2sf:budget=16:alpha=auto"), 0, 0).alpha, 1 - 1 / 48.0);
+  EXPECT_DOUBLE_EQ(rule_of(spec_with("a2sf:budget=16", R"({"shares": [[2, 1]]})"), 0, 0).alpha, 1 - 1 / 31.5);
+}
+
+TEST(Profile, H2oAndTovaKeepTheirAlphas) {
+  EXPECT_EQ(rule_of(spec_with("h2o:budget=16"), 0, 0).alpha, 1);
+  EXPECT_EQ(rule_of(spec_with("tova:budget=16"), 1, 0).alpha, 0);
+}
+
+TEST(Profile, IsRefusedWithATableAndForAnotherShapeOfModel) {
+  PolicySpec with_table = spec_with("a2sf");
+  with_table.budget.table = {{8, 8}, {8, 8}};
+  EXPECT_FALSE(resolve(with_table, 0, 0, 0, 0));
+  const std::vector<int> two = {0, 0}, three = {0, 0, 0};
+  EXPECT_TRUE(resolve_all(spec_with("a2sf"), two, 2, 0));
+  EXPECT_FALSE(resolve_all(spec_with("a2sf"), three, 2, 0));
+  const auto wide = resolve_all(spec_with("a2sf"), two, 3, 0);
+  ASSERT_FALSE(wide);
+  EXPECT_THAT(wide.error().message, HasSubstr("the profile is for 2 layers of 2 KV heads, the model has 2 of 3"));
+}
+
+TEST(Profile, IsReadFromAFileAndPrintedInTheSpec) {
+  const std::string path = temporary_path("profile.json");
+  std::ofstream(path) << kTwoByTwo;
+  const auto spec = parse_policy("a2sf:budget=16:alpha=auto:profile=" + path).value();
+  std::filesystem::remove(path);
+  EXPECT_EQ(rule_of(spec, 0, 0).budget, 32);
+  EXPECT_EQ(to_string(spec), "a2sf:alpha=auto:budget=16:profile=" + path);
+}
+
+TEST(Profile, OneThatWasNeverParsedIsCheckedToo) {
+  PolicySpec spec = spec_with("a2sf:budget=16");
+  spec.profile = std::make_shared<const Profile>(Profile{.shares = {{1, 2}, {3}}, .alphas = {}, .file = {}});
+  EXPECT_FALSE(resolve(spec, 1, 0, 0, 0));
+}
+
+struct WrongText {
+  std::string json, mention;
+  friend std::ostream& operator<<(std::ostream& out, const WrongText& wrong) { return out << wrong.json; }
+};
+
+class BadProfile : public testing::TestWithParam<WrongText> {};
+
+TEST_P(BadProfile, IsOneLineThatSaysWhatIsWrong) {
+  const auto profile = parse_profile(GetParam().json);
+  ASSERT_FALSE(profile);
+  EXPECT_EQ(profile.error().kind, ErrorKind::bad_input);
+  EXPECT_THAT(profile.error().message, HasSubstr(GetParam().mention));
+  EXPECT_EQ(profile.error().message.find('\n'), std::string::npos);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Texts, BadProfile,
+    testing::Values(WrongText{"", "shares"}, WrongText{"[1]", "shares"}, WrongText{R"({"shares": 1})", "shares"},
+                    WrongText{R"({"shares": []})", "shares"}, WrongText{R"({"shares": [[]]})", "0 KV heads"},
+                    WrongText{R"({"shares": [[1, 2], [3]]})", "layer 1"},
+                    WrongText{R"({"shares": [[1, "2"]]})", "shares"}, WrongText{R"({"shares": [[1, null]]})", "shares"},
+                    WrongText{R"({"shares": [[1, 0]]})", "shares 0 of layer 0, KV head 1"},
+                    WrongText{R"({"shares": [[1, -1]]})", "shares -1"},
+                    WrongText{R"({"shares": [[1, 1e999]]})", "shares"},
+                    WrongText{R"({"shares": [[1]], "alphas": [[1.5]]})", "alphas 1.5 of layer 0, KV head 0"},
+                    WrongText{R"({"shares": [[1]], "alphas": [[1, 1]]})", "alphas of 2 KV heads"},
+                    WrongText{R"({"shares": [[1]], "alphas": [[1], [1]]})", "alphas of 2 layers"},
+                    WrongText{R"({"shares": [[1]], "alphas": []})", "alphas"}));
+
+}  // namespace
+}  // namespace a2sf
