@@ -56,7 +56,9 @@ class CpuBackend final : public Backend {
     for (const Span& span : step_->spans) add_positions_of(span, table, offset, out);
   }
   void norm(Activations in, const Norm& norm, int count, Activations out) override {
-    pool_.run(count, [&](int row, int) { norm_row(norm, in.row(row), in.columns, out.row(row)); });
+    const cpu::NormValues values{norm.kind == NormKind::layer, norm.epsilon, floats(norm.weight),
+                                 norm.bias ? floats(norm.bias) : nullptr};
+    pool_.run(count, [&](int row, int) { kernels_.norm(values, in.row(row), in.columns, out.row(row)); });
   }
   void matmul(Activations in, int count, std::span<const Product> products) override {
     const Stopwatch watch(seconds_.matmul);

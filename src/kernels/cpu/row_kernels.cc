@@ -14,6 +14,7 @@
 #include "kernels/cpu/chunk_product-inl.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 HWY_BEFORE_NAMESPACE();
@@ -21,6 +22,46 @@ namespace a2sf::cpu::HWY_NAMESPACE {
 
 using I = hn::RebindToSigned<F>;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// A whole vector, with zeros in the lanes from `count` on.
+HWY_INLINE V load_first(const float* from, int count) {
+  const F f;
+  if (count >= kLanes) return hn::LoadU(f, from);
+  return hn::MaskedLoad(hn::FirstN(f, static_cast<std::size_t>(count)), f, from);
+}
+
+HWY_INLINE void store_first(V x, float* to, int count) {
+  const F f;
+  if (count >= kLanes) return hn::StoreU(x, f, to);
+  hn::BlendedStore(x, hn::FirstN(f, static_cast<std::size_t>(count)), f, to);
+}
+
+// Sums a vector that a term makes of each kLanes columns, on four chains.
+template <class Term>
+HWY_INLINE float sum_over(int columns, const Term& term) {
+  V sums[4] = {hn::Zero(F()), hn::Zero(F()), hn::Zero(F()), hn::Zero(F())};
+  for (int i = 0, chain = 0; i < columns; i += kLanes, chain = (chain + 1) % 4)
+    sums[chain] = hn::Add(sums[chain], term(i));
+  return hn::GetLane(hn::SumOfLanes(F(), hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]))));
+}
+
+void norm(const NormValues& norm, const float* in, int columns, float* out) {
+  const F f;
+  const auto count = static_cast<float>(columns);
+  const V mean =
+      hn::Set(f, norm.centred ? sum_over(columns, [&](int i) { return load_first(in + i, columns - i); }) / count : 0);
+  const float squares = sum_over(columns, [&](int i) {
+    const auto inside = hn::FirstN(f, static_cast<std::size_t>(std::min(columns - i, kLanes)));
+    const V x = hn::IfThenElseZero(inside, hn::Sub(load_first(in + i, columns - i), mean));
+    return hn::Mul(x, x);
+  });
+  const V scale = hn::Set(f, 1 / std::sqrt(squares / count + norm.epsilon));
+  for (int i = 0; i < columns; i += kLanes) {
+    const auto part = [&](const float* from) { return load_first(from + i, columns - i); };
+    const V x = hn::Mul(hn::Mul(hn::Sub(part(in), mean), scale), part(norm.weight));
+    store_first(norm.bias == nullptr ? x : hn::Add(x, part(norm.bias)), out + i, columns - i);
+  }
+}
 
 void rotate(float* head, const float* cosine, const float* sine, int pairs, bool interleaved) {
   const F f;
@@ -49,13 +90,6 @@ void rotate(float* head, const float* cosine, const float* sine, int pairs, bool
     x = x0 * cosine[i] - y0 * sine[i];
     y = x0 * sine[i] + y0 * cosine[i];
   }
-}
-
-// A whole vector, with zeros in the lanes from `count` on.
-HWY_INLINE V load_first(const float* from, int count) {
-  const F f;
-  if (count >= kLanes) return hn::LoadU(f, from);
-  return hn::MaskedLoad(hn::FirstN(f, static_cast<std::size_t>(count)), f, from);
 }
 
 template <class Format>
@@ -174,13 +208,7 @@ void add_up(const float* x, std::ptrdiff_t x_step, const float* factors, std::pt
     for (int i = 0; i < count; ++i) {
       sum = hn::MulAdd(hn::Set(f, factors[i * factor_step]), hn::LoadU(f, x + i * x_step + d), sum);
     }
-    if (d + kLanes <= dim) {
-      hn::StoreU(sum, f, out + d);
-    } else {
-      HWY_ALIGN float rest[kLanes];
-      hn::Store(sum, f, rest);
-      std::copy_n(rest, dim - d, out + d);
-    }
+    store_first(sum, out + d, dim - d);
   }
 }
 
@@ -196,8 +224,8 @@ void silu_multiply(float* gate, const float* up, std::int64_t count) {
 }
 
 // Unused in the baseline.
-[[maybe_unused]] const RowKernels kKernels = {rotate,       store, multiply,   bounds, hide,
-                                              exponentials, score, find_score, add_up, silu_multiply};
+[[maybe_unused]] const RowKernels kKernels = {norm,         rotate, store,      multiply, bounds,       hide,
+                                              exponentials, score,  find_score, add_up,   silu_multiply};
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

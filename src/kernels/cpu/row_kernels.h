@@ -19,8 +19,17 @@ struct ChunkMatrix {
   const std::byte* next;  // what is read after it: asked for meanwhile (nullptr: nothing)
 };
 
+// A norm over plain memory.
+struct NormValues {
+  bool centred;  // the mean is subtracted first
+  float epsilon;
+  const float *weight, *bias;
+};
+
 // All counts of slots are multiples of kTile; dims are padded to a multiple of kTile, but for head_dim.
 struct RowKernels {
+  // As norm_row of kernels/rows.h, its reference. Without a bias: nullptr. `in` and `out` may be the same.
+  void (*norm)(const NormValues& norm, const float* in, int columns, float* out);
   // Rotates `pairs` pairs of dimensions in place: (2i, 2i + 1), or (i, i + pairs).
   void (*rotate)(float* head, const float* cosine, const float* sine, int pairs, bool interleaved);
   // Writes a token's key and value into a slot of the chunk.
