@@ -7,7 +7,6 @@
 // clang-format off
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-#include <hwy/contrib/math/math-inl.h>
 // clang-format on
 
 #include "kernels/cpu/row_kernels.h"
@@ -184,20 +183,9 @@ void add_up(const float* x, std::ptrdiff_t x_step, const float* factors, std::pt
   }
 }
 
-void silu_multiply(float* gate, const float* up, std::int64_t count) {
-  const F f;
-  const auto gated = [&](V x, V y) {
-    const V e = hn::Exp(f, hn::Min(hn::Neg(x), hn::Set(f, 87.0F)));
-    return hn::Mul(hn::Div(x, hn::Add(hn::Set(f, 1.0F), e)), y);
-  };
-  std::int64_t n = 0;
-  for (; n + kLanes <= count; n += kLanes) hn::StoreU(gated(hn::LoadU(f, gate + n), hn::LoadU(f, up + n)), f, gate + n);
-  for (; n < count; ++n) gate[n] = hn::GetLane(gated(hn::Set(f, gate[n]), hn::Set(f, up[n])));
-}
-
 // Unused in the baseline.
 [[maybe_unused]] const RowKernels kKernels = {rotate,       store, multiply,   bounds, hide,
-                                              exponentials, score, find_score, add_up, silu_multiply};
+                                              exponentials, score, find_score, add_up};
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -1,4 +1,4 @@
-// The vector kernels of attention and of the small row operations, one table per instruction set.
+// The vector kernels of attention, one table per instruction set.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +42,6 @@ struct RowKernels {
   // out[dim] = sum over i of factors[i * factor_step] * x[i * x_step][dim]
   void (*add_up)(const float* x, std::ptrdiff_t x_step, const float* factors, std::ptrdiff_t factor_step, int count,
                  int dim, float* out);
-  void (*silu_multiply)(float* gate, const float* up, std::int64_t count);
 };
 
 // "avx2", "avx512": the names this machine can run, best first.
