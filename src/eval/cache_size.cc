@@ -2,21 +2,23 @@
 
 #include <algorithm>
 
+#include "policy/retention.h"
+
 namespace a2sf {
 namespace {
 
-constexpr std::uint64_t kSlotMultiple = 16;
 constexpr std::uint64_t kSlotFacts = 8;  // score and position
 
-// A layer with a sliding window holds no more than that.
-std::uint64_t bytes_of_slots(const ModelInfo& info, std::uint64_t slots, KvType type) {
-  const auto padded = [](std::uint64_t count) { return (count + kSlotMultiple - 1) / kSlotMultiple * kSlotMultiple; };
+// The sum over the layers of what `slots_of(window)` says that one of its heads has.
+template <class SlotsOf>
+std::uint64_t bytes_of_slots(const ModelInfo& info, KvType type, SlotsOf slots_of) {
   const std::uint64_t element = type == KvType::f16 ? 2 : 4;
-  const std::uint64_t slot = 2 * padded(static_cast<std::uint64_t>(info.head_dim)) * element + kSlotFacts;
+  const auto dim = static_cast<std::uint64_t>(round_up(info.head_dim, kTile));
+  const std::uint64_t slot = 2 * dim * element + kSlotFacts;
   std::uint64_t bytes = 0;
   for (const int window : info.windows) {
-    const std::uint64_t held = window > 0 ? std::min(slots, static_cast<std::uint64_t>(window)) : slots;
-    bytes += static_cast<std::uint64_t>(info.kv_heads) * padded(held) * slot;
+    bytes += static_cast<std::uint64_t>(info.kv_heads) * static_cast<std::uint64_t>(round_up(slots_of(window), kTile)) *
+             slot;
   }
   return bytes;
 }
@@ -24,11 +26,12 @@ std::uint64_t bytes_of_slots(const ModelInfo& info, std::uint64_t slots, KvType 
 }  // namespace
 
 std::uint64_t bounded_cache_bytes(const ModelInfo& info, std::int64_t tokens, KvType type) {
-  return bytes_of_slots(info, static_cast<std::uint64_t>(tokens) + 1, type);
+  return bytes_of_slots(info, type,
+                        [&](std::int64_t window) { return 1 + (window > 0 ? std::min(tokens, window) : tokens); });
 }
 
 std::uint64_t full_cache_bytes(const ModelInfo& info, std::int64_t tokens, KvType type) {
-  return bytes_of_slots(info, static_cast<std::uint64_t>(tokens), type);
+  return bytes_of_slots(info, type, [&](std::int64_t window) { return window > 0 ? window + kWindowRows : tokens; });
 }
 
 }  // namespace a2sf

@@ -160,10 +160,12 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const in
       if (!rule) return tl::unexpected(rule.error());
       const std::int64_t kept =
           retention.mode == RetentionMode::hook ? spec.hook->capacity(rule->budget) : rule->budget;
-      const std::int64_t slots = grows ? windows[layer] : kept + spec.block;
+      const SlotCount slots = !grows               ? kept + spec.block
+                              : windows[layer] > 0 ? SlotCount(windows[layer] + kWindowRows, true)
+                                                   : 0;
       retention.rules.push_back(*rule);
       resolved.bounded_slots.push_back(slots);
-      resolved.slots.push_back(retention.whole_prompt ? 0 : slots);
+      resolved.slots.push_back(retention.whole_prompt ? SlotCount(0) : slots);
     }
   }
   return resolved;

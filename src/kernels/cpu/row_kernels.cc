@@ -94,10 +94,10 @@ void bounds(const std::int32_t* positions, int slots, std::int32_t& least, std::
   most = hn::GetLane(hn::MaxOfLanes(i, high));
 }
 
-void hide(float* x, const std::int32_t* positions, int slots, std::int32_t now) {
+void hide(float* x, const std::int32_t* positions, int slots, std::int32_t first, std::int32_t last) {
   const F f;
   for (int slot = 0; slot < slots; slot += kLanes) {
-    hn::StoreU(hn::IfThenElse(inside(positions + slot, 0, now), hn::LoadU(f, x + slot), hn::Set(f, -kInfinity)), f,
+    hn::StoreU(hn::IfThenElse(inside(positions + slot, first, last), hn::LoadU(f, x + slot), hn::Set(f, -kInfinity)), f,
                x + slot);
   }
 }
