@@ -155,34 +155,43 @@ Result<SequenceCache> SequenceCache::create(Memory& memory, const CacheShape& sh
   return cache;
 }
 
-Status SequenceCache::grow(HeadCache& head, std::int64_t slots) {
-  while (head.room() < slots) {
-    auto buffer = OwnedBuffer::create(*memory_, chunk_bytes(kChunk));
-    if (!buffer) {
-      return fail(ErrorKind::out_of_memory, fmt::format("{}: the cache holds {} MiB already; a budget bounds it",
-                                                        buffer.error().message, bytes() >> 20));
-    }
-    head.chunks.push_back(carve(buffer->data(), kChunk));
-    grown_.push_back(std::move(*buffer));
+// What all heads want at once is one piece of memory: large enough for huge pages, and a layer's heads lie side by
+// side.
+Status SequenceCache::grow(std::span<const std::int64_t> slots) {
+  std::int64_t chunks = 0;
+  for (std::size_t i = 0; i < heads_.size(); ++i)
+    chunks += std::max<std::int64_t>(0, (slots[i] - heads_[i].room() + kChunk - 1) / kChunk);
+  if (chunks == 0) return {};
+  auto buffer = OwnedBuffer::create(*memory_, static_cast<std::size_t>(chunks) * chunk_bytes(kChunk));
+  if (!buffer) {
+    return fail(ErrorKind::out_of_memory, fmt::format("{}: the cache holds {} MiB already; a budget bounds it",
+                                                      buffer.error().message, bytes() >> 20));
   }
+  std::byte* next = buffer->data();
+  for (std::size_t i = 0; i < heads_.size(); ++i) {
+    for (; heads_[i].room() < slots[i]; next += chunk_bytes(kChunk)) heads_[i].chunks.push_back(carve(next, kChunk));
+  }
+  grown_.push_back(std::move(*buffer));
   return {};
 }
 
 Status SequenceCache::make_room(std::int64_t tokens) {
-  for (HeadCache& head : heads_) {
-    if (head.limit != 0) continue;
-    if (auto grown = grow(head, head.occupied() + tokens); !grown) return grown;
+  std::vector<std::int64_t> slots(heads_.size(), 0);
+  for (std::size_t i = 0; i < heads_.size(); ++i) {
+    if (heads_[i].limit == 0) slots[i] = heads_[i].occupied() + tokens;
   }
-  return {};
+  return grow(slots);
 }
 
 Result<SequenceCache> SequenceCache::clone() const {
   auto copy = create(*memory_, shape_, counts_);
   if (!copy) return copy;
+  std::vector<std::int64_t> slots;
+  for (const HeadCache& head : heads_) slots.push_back(head.room());
+  if (auto grown = copy->grow(slots); !grown) return tl::unexpected(grown.error());
   for (std::size_t i = 0; i < heads_.size(); ++i) {
     const HeadCache& from = heads_[i];
     HeadCache& to = copy->heads_[i];
-    if (auto grown = copy->grow(to, from.room()); !grown) return tl::unexpected(grown.error());
     for (std::size_t c = 0; c < from.chunks.size(); ++c) {
       memory_->copy(to.chunks[c].keys, from.chunks[c].keys, chunk_bytes(from.chunks[c].slots));
     }
@@ -195,24 +204,26 @@ Result<SequenceCache> SequenceCache::clone() const {
 Result<SequenceCache> SequenceCache::rebuilt(SlotCounts counts, std::span<const std::vector<int>> left_out) const {
   auto copy = create(*memory_, shape_, std::move(counts));
   if (!copy) return copy;
+  std::vector<std::vector<int>> kept(heads_.size());
+  std::vector<std::int64_t> wanted(heads_.size(), 0);
+  for (std::size_t i = 0; i < heads_.size(); ++i) {
+    kept[i] = heads_[i].slots_by_position();
+    if (!left_out.empty()) {
+      std::vector<char> goes(static_cast<std::size_t>(heads_[i].used), 0);
+      for (const int slot : left_out[i]) goes[static_cast<std::size_t>(slot)] = 1;
+      std::erase_if(kept[i], [&](int slot) { return goes[static_cast<std::size_t>(slot)] != 0; });
+    }
+    const auto tokens = static_cast<std::int64_t>(kept[i].size()), limit = copy->heads_[i].limit;
+    if (limit != 0 && tokens > limit)
+      return fail(ErrorKind::bad_input, fmt::format("{} tokens do not fit into {} slots", tokens, limit));
+    if (limit == 0) wanted[i] = tokens;
+  }
+  if (auto grown = copy->grow(wanted); !grown) return tl::unexpected(grown.error());
   std::vector<float> key(static_cast<std::size_t>(shape_.head_dim)), value(key.size());
   for (std::size_t i = 0; i < heads_.size(); ++i) {
     const HeadCache& from = heads_[i];
     HeadCache& to = copy->heads_[i];
-    std::vector<int> slots = from.slots_by_position();
-    if (!left_out.empty()) {
-      std::vector<char> goes(static_cast<std::size_t>(from.used), 0);
-      for (const int slot : left_out[i]) goes[static_cast<std::size_t>(slot)] = 1;
-      std::erase_if(slots, [&](int slot) { return goes[static_cast<std::size_t>(slot)] != 0; });
-    }
-    const auto tokens = static_cast<std::int64_t>(slots.size());
-    if (to.limit != 0 && tokens > to.limit) {
-      return fail(ErrorKind::bad_input, fmt::format("{} tokens do not fit into {} slots", tokens, to.limit));
-    }
-    if (to.limit == 0) {
-      if (auto grown = copy->grow(to, tokens); !grown) return tl::unexpected(grown.error());
-    }
-    for (const int slot : slots) {
+    for (const int slot : kept[i]) {
       from.read_key(slot, key);
       from.read_value(slot, value);
       to.score(to.insert(from.position(slot), key, value)) = from.score(slot);

@@ -102,7 +102,7 @@ class SequenceCache {
     return static_cast<std::size_t>(layer * shape_.kv_heads + kv_head);
   }
   std::size_t chunk_bytes(int slots) const;
-  Status grow(HeadCache& head, std::int64_t slots);  // until it has that many
+  Status grow(std::span<const std::int64_t> slots);  // until every head has that many
   Chunk carve(std::byte* data, int slots) const;
 
   Memory* memory_ = nullptr;

@@ -12,7 +12,7 @@ constexpr std::uint64_t kTaskMask = 0xffffffff;  // the lower half of a ticket
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : shares_(static_cast<std::size_t>(threads)) {
   for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
 }
 
@@ -26,10 +26,15 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::run_parallel(int tasks, const void* context, Call call) {
   context_ = context;
   call_ = call;
-  tasks_ = tasks;
   finished_.store(0, std::memory_order_relaxed);
   const std::uint32_t round = round_.load(std::memory_order_relaxed) + 1;
-  ticket_.store(std::uint64_t{round} << 32 | static_cast<std::uint32_t>(tasks), std::memory_order_release);
+  for (std::int64_t i = 0, begin = 0; i < threads(); ++i) {
+    Share& share = shares_[static_cast<std::size_t>(i)];
+    share.end = static_cast<int>(tasks * (i + 1) / threads());
+    share.ticket.store(std::uint64_t{round} << 32 | static_cast<std::uint32_t>(share.end - begin),
+                       std::memory_order_release);
+    begin = share.end;
+  }
   round_.store(round, std::memory_order_release);
   round_.notify_all();
   take_tasks(0);
@@ -43,15 +48,21 @@ void ThreadPool::run_parallel(int tasks, const void* context, Call call) {
   }
 }
 
-// Whoever holds a task keeps its round alive, so the round's fields are read after the task was taken.
+// Its own share first, then what is left of the others'.
 void ThreadPool::take_tasks(int worker) {
-  std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  for (int i = 0; i < threads(); ++i)
+    take_tasks_of(shares_[static_cast<std::size_t>((worker + i) % threads())], worker);
+}
+
+// Whoever holds a task keeps its round alive, so the round's fields are read after the task was taken.
+void ThreadPool::take_tasks_of(Share& share, int worker) {
+  std::uint64_t ticket = share.ticket.load(std::memory_order_acquire);
   while ((ticket & kTaskMask) != 0) {
-    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire))
+    if (!share.ticket.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire))
       continue;
-    call_(context_, tasks_ - static_cast<int>(ticket & kTaskMask), worker);
+    call_(context_, share.end - static_cast<int>(ticket & kTaskMask), worker);
     finished_.fetch_add(1, std::memory_order_release);
-    ticket = ticket_.load(std::memory_order_acquire);
+    ticket = share.ticket.load(std::memory_order_acquire);
   }
 }
 

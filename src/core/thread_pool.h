@@ -12,10 +12,11 @@ class ThreadPool {
  public:
   explicit ThreadPool(int threads);  // at least 1, the caller included
   ~ThreadPool();
-  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  int threads() const { return static_cast<int>(shares_.size()); }
 
   // Calls body(task, worker) for every task in [0, tasks), each once, and returns when all are done. worker is in
-  // [0, threads()). Not reentrant; one caller at a time. Which worker takes a task is not determined.
+  // [0, threads()). Not reentrant; one caller at a time. Which worker takes a task is not determined, but each begins
+  // with a share of neighbouring ones, in order: what they read in passing is read on by the same thread.
   template <class Body>
   void run(int tasks, const Body& body) {
     if (workers_.empty() || tasks <= 1) {
@@ -29,16 +30,20 @@ class ThreadPool {
  private:
   using Call = void (*)(const void* context, int task, int worker);
   void run_parallel(int tasks, const void* context, Call call);
+  struct alignas(64) Share {
+    std::atomic<std::uint64_t> ticket{0};  // the round, and how many of the share's tasks nobody has taken
+    int end = 0;
+  };
   void work(int worker);
   void take_tasks(int worker);
+  void take_tasks_of(Share& share, int worker);
 
   std::vector<std::thread> workers_;
   const void* context_ = nullptr;
   Call call_ = nullptr;
-  int tasks_ = 0;
+  std::vector<Share> shares_;  // one per thread
   std::atomic<bool> stop_{false};
   alignas(64) std::atomic<std::uint32_t> round_{0};
-  alignas(64) std::atomic<std::uint64_t> ticket_{0};  // the round, and how many of its tasks nobody has taken
   alignas(64) std::atomic<int> finished_{0};
 };
 

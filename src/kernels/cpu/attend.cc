@@ -106,6 +106,14 @@ void Attention::finish(const AttendArgs& args, const Span& span, Rows rows, int 
   }
 }
 
+// What is asked for while a span's last row reads its values: the same head of the next layer. Nothing of it is near
+// otherwise, since a token passes over all weights and all layers before it comes back.
+const std::byte* Attention::read_next(const AttendArgs& args, const Span& span, Rows rows, int kv_head) {
+  if (rows.end() < span.rows) return nullptr;
+  const HeadCache& head = span.cache->head((args.layer + 1) % span.cache->shape().layers, kv_head);
+  return head.chunks.empty() ? nullptr : head.chunks.front().keys;
+}
+
 // Step 2, of rows of one head that are there already.
 void Attention::attend_rows(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots,
                             RowsInFlight& flight) const {
@@ -114,7 +122,7 @@ void Attention::attend_rows(const AttendArgs& args, const Span& span, Rows rows,
   if (is_ideal) {
     flight.run_ideal(span.retention->rule(args.layer, kv_head).budget);
   } else {
-    flight.run();
+    flight.run(read_next(args, span, rows, kv_head));
   }
   finish(args, span, rows, kv_head, flight);
 }

@@ -58,6 +58,7 @@ class Attention {
   void start(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots, bool keep,
              RowsInFlight& flight) const;
   void finish(const AttendArgs& args, const Span& span, Rows rows, int kv_head, RowsInFlight& flight) const;
+  static const std::byte* read_next(const AttendArgs& args, const Span& span, Rows rows, int kv_head);
   void attend_rows(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots,
                    RowsInFlight& flight) const;
   void score_and_evict(const AttendArgs& args, const Span& span, Rows rows, int kv_head, RowsInFlight& flight) const;

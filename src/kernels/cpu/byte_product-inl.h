@@ -31,10 +31,6 @@ using U16 = hn::Repartition<std::uint16_t, F>;
 using VI32 = hn::Vec<I32>;
 using VU8 = hn::Vec<U8>;
 
-// Arrays of vectors stay in registers only where the loops over them are unrolled and the functions inlined.
-#undef A2SF_UNROLL
-#define A2SF_UNROLL HWY_UNROLL(8)
-
 HWY_INLINE VI32 broadcast_quad(const std::int8_t* from) {
   std::int32_t quad;
   std::memcpy(&quad, from, sizeof(quad));

@@ -33,7 +33,7 @@ HWY_INLINE void multiply_integers(const PanelProduct& product, const std::byte* 
   const InputBlock* blocks = product.input.blocks + row * input_blocks;
   const auto* record = reinterpret_cast<const std::uint8_t*>(panel);
   for (std::int64_t column = 0; column < columns; column += format.block, record += format.record_bytes(kLanes)) {
-    if constexpr (kCount == 1) prefetch<format.record_bytes(kLanes)>(record);
+    if constexpr (kCount == 1) prefetch<format.record_bytes(kLanes)>(record + kAhead);
     for (int index = 0; index < format.block / format.sub; ++index) {
       Weights weights;
       weights.load(record, index);
@@ -74,7 +74,7 @@ HWY_INLINE void multiply_floats(const PanelProduct& product, const std::byte* pa
   for (V& sum : odd) sum = hn::Zero(F());
   std::int64_t column = 0;
   for (; column + 2 <= columns; column += 2, panel += 2 * record) {
-    if constexpr (kCount == 1) prefetch<2 * record>(panel);
+    if constexpr (kCount == 1) prefetch<2 * record>(panel + kAhead);
     const V first = load_floats<kType>(panel), second = load_floats<kType>(panel + record);
     A2SF_UNROLL
     for (int i = 0; i < kCount; ++i) {

@@ -25,7 +25,7 @@ std::int64_t read_all(const std::byte* data, std::size_t bytes) {
   VI32 sums[4];
   for (VI32& sum : sums) sum = hn::Zero(I32());
   for (std::size_t at = 0; at < bytes; at += kStep) {
-    prefetch<kStep>(data + at);
+    prefetch<kStep>(data + at + kAhead);
     A2SF_UNROLL
     for (std::size_t i = 0; i < kStep / kVector; ++i) {
       const auto* from = reinterpret_cast<const std::int32_t*>(data + at + i * kVector);

@@ -16,6 +16,7 @@ struct ChunkMatrix {
   KvType type;
   int depth, columns;
   std::ptrdiff_t depth_step, tile_step;
+  const std::byte* next;  // what is read after it: asked for meanwhile (nullptr: nothing)
 };
 
 // All counts of slots are multiples of kTile; dims are padded to a multiple of kTile, but for head_dim.

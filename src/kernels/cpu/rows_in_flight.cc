@@ -9,6 +9,12 @@
 namespace a2sf::cpu {
 namespace {
 
+template <class T>
+void ask_for(const T* data, int count) {
+  constexpr int kPerLine = 64 / sizeof(T);
+  for (int i = 0; i < count; i += kPerLine) __builtin_prefetch(data + i);
+}
+
 // Amortised: steady state allocates nothing.
 void grow(std::vector<float>& buffer, std::ptrdiff_t size) {
   const auto wanted = static_cast<std::size_t>(size);
@@ -39,8 +45,11 @@ int RowsInFlight::slots_of(int chunk) const { return std::min(kChunk, slots_ - c
 
 void RowsInFlight::weigh(int c) {
   const int slots = slots_of(c), dim = head_->dim;
-  const ChunkMatrix keys{chunk(c).keys, head_->type, dim, slots, kTile, static_cast<std::ptrdiff_t>(dim) * kTile};
+  const ChunkMatrix keys{chunk(c).keys,  head_->type, dim, slots, kTile, static_cast<std::ptrdiff_t>(dim) * kTile,
+                         chunk(c).values};
   float* const x = weights(c);
+  ask_for(chunk(c).scores, slots);
+  ask_for(chunk(c).positions, slots);
   kernels_->multiply(queries_.data(), dim, static_cast<int>(queries()), keys,
                      group_.scale * std::numbers::log2e_v<float>, x, kChunk);
   std::int32_t least, most;
@@ -54,9 +63,9 @@ void RowsInFlight::weigh(int c) {
   }
 }
 
-void RowsInFlight::add_values(int c) {
+void RowsInFlight::add_values(int c, const std::byte* next) {
   const int slots = slots_of(c), dim = head_->dim;
-  const ChunkMatrix values{chunk(c).values, head_->type, slots, dim, dim, kTile};
+  const ChunkMatrix values{chunk(c).values, head_->type, slots, dim, dim, kTile, next};
   kernels_->multiply(weights(c), kChunk, static_cast<int>(queries()), values, 1, values_.data() + c * queries() * dim,
                      dim);
 }
@@ -74,10 +83,10 @@ void RowsInFlight::normalise() {
   }
 }
 
-void RowsInFlight::run() {
+void RowsInFlight::run(const std::byte* next) {
   for (int c = 0; c < chunks(); ++c) {
     weigh(c);
-    add_values(c);
+    add_values(c, c + 1 < chunks() ? chunk(c + 1).keys : next);
   }
   normalise();
 }
@@ -86,7 +95,7 @@ void RowsInFlight::run_ideal(std::int64_t budget) {
   for (int c = 0; c < chunks(); ++c) weigh(c);
   normalise();
   for (int row = 0; row < count_; ++row) hide_from_ideal(row, budget);
-  for (int c = 0; c < chunks(); ++c) add_values(c);
+  for (int c = 0; c < chunks(); ++c) add_values(c, nullptr);
   normalise();
 }
 

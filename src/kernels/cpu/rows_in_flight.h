@@ -28,11 +28,13 @@ class RowsInFlight {
              int slots, bool keep);
   float* query(int row, int head) { return queries_.data() + query_index(row, head) * head_->dim; }  // [padded dim]
   int chunks() const { return (slots_ + kChunk - 1) / kChunk; }
+  const Chunk& chunk(int c) const { return head_->chunks[static_cast<std::size_t>(c)]; }
 
-  void weigh(int chunk);                // the exponentials
-  void add_values(int chunk);           // needs weigh()
+  void weigh(int chunk);  // the exponentials
+  // Needs weigh(). Meanwhile `next`, what will be read after it, is asked for (nullptr: nothing).
+  void add_values(int chunk, const std::byte* next);
   void normalise();                     // needs all chunks weighed; before anything below
-  void run();                           // all of these, of all chunks
+  void run(const std::byte* next);      // all of these, of all chunks; `next` as above
   void run_ideal(std::int64_t budget);  // the same of the oracle's subset
 
   void write(int row, float* out) const;  // [heads of the group][head dim]
@@ -45,7 +47,6 @@ class RowsInFlight {
   std::ptrdiff_t query_index(int row, int head) const { return row * group_.heads + head; }
   std::ptrdiff_t queries() const { return static_cast<std::ptrdiff_t>(count_) * group_.heads; }
   int slots_of(int chunk) const;  // rounded up to whole tiles
-  const Chunk& chunk(int c) const { return head_->chunks[static_cast<std::size_t>(c)]; }
   float* weights(int chunk) { return weights_.data() + (keep_ ? chunk * queries() * kChunk : 0); }
   const float* weights(int chunk) const { return weights_.data() + (keep_ ? chunk * queries() * kChunk : 0); }
 

@@ -136,7 +136,9 @@ void Attention::attend_long_row(const AttendArgs& args, const Span& span) {
   pool_.run(static_cast<int>(pieces_.size()), [&](int i, int) {
     const Piece piece = pieces_[static_cast<std::size_t>(i)];
     flight(piece.kv_head).weigh(piece.chunk);
-    flight(piece.kv_head).add_values(piece.chunk);
+    const Piece* next = i + 1 < static_cast<int>(pieces_.size()) ? &pieces_[static_cast<std::size_t>(i + 1)] : nullptr;
+    flight(piece.kv_head)
+        .add_values(piece.chunk, next == nullptr ? nullptr : flight(next->kv_head).chunk(next->chunk).keys);
   });
   pool_.run(args.kv_heads, [&](int h, int) {
     flight(h).normalise();

@@ -10,6 +10,10 @@
 
 #include <cstddef>
 
+// Arrays of vectors stay in registers only where the loops over them are unrolled and the functions inlined.
+#undef A2SF_UNROLL
+#define A2SF_UNROLL HWY_UNROLL(8)
+
 HWY_BEFORE_NAMESPACE();
 namespace a2sf::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -24,14 +28,17 @@ HWY_INLINE V load_halves(const void* from) {
   return hn::PromoteTo(F(), hn::LoadU(half, static_cast<const hwy::float16_t*>(from)));
 }
 
-// For what is read once, in order, and bound by memory: asks for it well ahead, across the page boundaries where the
-// hardware stops.
+// Asks for memory that is read soon.
 template <std::size_t kBytes>
 HWY_INLINE void prefetch(const void* data) {
-  constexpr std::size_t kAhead = 4096, kLine = 64;
+  constexpr std::size_t kLine = 64;
   for (std::size_t line = 0; line < kBytes; line += kLine)
-    __builtin_prefetch(static_cast<const std::byte*>(data) + kAhead + line);
+    __builtin_prefetch(static_cast<const std::byte*>(data) + line);
 }
+
+// For what is read once, in order, and bound by memory: this far ahead, across the page boundaries where the hardware
+// stops.
+inline constexpr std::ptrdiff_t kAhead = 4096;
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
