@@ -1,0 +1,37 @@
+"""Peak memory of a long prompt under a budget beside what it has to hold: memory.py A2SF MODEL.gguf [THREADS]."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+MEBIBYTE = 1 << 20
+ALLOWANCE = 64 * MEBIBYTE
+PROMPT, SPEC = 8192, "a2sf:budget=512"
+
+
+def measure(a2sf, model, threads, repack):
+    command = [a2sf, "bench", "-m", model, "-p", PROMPT, "-n", 0, "-r", 1, "--policy", SPEC, "--threads", threads,
+               "--repack", repack, "--json"]
+    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+    return json.loads(done.stdout)["rows"][0]
+
+
+def main():
+    a2sf, model, threads = sys.argv[1], Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "2"
+    print(f"{model.stem}, prompt of {PROMPT} tokens, {SPEC}, in MiB")
+    print(f"{'weights':>22}{'peak memory':>13}{'file':>8}{'KV cache':>10}{'else':>7}")
+    fits = True
+    for repack, weights in (("on", "regrouped (default)"), ("off", "as they are mapped")):
+        row, file = measure(a2sf, model, threads, repack), model.stat().st_size
+        rest = row["peak_rss_bytes"] - file - row["kv_bytes"]
+        fits = fits and rest <= ALLOWANCE
+        cells = (row["peak_rss_bytes"], file, row["kv_bytes"], rest)
+        print(f"{weights:>22}" + "".join(f"{cell / MEBIBYTE:{width}.1f}" for cell, width in zip(cells, (13, 8, 10, 7))))
+    print(f"aim: else at most {ALLOWANCE // MEBIBYTE} MiB: {'reached' if fits else 'missed'}")
+
+
+if __name__ == "__main__":
+    main()
