@@ -47,7 +47,7 @@ SlotCounts random_counts(Bytes& bytes) {
   SlotCounts counts;
   for (int h = 0; h < kHeads; ++h) {
     const int kind = bytes.next(), slots = bytes.next() + 256 * (kind % 2) + 1;
-    counts.push_back(kind % 4 == 0 ? 0 : slots);
+    counts.emplace_back(kind % 4 == 0 ? 0 : slots);
   }
   return counts;
 }
@@ -117,7 +117,7 @@ class Program {
     const auto counts = random_counts(bytes_);
     bool fits = true;
     for (std::size_t h = 0; h < kHeads; ++h) {
-      fits = fits && (counts[h] == 0 || static_cast<std::int64_t>(held_[h].size()) <= counts[h]);
+      fits = fits && (counts[h].slots == 0 || static_cast<std::int64_t>(held_[h].size()) <= counts[h].slots);
     }
     auto copy = cache_.rebuilt(counts);
     require(copy.has_value() == fits);

@@ -292,11 +292,13 @@ class Converter:
             writer.add_rope_scaling_factor(float(rope["factor"]))
         elif rope["kind"] == "yarn":
             self.write_yarn(rope)
+        elif rope["kind"] in ("longrope", "su"):
+            self.write_longrope(rope, dims)
         elif rope["kind"] == "llama3":
             writer.add_tensor("rope_freqs.weight", llama3_factors(rope, dims))
         elif rope["kind"] != "default":
             raise ConvertError(f"config.json: RoPE scaling '{rope['kind']}' is not supported; "
-                               "supported: default, linear, yarn, llama3")
+                               "supported: default, linear, yarn, longrope, llama3")
 
     def write_yarn(self, rope):
         for key, usual in (("beta_fast", 32), ("beta_slow", 1), ("attention_factor", None), ("mscale", None),
@@ -307,6 +309,20 @@ class Converter:
         self.writer.add_rope_scaling_factor(float(rope["factor"]))
         self.writer.add_rope_scaling_orig_ctx_len(
             int(rope.get("original_max_position_embeddings") or self.sizes.context))
+
+    def write_longrope(self, rope, dims):
+        original = int(rope.get("original_max_position_embeddings")
+                       or self.config.get("original_max_position_embeddings") or self.sizes.context)
+        factor = rope.get("factor") or self.sizes.context / original
+        usual = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+        self.writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
+        self.writer.add_rope_scaling_orig_ctx_len(original)
+        self.writer.add_rope_scaling_attn_factors(float(rope.get("attention_factor") or usual))
+        for length in ("short", "long"):
+            factors = np.array(rope.get(f"{length}_factor", []), dtype=np.float32)
+            if factors.shape != (dims // 2,):
+                raise ConvertError(f"config.json: {length}_factor of longrope is no list of {dims // 2} numbers")
+            self.writer.add_tensor(f"rope_factors_{length}.weight", factors)
 
     def write_windows(self):
         """Gemma 3: all layers but every n-th; Mistral and Phi-3: all layers or none."""

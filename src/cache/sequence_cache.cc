@@ -49,14 +49,21 @@ std::int64_t HeadCache::room() const {
   return slots;
 }
 
-int HeadCache::claim(std::int32_t position) {
-  int slot = used;
-  if (free.empty()) {
-    ++used;
-  } else {
-    slot = free.back();
-    free.pop_back();
+int HeadCache::take_slot(std::int32_t position) {
+  if (ring) {
+    const int slot = static_cast<int>(position % limit);
+    while (used <= slot) free.push_back(used++);
+    std::erase(free, slot);
+    return slot;
   }
+  if (free.empty()) return used++;
+  const int slot = free.back();
+  free.pop_back();
+  return slot;
+}
+
+int HeadCache::claim(std::int32_t position) {
+  const int slot = take_slot(position);
   chunk_of(slot).scores[slot % kChunk] = 0;
   chunk_of(slot).positions[slot % kChunk] = position;
   return slot;
@@ -117,16 +124,16 @@ Result<SequenceCache> SequenceCache::create(Memory& memory, const CacheShape& sh
   cache.counts_ = std::move(counts);
   cache.heads_.resize(cache.counts_.size());
   double wanted = 0;  // in double first: a hostile budget must not wrap around
-  for (const std::int64_t slots : cache.counts_) {
-    wanted += static_cast<double>(slots + kTile) * static_cast<double>(slot_bytes(shape));
+  for (const SlotCount& count : cache.counts_) {
+    wanted += static_cast<double>(count.slots + kTile) * static_cast<double>(slot_bytes(shape));
   }
   if (wanted > 1e15) {
     return fail(ErrorKind::out_of_memory,
                 fmt::format("the cache would need {:.0f} GiB; choose a smaller budget", wanted / (1 << 30)));
   }
   std::size_t bytes = 0;
-  for (const std::int64_t slots : cache.counts_) {
-    bytes += slot_bytes(shape) * static_cast<std::size_t>(round_up(slots, kTile));
+  for (const SlotCount& count : cache.counts_) {
+    bytes += slot_bytes(shape) * static_cast<std::size_t>(round_up(count.slots, kTile));
   }
   auto arena = OwnedBuffer::create(memory, bytes);
   if (!arena) return fail(ErrorKind::out_of_memory, arena.error().message + " for the cache; choose a smaller budget");
@@ -136,7 +143,8 @@ Result<SequenceCache> SequenceCache::create(Memory& memory, const CacheShape& sh
     HeadCache& head = cache.heads_[i];
     head.dim = static_cast<int>(round_up(shape.head_dim, kTile));
     head.type = shape.type;
-    head.limit = cache.counts_[i];
+    head.limit = cache.counts_[i].slots;
+    head.ring = cache.counts_[i].ring;
     for (std::int64_t left = round_up(head.limit, kTile); left > 0; left -= kChunk) {
       const int slots = static_cast<int>(std::min<std::int64_t>(left, kChunk));
       head.chunks.push_back(cache.carve(next, slots));

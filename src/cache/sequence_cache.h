@@ -39,6 +39,7 @@ struct HeadCache {
   KvType type = KvType::f16;
   // Slots that may be occupied while a row is attended to; 0: as many as have been made room for.
   std::int64_t limit = 0;
+  bool ring = false;  // a token's slot is its position modulo the limit
 
   int occupied() const { return used - static_cast<int>(free.size()); }
   std::int64_t room() const;  // slots that exist
@@ -49,17 +50,27 @@ struct HeadCache {
   std::int32_t position(int slot) const { return chunk_of(slot).positions[slot % kChunk]; }
   std::vector<int> slots_by_position() const;  // the occupied ones
 
-  // Gives a token a free slot, with score 0; its key and value are still to be written.
+  // Gives a token a free slot (its own in a ring), with score 0; its key and value are still to be written.
   int claim(std::int32_t position);
   // claim() with key and value, float [dim of the model's head]. Finite values stay finite in f16.
   int insert(std::int32_t position, std::span<const float> key, std::span<const float> value);
   void release(int slot);  // the slot's token is gone; its bytes stay until they are overwritten
   void read_key(int slot, std::span<float> key) const;
   void read_value(int slot, std::span<float> value) const;
+
+ private:
+  int take_slot(std::int32_t position);
 };
 
-// How many slots each head gets, [layer][kv head]. 0: it grows in whole chunks.
-using SlotCounts = std::vector<std::int64_t>;
+// How many slots a head gets; 0: it grows in whole chunks. In a ring, tokens leave in order, each before its slot is
+// due again: where a token lies says nothing about when others left.
+struct SlotCount {
+  std::int64_t slots;
+  bool ring;
+
+  SlotCount(std::int64_t count, bool as_ring = false) : slots(count), ring(as_ring) {}  // a count is one
+};
+using SlotCounts = std::vector<SlotCount>;  // [layer][kv head]
 
 struct CacheShape {
   int layers, kv_heads, head_dim;

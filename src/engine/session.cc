@@ -54,9 +54,12 @@ Result<std::size_t> Session::State::prepare(const Feed& feed) {
   }
   const auto count = static_cast<std::int64_t>(feed.tokens.size());
   if (position() + count > INT32_MAX) return fail(ErrorKind::bad_input, "a sequence is at most 2147483647 tokens long");
-  if (architecture().learned_positions && position() + count > architecture().context) {
-    return fail(ErrorKind::bad_input, fmt::format("this model has positions for {} tokens; the sequence would have {}",
-                                                  architecture().context, position() + count));
+  if (const std::int64_t most = architecture().most_positions; most > 0 && position() + count > most) {
+    const char* why =
+        architecture().longrope ? " (longrope within its original context; beyond it is not supported)" : "";
+    return fail(ErrorKind::bad_input,
+                fmt::format("this model has positions for {} tokens{}; the sequence would have {}", most, why,
+                            position() + count));
   }
   // A later user turn under block = prompt: the bounded cache grows again for its prompt.
   if (retention.whole_prompt && feed.prompt && !bounded_slots.empty() && cache.head(0, 0).limit != 0) {

@@ -9,8 +9,8 @@ Result<std::uint64_t> cache_bytes(const ModelInfo& info, const PolicySpec& polic
   const auto resolved = resolve_all(policy, info.windows, info.kv_heads, tokens);
   if (!resolved) return tl::unexpected(resolved.error());
   std::uint64_t slots = 0;
-  for (const std::int64_t bounded : resolved->bounded_slots) {
-    slots += static_cast<std::uint64_t>(bounded > 0 ? round_up(bounded, kTile) : round_up(tokens, kChunk));
+  for (const SlotCount& bounded : resolved->bounded_slots) {
+    slots += static_cast<std::uint64_t>(bounded.slots > 0 ? round_up(bounded.slots, kTile) : round_up(tokens, kChunk));
   }
   return slots * slot_bytes({info.layers, info.kv_heads, info.head_dim, type});
 }

@@ -46,7 +46,10 @@ constexpr std::array kFamilies = {
            .learned_positions = true,
            .position_offset = 2},
 };
-constexpr const char* kSupportedScaling = "none, linear, yarn, and the factors of rope_freqs.weight";
+constexpr const char* kSupportedScaling = "none, linear, yarn, longrope, and the factors of rope_freqs.weight";
+
+constexpr const char* kRopeFactors = "rope_freqs.weight";
+constexpr const char* kShortFactors = "rope_factors_short.weight";
 
 // Far above every model there is; low enough that no product of two of them overflows.
 constexpr std::int64_t kMostLayers = 4096;
@@ -220,7 +223,7 @@ void read_yarn(Keys& keys, const Architecture& a, RopeScaling& scaling) {
   scaling.magnitude *= 1 + 0.1 * std::log(scaling.factor);
 }
 
-RopeScaling read_rope_scaling(Keys& keys, const Architecture& a, int dims) {
+RopeScaling read_rope_scaling(const GgufFile& file, Keys& keys, Architecture& a, int dims) {
   constexpr double kMostFactor = 1e6;
   RopeScaling scaling;
   scaling.dims = dims;
@@ -228,8 +231,13 @@ RopeScaling read_rope_scaling(Keys& keys, const Architecture& a, int dims) {
   scaling.factor = keys.number("rope.scale_linear", 0, kMostFactor, 1);  // what older files call it
   scaling.factor = keys.number("rope.scaling.factor", 0, kMostFactor, scaling.factor);
   scaling.magnitude = keys.number("rope.scaling.attn_factor", 0, kMostFactor, 1);
-  const std::string type = keys.string("rope.scaling.type", "linear");
-  if (type == "none") {
+  // Files of longrope need not say so otherwise than by its factors.
+  const bool has_factors = file.find(kShortFactors) != nullptr;
+  const std::string type = keys.string("rope.scaling.type", has_factors ? "longrope" : "linear");
+  if (type == "longrope") {
+    a.longrope = true;
+    a.most_positions = keys.count("rope.scaling.original_context_length", kMostContext);
+  } else if (type == "none") {
     scaling.factor = 1;
   } else if (type == "yarn") {
     read_yarn(keys, a, scaling);
@@ -249,29 +257,32 @@ double rope_angle(const RopeScaling& scaling, int pair, double frequency_factor)
   return scaled * (1 - keep) + angle * keep;
 }
 
-// rope_freqs.weight divides the angle of each pair: llama 3 stores its scaling so.
-Result<std::vector<double>> frequency_factors(const GgufFile& file, int pairs) {
-  for (const char* name : {"rope_factors_long.weight", "rope_factors_short.weight"}) {
-    if (file.find(name) == nullptr) continue;
-    return fail_in(file, ErrorKind::unsupported,
-                   fmt::format("tensor '{}': RoPE scaling longrope; supported: {}", name, kSupportedScaling));
-  }
-  std::vector<double> factors(static_cast<std::size_t>(pairs), 1.0);
-  const GgufTensor* tensor = file.find("rope_freqs.weight");
-  if (tensor == nullptr) return factors;
+// A vector that divides the angle of each pair.
+Result<std::vector<double>> read_factors(const GgufFile& file, const char* name, int pairs) {
+  const GgufTensor* tensor = file.find(name);
+  if (tensor == nullptr) return fail_in(file, ErrorKind::bad_input, fmt::format("tensor '{}' is missing", name));
   if (tensor->type != GGML_TYPE_F32 || tensor->shape != std::vector<std::int64_t>{pairs}) {
-    return fail_in(file, ErrorKind::bad_input, fmt::format("tensor 'rope_freqs.weight' is no vector of {} f32", pairs));
+    return fail_in(file, ErrorKind::bad_input, fmt::format("tensor '{}' is no vector of {} f32", name, pairs));
   }
-  for (std::size_t i = 0; i < factors.size(); ++i) {
+  std::vector<double> factors;
+  for (int i = 0; i < pairs; ++i) {
     float factor;
-    std::memcpy(&factor, tensor->data.data() + i * sizeof(float), sizeof(float));
+    std::memcpy(&factor, tensor->data.data() + static_cast<std::size_t>(i) * sizeof(float), sizeof(float));
     if (!(factor > 0 && std::isfinite(factor))) {
       return fail_in(file, ErrorKind::bad_input,
-                     fmt::format("tensor 'rope_freqs.weight' holds {}: factors have to be above 0", factor));
+                     fmt::format("tensor '{}' holds {}: factors have to be above 0", name, factor));
     }
-    factors[i] = factor;
+    factors.push_back(factor);
   }
   return factors;
+}
+
+// Llama 3 stores its scaling as factors; longrope has some for sequences within the original context and others, for
+// all their positions, beyond it. Where a sequence will end nobody knows when it begins: it ends with the first ones.
+Result<std::vector<double>> frequency_factors(const GgufFile& file, const Architecture& a, int pairs) {
+  if (a.longrope) return read_factors(file, kShortFactors, pairs);
+  if (file.find(kRopeFactors) != nullptr) return read_factors(file, kRopeFactors, pairs);
+  return std::vector<double>(static_cast<std::size_t>(pairs), 1.0);
 }
 
 Rope make_rope(RopeKind kind, const RopeScaling& scaling, const std::vector<double>& frequency_factors) {
@@ -297,12 +308,12 @@ Status read_rope(const GgufFile& file, Keys& keys, const Family& family, Archite
                                                   "(key '{}')",
                                                   dims, a.head_dim, a.head_dim, keys.name("rope.dimension_count")));
   }
-  const RopeScaling scaling = read_rope_scaling(keys, a, static_cast<int>(dims));
+  const RopeScaling scaling = read_rope_scaling(file, keys, a, static_cast<int>(dims));
   RopeScaling of_windows{.dims = scaling.dims};  // a window never reaches beyond what the layer was trained on
   of_windows.base = keys.number("rope.freq_base_swa", 0, 1e12, of_windows.base);
   if (Status status = keys.status(); !status) return status;
 
-  const Result<std::vector<double>> factors = frequency_factors(file, scaling.dims / 2);
+  const Result<std::vector<double>> factors = frequency_factors(file, a, scaling.dims / 2);
   if (!factors) return tl::unexpected(factors.error());
   a.ropes.push_back(make_rope(family.rope, scaling, *factors));
   if (family.window_period > 0 && has_windows(a)) {
@@ -317,6 +328,8 @@ void read_windows(Keys& keys, const Family& family, Architecture& a) {
   const char* key = "attention.sliding_window";
   if (!keys.has(key) || keys.integer(key) == 0) return;
   const int window = static_cast<int>(keys.count(key, kMostContext - 1));
+  // Where all layers are alike, one that hides nothing the model was trained to see is none.
+  if (family.window_period == 0 && window >= a.context) return;
   const char* pattern = "attention.sliding_window_pattern";
   const int period = keys.has(pattern) ? static_cast<int>(keys.count(pattern, kMostLayers)) : family.window_period;
   for (int layer = 0; layer < a.layers; ++layer) {
@@ -327,6 +340,7 @@ void read_windows(Keys& keys, const Family& family, Architecture& a) {
 void read_computation(Keys& keys, const Family& family, Architecture& a) {
   a.activation = family.activation;
   a.learned_positions = family.learned_positions;
+  if (a.learned_positions) a.most_positions = a.context;
   a.position_offset = family.position_offset;
   a.parallel_residual = keys.boolean("use_parallel_residual", family.parallel_residual);
   a.norms_follow = !keys.boolean("layer_norm_before", true);

@@ -97,9 +97,10 @@ class TensorReader {
   }
 
   // A tensor that nobody read would change the result in a way this build knows nothing of.
-  Status finish() {
+  Status finish(const Architecture& a) {
+    const std::string_view rope_factors = a.longrope ? "rope_factors_" : "rope_freqs.weight";
     for (const GgufTensor& tensor : file_.tensors()) {
-      if (used_.contains(tensor.name) || tensor.name == "rope_freqs.weight") continue;
+      if (used_.contains(tensor.name) || tensor.name.starts_with(rope_factors)) continue;
       refuse(ErrorKind::unsupported, fmt::format("tensor '{}' is not part of a model that is supported", tensor.name));
     }
     if (error_) return tl::unexpected(*error_);
@@ -256,7 +257,7 @@ Status read_tensors(Weights& weights, const Family& family, Blocks blocks) {
   ModelReader reader(tensors, family, a);
   reader.ends(weights);
   for (int layer = 0; layer < a.layers && !tensors.failed(); ++layer) weights.layers.push_back(reader.layer(layer));
-  return tensors.finish();
+  return tensors.finish(a);
 }
 
 TensorInfo describe(const GgufTensor& tensor) {

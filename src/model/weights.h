@@ -27,14 +27,16 @@ struct Architecture {
   float norm_epsilon;
   Activation activation;
   float attention_scale;
-  float embedding_scale;     // of a token's embedding
-  float logit_softcap;       // 0: none
-  bool parallel_residual;    // attention and feed-forward network read the same input
-  bool norms_follow;         // norms are of the sum after a sublayer, not of what it reads
-  bool learned_positions;    // an embedding of each position, for `context` of them, is added to the token's
-  int position_offset;       // row of position 0 in their table
-  std::vector<int> windows;  // [layer]: the sliding window, 0: none
-  std::vector<Rope> ropes;   // at least one, that of layers without a window; the last one is of those with one
+  float embedding_scale;        // of a token's embedding
+  float logit_softcap;          // 0: none
+  bool parallel_residual;       // attention and feed-forward network read the same input
+  bool norms_follow;            // norms are of the sum after a sublayer, not of what it reads
+  bool learned_positions;       // an embedding of each position, for `context` of them, is added to the token's
+  int position_offset;          // row of position 0 in their table
+  bool longrope;                // the angles are those of its original context only
+  std::int64_t most_positions;  // a sequence cannot be longer; 0: no limit
+  std::vector<int> windows;     // [layer]: the sliding window, 0: none
+  std::vector<Rope> ropes;      // at least one, that of layers without a window; the last one is of those with one
 
   int rope_of(int layer) const {
     return windows[static_cast<std::size_t>(layer)] > 0 ? static_cast<int>(ropes.size()) - 1 : 0;

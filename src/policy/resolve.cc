@@ -197,8 +197,9 @@ Result<HeadRule> resolve_head(const PolicySpec& spec, const HeadBudgets& budgets
 HeadRule rule_of_full(std::int64_t window) { return {window > 0 ? window : kMostTokens, 0, 0, 0}; }
 
 // The slots a head needs while rows run; 0: it grows.
-Result<std::int64_t> slots_of(const Retention& retention, const HeadRule& rule, int window) {
-  if (retention.mode == RetentionMode::all || retention.mode == RetentionMode::ideal) return window;
+Result<SlotCount> slots_of(const Retention& retention, const HeadRule& rule, int window) {
+  if (retention.mode == RetentionMode::all || retention.mode == RetentionMode::ideal)
+    return window > 0 ? SlotCount(window + kWindowRows, true) : SlotCount(0);
   if (retention.mode != RetentionMode::hook) return rule.budget + retention.block;
   const std::int64_t capacity = retention.hook->capacity(rule.budget);
   if (capacity >= 1 && capacity <= kMostTokens) return capacity + retention.block;
@@ -245,7 +246,7 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const in
       if (!slots) return tl::unexpected(slots.error());
       retention.rules.push_back(*rule);
       resolved.bounded_slots.push_back(*slots);
-      resolved.slots.push_back(retention.whole_prompt ? 0 : *slots);
+      resolved.slots.push_back(retention.whole_prompt ? SlotCount(0) : *slots);
     }
   }
   return resolved;

@@ -80,6 +80,9 @@ std::vector<int> hidden_from_ideal(const HeadCache& head, std::int64_t now, std:
   return earlier;
 }
 
+// Where nothing is evicted, a layer with a sliding window has so many slots more, for rows that attend together.
+inline constexpr int kWindowRows = 64;
+
 // Resolves a spec for every head of a model, and the memory each head needs.
 struct ResolvedRetention {
   Retention retention;

@@ -138,6 +138,22 @@ TEST(SequenceCache, OneThatCannotBeRebuiltStaysAsItWas) {
   EXPECT_TRUE(cache.rebuilt(SlotCounts(kHeads, 0)));
 }
 
+TEST(SequenceCache, InARingATokensSlotIsItsPositionAlsoOnceRebuilt) {
+  auto cache = SequenceCache::create(host_memory(), {1, 1, kDim, KvType::f32}, {SlotCount(20, true)});
+  ASSERT_TRUE(cache);
+  HeadCache& head = cache->head(0, 0);
+  fill(head, 0, 20);
+  for (const int slot : {3, 0, 1, 2}) head.release(slot);
+  fill(head, 20, 23);
+  EXPECT_EQ(head.position(2), 22);
+  EXPECT_EQ(head.occupied(), 19);
+  const auto again = cache->rebuilt({SlotCount(20, true)});
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->head(0, 0).position(2), 22);
+  EXPECT_EQ(again->head(0, 0).position(3), -1);
+  EXPECT_EQ(again->head(0, 0).occupied(), 19);
+}
+
 TEST(SequenceCache, ABudgetLargerThanMemoryIsAnError) {
   const auto cache = SequenceCache::create(host_memory(), {1, 1, 128, KvType::f32}, {INT64_MAX / 2});
   ASSERT_FALSE(cache);

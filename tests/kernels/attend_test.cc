@@ -24,7 +24,9 @@ struct Stream {
   int q_columns() const { return kv_heads * group * dim; }
   int kv_columns() const { return kv_heads * dim; }
   SequenceCache cache() const {
-    SlotCounts counts(static_cast<std::size_t>(kv_heads), whole_prompt ? 0 : slots);
+    const bool ring = window > 0 && retention.mode == RetentionMode::all;
+    const SlotCount count = ring ? SlotCount(window + kWindowRows, true) : SlotCount(whole_prompt ? 0 : slots);
+    SlotCounts counts(static_cast<std::size_t>(kv_heads), count);
     return std::move(SequenceCache::create(host_memory(), {1, kv_heads, dim, type}, std::move(counts)).value());
   }
   // Quarter turns are exact: rounded to f16, keys must be those of the reference to the bit.
@@ -173,6 +175,12 @@ TEST(Attend, SlidingWindowsMatchTheReference) {
   check(s, 10);
 }
 
+TEST(Attend, FullWithASlidingWindowMatchesTheReference) {
+  Stream s(RetentionMode::all, {INT32_MAX, 0, 0, 0});
+  s.window = 40;
+  check(s, 20);
+}
+
 TEST(Attend, APromptUnderBlockPromptMatchesTheReference) {
   Stream s(RetentionMode::score, kRule);
   s.whole_prompt = true;
@@ -247,6 +255,16 @@ TEST(AttendTiles, FullAttentionGivesTheBytesOfSingleRows) {
   Stream s(RetentionMode::all, {INT32_MAX, 0, 0, 0});
   s.tokens = 600;
   check_bytes(s, 15);
+}
+
+// The ring is shorter than the stream, and longer than a chunk of slots in the second case.
+TEST(AttendTiles, ASlidingWindowUnderFullGivesTheBytesOfSingleRows) {
+  Stream s(RetentionMode::all, {INT32_MAX, 0, 0, 0});
+  s.tokens = 600;
+  for (const int window : {1, 40, 250}) {
+    s.window = window;
+    check_bytes(s, 21);
+  }
 }
 
 TEST(AttendTiles, APromptUnderBlockPromptGivesTheBytesAndScoresOfSingleRows) {

@@ -204,5 +204,16 @@ TEST(Positions, EndWithTheTrainedContext) {
   }
 }
 
+// Beyond it other factors would hold, for the tokens that are in the cache too.
+TEST(Positions, OfLongropeEndWithTheOriginalContext) {
+  Session session = session_of(fixture("phi3-longrope"), "a2sf:budget=8");
+  ASSERT_TRUE(session.feed(some_tokens(40)));
+  const Status refused = session.feed(some_tokens(1));
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message,
+              HasSubstr("positions for 40 tokens (longrope within its original context; beyond it is not supported); "
+                        "the sequence would have 41"));
+}
+
 }  // namespace
 }  // namespace a2sf

@@ -332,8 +332,8 @@ TEST(Architecture, RefusesOthers) {
       "architecture 'mamba' is not supported; supported: llama, qwen2, qwen3, gemma3, phi3, gpt2, gptneox, opt");
   expect_error_after([](gguf_context* g) { gguf_set_val_str(g, "general.architecture", "a\nb"); }, {}, "'a?b'");
   expect_error_after([](gguf_context* g) { gguf_remove_key(g, "general.architecture"); }, {}, "general.architecture");
-  expect_error_after([](gguf_context* g) { gguf_set_val_str(g, "llama.rope.scaling.type", "longrope"); }, {},
-                     "'longrope'; supported: none, linear, yarn");
+  expect_error_after([](gguf_context* g) { gguf_set_val_str(g, "llama.rope.scaling.type", "dynamic"); }, {},
+                     "key 'llama.rope.scaling.type' is 'dynamic'; supported: none, linear, yarn, longrope");
 }
 
 // What a family needs is not optional, and what it lacks is not read.
@@ -458,6 +458,21 @@ TEST(Rope, BlendsForYarn) {
   EXPECT_EQ(angles[0], 1);
   EXPECT_NEAR(angles[7], std::pow(10000.0, -14.0 / 16) / 4, 1e-12);
   EXPECT_NEAR(weights->architecture.ropes[0].magnitude, 1 + 0.1 * std::log(4.0), 1e-6);
+}
+
+TEST(Rope, DividesByTheShortFactorsOfLongrope) {
+  const auto angles = angles_after({}, {.original_context = 2048});
+  EXPECT_EQ(angles[0], 1);
+  EXPECT_NEAR(angles[4], 0.01 / 1.4, 1e-9);
+}
+
+TEST(Rope, RefusesLongropeWithoutItsFactors) {
+  expect_error_after(
+      [](gguf_context* g) {
+        gguf_set_val_str(g, "llama.rope.scaling.type", "longrope");
+        gguf_set_val_u32(g, "llama.rope.scaling.original_context_length", 2048);
+      },
+      {}, "tensor 'rope_factors_short.weight' is missing");
 }
 
 TEST(Weights, RefusesMissingTensors) {

@@ -39,11 +39,19 @@ std::vector<Case> cases() {
   unlimited.window = 0;
   sequential.parallel = false;
   scaled.rope_factors = true;
-  return {{"llama", llama, kExact},         {"llama3", scaled, kExact},
-          {"qwen2", qwen2, kExact},         {"qwen3", qwen3, kExact},
-          {"gemma3", gemma3, kGeluTable},   {"gemma3_unlimited", unlimited, kGeluTable},
-          {"phi3", phi3, kExact},           {"gpt2", gpt2, kGeluTable},
-          {"gptneox", gptneox, kGeluTable}, {"gptneox_sequential", sequential, kGeluTable}};
+  TinyModel longrope = phi3;
+  longrope.original_context = 2048;
+  return {{"llama", llama, kExact},
+          {"llama3", scaled, kExact},
+          {"qwen2", qwen2, kExact},
+          {"qwen3", qwen3, kExact},
+          {"gemma3", gemma3, kGeluTable},
+          {"gemma3_unlimited", unlimited, kGeluTable},
+          {"phi3", phi3, kExact},
+          {"phi3_longrope", longrope, kExact},
+          {"gpt2", gpt2, kGeluTable},
+          {"gptneox", gptneox, kGeluTable},
+          {"gptneox_sequential", sequential, kGeluTable}};
 }
 
 class Architectures : public testing::TestWithParam<Case> {};

@@ -50,6 +50,10 @@ class Writer {
     number("rope.freq_base", is("gemma3") ? 1e6F : 1e4F);
     number(layer_norm() ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", 1e-5F);
     if (model_.window > 0) count("attention.sliding_window", model_.window);
+    if (model_.original_context > 0) {
+      count("rope.scaling.original_context_length", model_.original_context);
+      number("rope.scaling.attn_factor", 1.19F);
+    }
     if (is("gptneox")) boolean("use_parallel_residual", model_.parallel);
     if (is("opt")) boolean("layer_norm_before", !model_.norms_follow);
   }
@@ -65,7 +69,11 @@ class Writer {
     if (is("opt")) matrix("position_embd.weight", model_.embedding, model_.context + 2);
     if (!model_.norms_follow) norm("output_norm", model_.embedding);
     if (!model_.tied || is("gptneox")) matrix("output.weight", width, model_.vocabulary);
-    if (model_.rope_factors) rope_factors();
+    if (model_.rope_factors) rope_factors("rope_freqs.weight", 0.5F);
+    if (model_.original_context > 0) {
+      rope_factors("rope_factors_short.weight", 0.1F);
+      rope_factors("rope_factors_long.weight", 2);
+    }
     for (int i = 0; i < model_.layers; ++i) layer("blk." + std::to_string(i) + ".");
   }
 
@@ -145,11 +153,11 @@ class Writer {
   }
 
   // As llama 3 has them: 1 for fast pairs, more for slow ones.
-  void rope_factors() {
+  void rope_factors(const std::string& name, float step) {
     std::vector<float> factors;
     for (int pair = 0; pair < model_.head_dim / 2; ++pair)
-      factors.push_back(pair < 2 ? 1.0F : 1.0F + 0.5F * static_cast<float>(pair));
-    vector("rope_freqs.weight", factors);
+      factors.push_back(pair < 2 ? 1.0F : 1.0F + step * static_cast<float>(pair));
+    vector(name, factors);
   }
 
   void vector(const std::string& name, const std::vector<float>& values) {

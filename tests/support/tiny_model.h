@@ -15,6 +15,7 @@ struct TinyModel {
   unsigned seed = 1;
   bool tied = true;
   bool rope_factors = false;
+  int original_context = 0;  // above 0: longrope
   int context = 4096;
   int window = 0;             // gemma3, phi3: the sliding window
   bool norms_follow = false;  // opt: as the model of 350 million parameters has them,

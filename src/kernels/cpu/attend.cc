@@ -87,7 +87,7 @@ void Attention::append(const AttendArgs& args, const Span& span, Rows rows, int 
 
 void Attention::start(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots, bool keep,
                       RowsInFlight& flight) const {
-  const QueryGroup group{args.heads / args.kv_heads, args.head_dim, args.scale};
+  const QueryGroup group{args.heads / args.kv_heads, args.head_dim, args.scale, args.window};
   flight.start(kernels_, span.cache->head(args.layer, kv_head), group, span.first_position + rows.first, rows.count,
                slots, keep);
   for (int i = 0; i < rows.count; ++i) {

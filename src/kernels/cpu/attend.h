@@ -66,7 +66,8 @@ class Attention {
   void add_chains(const AttendArgs& args, const Span& span);
   void attend_chains(const AttendArgs& args);
   void attend_in_order(const AttendArgs& args, const Span& span, Rows rows, int kv_head, RowsInFlight& flight);
-  void attend_all_rows(const AttendArgs& args, const Span& span);
+  void attend_all_rows(const AttendArgs& args, const Span& span, Rows rows);
+  void attend_windowed(const AttendArgs& args, const Span& span);
   void attend_long_row(const AttendArgs& args, const Span& span);
   void attend_hooked(const AttendArgs& args, const Span& span);
   void call_hook(const AttendArgs& args, const Span& span, int row);

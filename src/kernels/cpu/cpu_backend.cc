@@ -7,6 +7,7 @@
 
 #include "core/thread_pool.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/activation_kernels.h"
 #include "kernels/cpu/attend.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/rate_kernels.h"
@@ -34,6 +35,7 @@ class CpuBackend final : public Backend {
       : pool_(threads),
         isa_(std::move(isa)),
         kernels_(kernels),
+        activate_(cpu::activation_kernel(isa_)),
         matmul_(pool_, cpu::panel_kernels(isa_)),
         attention_(pool_, kernels) {}
 
@@ -66,11 +68,7 @@ class CpuBackend final : public Backend {
   }
   void activate(Activation activation, Activations gate, Activations up) override {
     pool_.run(rows(), [&](int row, int) {
-      if (activation == Activation::silu && up.data != nullptr) {
-        kernels_.silu_multiply(gate.row(row), up.row(row), gate.columns);
-      } else {
-        activate_row<float>(activation, gate.row(row), up.data == nullptr ? nullptr : up.row(row), gate.columns);
-      }
+      activate_(activation, gate.row(row), up.data == nullptr ? nullptr : up.row(row), gate.columns);
     });
   }
   void add(Activations in, int count, Activations out) override {
@@ -94,6 +92,7 @@ class CpuBackend final : public Backend {
   ThreadPool pool_;
   std::string isa_;
   const cpu::RowKernels& kernels_;
+  cpu::ActivationKernel activate_;
   cpu::Matmul matmul_;
   cpu::Attention attention_;
   const Step* step_ = nullptr;

@@ -7,7 +7,6 @@
 // clang-format off
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-#include <hwy/contrib/math/math-inl.h>
 // clang-format on
 
 #include "kernels/cpu/row_kernels.h"
@@ -129,10 +128,10 @@ void bounds(const std::int32_t* positions, int slots, std::int32_t& least, std::
   most = hn::GetLane(hn::MaxOfLanes(i, high));
 }
 
-void hide(float* x, const std::int32_t* positions, int slots, std::int32_t now) {
+void hide(float* x, const std::int32_t* positions, int slots, std::int32_t first, std::int32_t last) {
   const F f;
   for (int slot = 0; slot < slots; slot += kLanes) {
-    hn::StoreU(hn::IfThenElse(inside(positions + slot, 0, now), hn::LoadU(f, x + slot), hn::Set(f, -kInfinity)), f,
+    hn::StoreU(hn::IfThenElse(inside(positions + slot, first, last), hn::LoadU(f, x + slot), hn::Set(f, -kInfinity)), f,
                x + slot);
   }
 }
@@ -212,20 +211,9 @@ void add_up(const float* x, std::ptrdiff_t x_step, const float* factors, std::pt
   }
 }
 
-void silu_multiply(float* gate, const float* up, std::int64_t count) {
-  const F f;
-  const auto gated = [&](V x, V y) {
-    const V e = hn::Exp(f, hn::Min(hn::Neg(x), hn::Set(f, 87.0F)));
-    return hn::Mul(hn::Div(x, hn::Add(hn::Set(f, 1.0F), e)), y);
-  };
-  std::int64_t n = 0;
-  for (; n + kLanes <= count; n += kLanes) hn::StoreU(gated(hn::LoadU(f, gate + n), hn::LoadU(f, up + n)), f, gate + n);
-  for (; n < count; ++n) gate[n] = hn::GetLane(gated(hn::Set(f, gate[n]), hn::Set(f, up[n])));
-}
-
 // Unused in the baseline.
-[[maybe_unused]] const RowKernels kKernels = {norm,         rotate, store,      multiply, bounds,       hide,
-                                              exponentials, score,  find_score, add_up,   silu_multiply};
+[[maybe_unused]] const RowKernels kKernels = {norm, rotate,       store, multiply,   bounds,
+                                              hide, exponentials, score, find_score, add_up};
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

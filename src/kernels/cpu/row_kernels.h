@@ -1,4 +1,4 @@
-// The vector kernels of attention and of the small row operations, one table per instruction set.
+// The vector kernels of attention, one table per instruction set.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +39,8 @@ struct RowKernels {
                    float* out, std::ptrdiff_t out_step);
   // The least and the largest position; a free slot counts as -1.
   void (*bounds)(const std::int32_t* positions, int slots, std::int32_t& least, std::int32_t& most);
-  // x = -infinity wherever the position is not in [0, now].
-  void (*hide)(float* x, const std::int32_t* positions, int slots, std::int32_t now);
+  // x = -infinity wherever the position is not in [first, last]; first is at least 0.
+  void (*hide)(float* x, const std::int32_t* positions, int slots, std::int32_t first, std::int32_t last);
   // x = 2^(x - largest); returns the sum, and `largest` of the x that there were. -infinity becomes 0.
   float (*exponentials)(float* x, int slots, float& largest);
   // scores = alpha * scores + sum over the group of factors[g] * x[g]. Returns the lowest new score among positions in
@@ -52,7 +52,6 @@ struct RowKernels {
   // out[dim] = sum over i of factors[i * factor_step] * x[i * x_step][dim]
   void (*add_up)(const float* x, std::ptrdiff_t x_step, const float* factors, std::ptrdiff_t factor_step, int count,
                  int dim, float* out);
-  void (*silu_multiply)(float* gate, const float* up, std::int64_t count);
 };
 
 // "avx2", "avx512": the names this machine can run, best first.

@@ -56,7 +56,8 @@ void RowsInFlight::weigh(int c) {
   kernels_->bounds(chunk(c).positions, slots, least, most);
   for (int i = 0; i < queries(); ++i) {
     const auto now = static_cast<std::int32_t>(first_ + i / group_.heads);
-    if (least < 0 || most > now) kernels_->hide(x + i * kChunk, chunk(c).positions, slots, now);
+    const std::int32_t first = group_.window == 0 ? 0 : std::max(0, now - group_.window + 1);
+    if (least < first || most > now) kernels_->hide(x + i * kChunk, chunk(c).positions, slots, first, now);
     const auto at = static_cast<std::size_t>(c * queries() + i);
     sums_[at] = kernels_->exponentials(x + i * kChunk, slots, largest_[at]);
   }

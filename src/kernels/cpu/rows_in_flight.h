@@ -13,6 +13,7 @@ namespace a2sf::cpu {
 struct QueryGroup {
   int heads, head_dim;
   float scale;  // of the logits
+  int window;   // a row sees so many of the newest tokens; 0: all
 };
 
 // Every query of every row of a tile is treated alike: logits, their exponentials relative to the largest of the chunk,
@@ -21,8 +22,8 @@ struct QueryGroup {
 class RowsInFlight {
  public:
   // `count` rows from position `first` on, over the first `slots` slots of the head; a row sees those with positions up
-  // to its own. With `keep`, the weights of every chunk stay until the next start: score() and the like need them.
-  // Buffers are kept for the next tile.
+  // to its own, within the window. With `keep`, the weights of every chunk stay until the next start: score() and the
+  // like need them. Buffers are kept for the next tile.
   void start(const RowKernels& kernels, HeadCache& head, const QueryGroup& group, std::int64_t first, int count,
              int slots, bool keep);
   float* query(int row, int head) { return queries_.data() + query_index(row, head) * head_->dim; }  // [padded dim]

@@ -24,7 +24,9 @@ void Attention::attend(const AttendArgs& args) {
                mode != RetentionMode::ideal) {
       attend_long_row(args, span);
     } else if (span.rows > 1 && args.window == 0 && (!scores(span) || span.in_prompt)) {
-      attend_all_rows(args, span);
+      attend_all_rows(args, span, {0, span.rows});
+    } else if (span.rows > 1 && mode == RetentionMode::all && span.cache->head(args.layer, 0).ring) {
+      attend_windowed(args, span);
     } else {
       add_chains(args, span);
     }
@@ -69,19 +71,35 @@ void Attention::attend_chains(const AttendArgs& args) {
   });
 }
 
+// The ring has room for so many tokens beside the window: those that leave it meanwhile are hidden from the rows that
+// no longer see them.
+void Attention::attend_windowed(const AttendArgs& args, const Span& span) {
+  for (int first = 0; first < span.rows; first += kWindowRows) {
+    const Rows rows{first, std::min(kWindowRows, span.rows - first)};
+    attend_all_rows(args, span, rows);
+    pool_.run(args.kv_heads, [&](int h, int) {
+      for (int row = rows.first; row < rows.end(); ++row) expire(args, span, row, h);
+    });
+  }
+}
+
 // Nothing is evicted before the last row: rows are independent once all keys are there, but for the scores, which are
 // updated in order.
-void Attention::attend_all_rows(const AttendArgs& args, const Span& span) {
+void Attention::attend_all_rows(const AttendArgs& args, const Span& span, Rows rows) {
   first_slots_.resize(static_cast<std::size_t>(args.kv_heads));
   pool_.run(args.kv_heads, [&](int h, int) {
     first_slots_[static_cast<std::size_t>(h)] = span.cache->head(args.layer, h).used;
-    append(args, span, {0, span.rows}, h);
+    append(args, span, rows, h);
   });
   const int at_once = span.retention->mode == RetentionMode::ideal ? 1 : rows_at_once(args);
-  const int tiles = (span.rows + at_once - 1) / at_once;
-  const auto rows_of = [&](int tile) { return Rows{tile * at_once, std::min(at_once, span.rows - tile * at_once)}; };
+  const int tiles = (rows.count + at_once - 1) / at_once;
+  const auto rows_of = [&](int tile) {
+    return Rows{rows.first + tile * at_once, std::min(at_once, rows.count - tile * at_once)};
+  };
   const auto attend_tile = [&](int tile, int h, RowsInFlight& flight) {
-    const int slots = first_slots_[static_cast<std::size_t>(h)] + rows_of(tile).end();
+    const HeadCache& head = span.cache->head(args.layer, h);
+    const int slots =
+        head.ring ? head.used : first_slots_[static_cast<std::size_t>(h)] + rows_of(tile).end() - rows.first;
     attend_rows(args, span, rows_of(tile), h, slots, flight);
   };
   if (!scores(span)) {
