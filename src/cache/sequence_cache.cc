@@ -175,6 +175,10 @@ Status SequenceCache::grow(std::span<const std::int64_t> slots) {
 }
 
 Status SequenceCache::make_room(std::int64_t tokens) {
+  const auto has_room = [&](const HeadCache& head) {
+    return head.limit != 0 || head.room() >= head.occupied() + tokens;
+  };
+  if (std::all_of(heads_.begin(), heads_.end(), has_room)) return {};
   std::vector<std::int64_t> slots(heads_.size(), 0);
   for (std::size_t i = 0; i < heads_.size(); ++i) {
     if (heads_[i].limit == 0) slots[i] = heads_[i].occupied() + tokens;

@@ -26,11 +26,27 @@ struct Sequence {
   std::optional<Error> broken;  // a step failed half way: the layers no longer agree on what is in the cache
 };
 
+// What a step is put together in; kept, so that a decoded token allocates nothing.
+struct StepBuffers {
+  std::vector<std::int32_t> tokens;
+  std::vector<Span> spans;
+  std::vector<int> wanted;          // rows whose logits are
+  std::vector<std::size_t> counts;  // of wanted rows, per feed
+
+  void clear() {
+    tokens.clear();
+    spans.clear();
+    wanted.clear();
+    counts.clear();
+  }
+};
+
 }  // namespace
 
 struct Session::State : Sequence {
   SequenceCache cache;
   std::size_t peak_bytes = 0;
+  StepBuffers buffers{};  // of the steps that this session leads
 
   const Architecture& architecture() const { return model->parts().weights.architecture; }
   std::int64_t position() const { return static_cast<std::int64_t>(token_ids.size()); }
@@ -105,10 +121,9 @@ Result<Session> Session::create(std::shared_ptr<const Model> model, const Sessio
 
 Status Session::step(std::span<const Feed> feeds) {
   if (feeds.empty()) return {};
-  std::vector<std::int32_t> tokens;
-  std::vector<Span> spans;
-  std::vector<int> wanted;
-  std::vector<std::size_t> counts;
+  StepBuffers& buffers = feeds.front().session->state_->buffers;
+  buffers.clear();
+  auto& [tokens, spans, wanted, counts] = buffers;
   const Model* model = feeds.front().session->state_->model.get();
   for (const Feed& feed : feeds) {
     const auto same = [&](const Feed& other) { return other.session == feed.session; };
