@@ -40,8 +40,8 @@ namespace {
 class SteadyState : public testing::TestWithParam<const char*> {};
 
 TEST_P(SteadyState, ADecodedTokenAllocatesNothing) {
-  // One thread: each grows its buffers with the first work it gets, whenever that is. The sequence's token ids double their
-  // memory at powers of two, and `full` grows at 513.
+  // One thread: each grows its buffers with the first work it gets, whenever that is. The sequence's token ids double
+  // their memory at powers of two, and `full` grows at 513.
   constexpr std::size_t kBefore = 260, kCounted = 240;
   const std::string path = write_tiny_model({}, temporary_path("steady.gguf"));
   const auto model = Model::load(path, {.threads = 1, .isa = {}}).value();
