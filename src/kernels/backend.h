@@ -109,11 +109,11 @@ class Backend {
 
   virtual OperationSeconds seconds() const { return {}; }
   virtual Result<MachineRates> measure_rates() {
-    return fail(ErrorKind::unsupported, "this device has no measure of the machine's best");
+    return fail(ErrorKind::unsupported, "this device or instruction set has no measure of the machine's best");
   }
 };
 
-// `isa`: "avx2", "avx512" or empty for the best. Fails with a line that says what this machine has.
+// `isa`: "avx512", "avx2", "portable" or empty for the best. Fails with a line that says what this machine has.
 Result<std::unique_ptr<Backend>> make_cpu_backend(int threads, const std::string& isa);
 std::unique_ptr<Backend> make_reference_backend();
 

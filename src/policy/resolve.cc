@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace a2sf {
@@ -145,7 +146,7 @@ class HeadBudgets {
     if (!spec.profile) return budgets;
     if (auto mean = fitting_rule(spec, *count); !mean) return tl::unexpected(mean.error());
     if (auto valid = validate(*spec.profile); !valid) return tl::unexpected(valid.error());
-    budgets.source_ = "profile";
+    budgets.source_ = spec.profile->file.empty() ? "profile" : "profile '" + spec.profile->file + "'";
     budgets.table_ = share_out(*spec.profile, *count, least_budget(spec, *count));
     return budgets;
   }
@@ -169,7 +170,7 @@ class HeadBudgets {
   }
 
  private:
-  const char* source_ = "budget table";
+  std::string source_ = "budget table";
   std::int64_t count_ = 0;
   std::vector<std::vector<std::int64_t>> table_;  // empty: all heads have the count
 };

@@ -69,8 +69,7 @@ void activate_all(float* gate, const float* up, std::int64_t count) {
   }
 }
 
-// Unused in the baseline.
-[[maybe_unused]] void activate(Activation activation, float* gate, const float* up, std::int64_t count) {
+void activate(Activation activation, float* gate, const float* up, std::int64_t count) {
   switch (activation) {
     case Activation::silu:
       return activate_all<Silu>(gate, up, count);
@@ -90,7 +89,7 @@ HWY_AFTER_NAMESPACE();
 namespace a2sf::cpu {
 
 ActivationKernel activation_kernel(const std::string& isa) {
-  return isa == "avx512" ? N_AVX3::activate : N_AVX2::activate;
+  return isa == "avx512" ? N_AVX3::activate : isa == "avx2" ? N_AVX2::activate : HWY_STATIC_DISPATCH(activate);
 }
 
 }  // namespace a2sf::cpu

@@ -7,6 +7,8 @@
 #define A2SF_CHUNK_PRODUCT_INL_H
 #endif
 
+#include <ggml.h>
+
 #include <algorithm>
 #include <type_traits>
 
@@ -28,8 +30,13 @@ struct FormatF16 {
   static V load(const hwy::float16_t* from) { return load_halves(from); }
   static void store(V x, hwy::float16_t* to) {
     const F f;
-    const hn::Rebind<hwy::float16_t, F> half;
-    hn::StoreU(hn::DemoteTo(half, hn::Clamp(x, hn::Set(f, -kMostF16), hn::Set(f, kMostF16))), half, to);
+    const V bounded = hn::Clamp(x, hn::Set(f, -kMostF16), hn::Set(f, kMostF16));
+    if constexpr (kLanes == 1) {  // Highway's form of one lane cuts off where all others round
+      to->bits = ggml_fp32_to_fp16(hn::GetLane(bounded));
+    } else {
+      const hn::Rebind<hwy::float16_t, F> half;
+      hn::StoreU(hn::DemoteTo(half, bounded), half, to);
+    }
   }
 };
 

@@ -84,7 +84,10 @@ class CpuBackend final : public Backend {
   void gather(Activations in, std::span<const int> wanted, Activations out) override { gather_rows(in, wanted, out); }
   Status end() override { return attention_.status(); }
   OperationSeconds seconds() const override { return seconds_; }
-  Result<MachineRates> measure_rates() override { return cpu::measure_rates(pool_, cpu::rate_kernels(isa_)); }
+  Result<MachineRates> measure_rates() override {
+    const cpu::RateKernels* kernels = cpu::rate_kernels(isa_);
+    return kernels == nullptr ? Backend::measure_rates() : cpu::measure_rates(pool_, *kernels);
+  }
 
  private:
   int rows() const { return static_cast<int>(step_->tokens.size()); }
@@ -103,7 +106,8 @@ class CpuBackend final : public Backend {
 
 Result<std::unique_ptr<Backend>> make_cpu_backend(int threads, const std::string& isa) {
   const auto available = cpu::supported_isas();
-  if (available.empty()) return fail(ErrorKind::unsupported, "this CPU has no AVX2, which a2sf needs");
+  if (ggml_cpu_has_avx2() != 0 && __builtin_cpu_supports("avx2") == 0)
+    return fail(ErrorKind::unsupported, "this CPU has no AVX2, which the libllama of this build needs");
   const char* forced = std::getenv("A2SF_ISA");
   const std::string wanted = !isa.empty() ? isa : forced != nullptr && *forced != '\0' ? forced : available.front();
   const cpu::RowKernels* kernels = cpu::find_row_kernels(wanted);

@@ -70,8 +70,8 @@ Result<std::byte*> Matmul::take(std::size_t bytes) {
 }
 
 Status Matmul::load(WeightView& weight) {
-  if (packed_format(weight.type) == nullptr) return {};
-  auto shape = std::make_unique<PackedWeight>(packed_shape(weight, kernels_.lanes));
+  if (kernels_ == nullptr || packed_format(weight.type) == nullptr) return {};
+  auto shape = std::make_unique<PackedWeight>(packed_shape(weight, kernels_->lanes));
   const auto data = take(static_cast<std::size_t>(shape->panels()) * shape->panel_bytes());
   if (!data) return tl::unexpected(data.error());
   shape->data = *data;
@@ -104,7 +104,7 @@ void Matmul::quantise(Activations in, int rows) {
   if (blocks_.size() < count * columns / kInputBlock) blocks_.resize(count * columns / kInputBlock);
   pool_.run(rows, [&](int row, int) {
     const auto first = static_cast<std::size_t>(row) * columns;
-    kernels_.quantise(in.row(row), in.columns, codes_.data() + first, blocks_.data() + first / kInputBlock);
+    kernels_->quantise(in.row(row), in.columns, codes_.data() + first, blocks_.data() + first / kInputBlock);
   });
 }
 
@@ -125,7 +125,7 @@ void Matmul::run_packed(Activations in, int rows, std::span<const Product> produ
     const PackedWeight& weight = *packed(*product);
     const std::int64_t per_task = panels_per_task(weight), first = number / row_blocks * per_task;
     const int first_row = number % row_blocks * kTaskRows;
-    kernels_.multiply(
+    kernels_->multiply(
         {&weight, input, bias_of(*product), product->out, product->add},
         {first, std::min(first + per_task, weight.panels()), first_row, std::min(first_row + kTaskRows, rows)});
   });

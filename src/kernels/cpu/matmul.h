@@ -15,7 +15,8 @@ namespace a2sf::cpu {
 
 class Matmul {
  public:
-  Matmul(ThreadPool& pool, const PanelKernels& kernels) : pool_(pool), kernels_(kernels) {}
+  // Without kernels (nullptr) nothing is packed.
+  Matmul(ThreadPool& pool, const PanelKernels* kernels) : pool_(pool), kernels_(kernels) {}
   // Packs a copy of the weight and notes it there. A type without a packed form is left as it is.
   Status load(WeightView& weight);
   // All products share the input. Every output adds up the whole of K in one order: batch invariant by construction.
@@ -30,7 +31,7 @@ class Matmul {
   const std::byte* quantise(Activations in, int rows, ggml_type type);
 
   ThreadPool& pool_;
-  const PanelKernels& kernels_;
+  const PanelKernels* kernels_;
   std::vector<OwnedBuffer> slabs_;
   std::size_t taken_ = 0;  // of the last slab
   std::vector<std::unique_ptr<PackedWeight>> packed_;

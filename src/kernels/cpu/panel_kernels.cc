@@ -185,8 +185,8 @@ HWY_POP_ATTRIBUTES
 #if HWY_ONCE
 namespace a2sf::cpu {
 
-const PanelKernels& panel_kernels(const std::string& isa) {
-  return isa == "avx512" ? N_AVX3::kPanelKernels : N_AVX2::kPanelKernels;
+const PanelKernels* panel_kernels(const std::string& isa) {
+  return isa == "avx512" ? &N_AVX3::kPanelKernels : isa == "avx2" ? &N_AVX2::kPanelKernels : nullptr;
 }
 
 }  // namespace a2sf::cpu

@@ -46,7 +46,7 @@ struct PanelKernels {
   void (*multiply)(const PanelProduct& product, const PanelRange& range);
 };
 
-// By the name of an instruction set that supported_isas() lists.
-const PanelKernels& panel_kernels(const std::string& isa);
+// By the name of an instruction set that supported_isas() lists; nullptr for "portable", which has none.
+const PanelKernels* panel_kernels(const std::string& isa);
 
 }  // namespace a2sf::cpu

@@ -90,8 +90,8 @@ double best_rate(ThreadPool& pool, double amount_per_thread, const Work& work) {
 
 }  // namespace
 
-const RateKernels& rate_kernels(const std::string& isa) {
-  return isa == "avx512" ? N_AVX3::kRateKernels : N_AVX2::kRateKernels;
+const RateKernels* rate_kernels(const std::string& isa) {
+  return isa == "avx512" ? &N_AVX3::kRateKernels : isa == "avx2" ? &N_AVX2::kRateKernels : nullptr;
 }
 
 Result<MachineRates> measure_rates(ThreadPool& pool, const RateKernels& kernels) {

@@ -19,8 +19,8 @@ struct RateKernels {
   std::int64_t byte_products, float_products;  // in a round
 };
 
-// By the name of an instruction set that supported_isas() lists.
-const RateKernels& rate_kernels(const std::string& isa);
+// As panel_kernels.
+const RateKernels* rate_kernels(const std::string& isa);
 
 Result<MachineRates> measure_rates(ThreadPool& pool, const RateKernels& kernels);
 

@@ -1,5 +1,5 @@
-// One source for every instruction set: Highway compiles it once per target. Highway insists on a portable baseline
-// too; it is never chosen.
+// One source for every instruction set: Highway compiles it once per target. The baseline is the portable
+// form.
 #define HWY_DISABLED_TARGETS (~(HWY_SCALAR | HWY_EMU128 | HWY_AVX2 | HWY_AVX3))
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/row_kernels.cc"
@@ -211,9 +211,7 @@ void add_up(const float* x, std::ptrdiff_t x_step, const float* factors, std::pt
   }
 }
 
-// Unused in the baseline.
-[[maybe_unused]] const RowKernels kKernels = {norm, rotate,       store, multiply,   bounds,
-                                              hide, exponentials, score, find_score, add_up};
+const RowKernels kKernels = {norm, rotate, store, multiply, bounds, hide, exponentials, score, find_score, add_up};
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -227,13 +225,14 @@ std::vector<std::string> supported_isas() {
   // The matrix kernels want VNNI, which Highway's AVX3 does not ask for.
   if ((targets & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512vnni") != 0) names.emplace_back("avx512");
   if ((targets & HWY_AVX2) != 0) names.emplace_back("avx2");
+  names.emplace_back("portable");
   return names;
 }
 
 const RowKernels* find_row_kernels(const std::string& isa) {
   const auto names = supported_isas();
   if (std::find(names.begin(), names.end(), isa) == names.end()) return nullptr;
-  return isa == "avx512" ? &N_AVX3::kKernels : &N_AVX2::kKernels;
+  return isa == "avx512" ? &N_AVX3::kKernels : isa == "avx2" ? &N_AVX2::kKernels : &HWY_STATIC_DISPATCH(kKernels);
 }
 
 }  // namespace a2sf::cpu
