@@ -202,8 +202,7 @@ void add_trace(CLI::App& app) {
   command
       ->add_option("-o,--output", flags->output.file,
                    "The file to write: a header (budget, alpha, recent, sink: a number, or a table by layer and KV "
-                   "head where heads "
-                   "differ), then a line per step and head")
+                   "head where heads differ), then a line per step and head")
       ->type_name("FILE")
       ->required();
   command->add_option("--layers", flags->layers, "Layers, separated by commas; default: all")->type_name("N,...");

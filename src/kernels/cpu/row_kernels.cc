@@ -1,5 +1,4 @@
-// One source for every instruction set: Highway compiles it once per target. The baseline is the portable
-// form.
+// One source for every instruction set: Highway compiles it once per target. The baseline is the portable form.
 #define HWY_DISABLED_TARGETS (~(HWY_SCALAR | HWY_EMU128 | HWY_AVX2 | HWY_AVX3))
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/row_kernels.cc"

@@ -1,4 +1,4 @@
-// The vector kernels of attention, one table per instruction set.
+// The vector kernels of attention and of norms, one table per instruction set.
 #pragma once
 
 #include <cstdint>
