@@ -19,17 +19,25 @@ def measure(a2sf, model, threads, repack):
     return json.loads(done.stdout)["rows"][0]
 
 
+def parts_of(row, file):
+    """(peak memory, file, KV cache, what is left of the peak) in bytes."""
+    peak, cache = row["peak_rss_bytes"], row["kv_bytes"]
+    return peak, file, cache, peak - file - cache
+
+
+def line_of(weights, parts):
+    return f"{weights:>22}" + "".join(f"{part / MEBIBYTE:{width}.1f}" for part, width in zip(parts, (13, 8, 10, 7)))
+
+
 def main():
     a2sf, model, threads = sys.argv[1], Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "2"
     print(f"{model.stem}, prompt of {PROMPT} tokens, {SPEC}, in MiB")
     print(f"{'weights':>22}{'peak memory':>13}{'file':>8}{'KV cache':>10}{'else':>7}")
     fits = True
     for repack, weights in (("on", "regrouped (default)"), ("off", "as they are mapped")):
-        row, file = measure(a2sf, model, threads, repack), model.stat().st_size
-        rest = row["peak_rss_bytes"] - file - row["kv_bytes"]
-        fits = fits and rest <= ALLOWANCE
-        cells = (row["peak_rss_bytes"], file, row["kv_bytes"], rest)
-        print(f"{weights:>22}" + "".join(f"{cell / MEBIBYTE:{width}.1f}" for cell, width in zip(cells, (13, 8, 10, 7))))
+        parts = parts_of(measure(a2sf, model, threads, repack), model.stat().st_size)
+        fits = fits and parts[-1] <= ALLOWANCE
+        print(line_of(weights, parts))
     print(f"aim: else at most {ALLOWANCE // MEBIBYTE} MiB: {'reached' if fits else 'missed'}")
 
 

@@ -4,17 +4,33 @@
 """
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import numpy
 
-LAYERS, HEADS, WIDTH, FEED_FORWARD, VOCABULARY, CONTEXT = 32, 32, 4096, 11008, 32000, 4096
 Q4_0 = gguf.GGMLQuantizationType.Q4_0
 BLOCK, BLOCK_BYTES = gguf.GGML_QUANT_SIZES[Q4_0]
 
-MATRICES = {"attn_q": (WIDTH, WIDTH), "attn_k": (WIDTH, WIDTH), "attn_v": (WIDTH, WIDTH), "attn_output": (WIDTH, WIDTH),
-            "ffn_gate": (FEED_FORWARD, WIDTH), "ffn_up": (FEED_FORWARD, WIDTH), "ffn_down": (WIDTH, FEED_FORWARD)}
+
+@dataclass(frozen=True)
+class Shape:
+    name: str
+    layers: int
+    heads: int
+    width: int
+    feed_forward: int
+    vocabulary: int
+    context: int
+
+    def matrices_of_layer(self):
+        square, wide, tall = (self.width, self.width), (self.feed_forward, self.width), (self.width, self.feed_forward)
+        return {"attn_q": square, "attn_k": square, "attn_v": square, "attn_output": square,
+                "ffn_gate": wide, "ffn_up": wide, "ffn_down": tall}
+
+
+LLAMA_2_7B = Shape("Llama 2 7B", layers=32, heads=32, width=4096, feed_forward=11008, vocabulary=32000, context=4096)
 
 
 def random_blocks(random, rows, columns):
@@ -25,46 +41,45 @@ def random_blocks(random, rows, columns):
     return blocks.reshape(rows, -1)
 
 
-def add_metadata(writer):
-    writer.add_name("random model in the shape of Llama 2 7B")
-    writer.add_block_count(LAYERS)
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(WIDTH)
-    writer.add_feed_forward_length(FEED_FORWARD)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(HEADS)
-    writer.add_rope_dimension_count(WIDTH // HEADS)
+def add_metadata(writer, shape):
+    writer.add_name(f"random model in the shape of {shape.name}")
+    writer.add_block_count(shape.layers)
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.width)
+    writer.add_feed_forward_length(shape.feed_forward)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.heads)
+    writer.add_rope_dimension_count(shape.width // shape.heads)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(VOCABULARY)
+    writer.add_vocab_size(shape.vocabulary)
     writer.add_tokenizer_model("none")
 
 
-def add_tensors(writer):
+def add_tensors(writer, shape):
     random = numpy.random.default_rng(1)
 
-    def matrix(name, shape):
-        writer.add_tensor(f"{name}.weight", random_blocks(random, *shape), raw_dtype=Q4_0)
+    def matrix(name, rows, columns):
+        writer.add_tensor(f"{name}.weight", random_blocks(random, rows, columns), raw_dtype=Q4_0)
 
     def norm(name):
-        writer.add_tensor(f"{name}.weight", numpy.ones(WIDTH, numpy.float32))
+        writer.add_tensor(f"{name}.weight", numpy.ones(shape.width, numpy.float32))
 
-    matrix("token_embd", (VOCABULARY, WIDTH))
-    for layer in range(LAYERS):
+    matrix("token_embd", shape.vocabulary, shape.width)
+    for layer in range(shape.layers):
         norm(f"blk.{layer}.attn_norm")
         norm(f"blk.{layer}.ffn_norm")
-        for name, shape in MATRICES.items():
-            matrix(f"blk.{layer}.{name}", shape)
+        for name, size in shape.matrices_of_layer().items():
+            matrix(f"blk.{layer}.{name}", *size)
     norm("output_norm")
-    matrix("output", (VOCABULARY, WIDTH))
+    matrix("output", shape.vocabulary, shape.width)
 
 
-def main():
-    path = Path(sys.argv[1])
+def write_model(path, shape):
     part = path.with_suffix(".part")
     # Tensors wait in a temporary file, not in memory.
     writer = gguf.GGUFWriter(part, "llama", use_temp_file=True)
-    add_metadata(writer)
-    add_tensors(writer)
+    add_metadata(writer, shape)
+    add_tensors(writer, shape)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -73,4 +88,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    write_model(Path(sys.argv[1]), LLAMA_2_7B)
