@@ -139,7 +139,7 @@ std::string bound_table_of(const Json& rows) {
 void run(const Flags& flags) {
   const auto tests = read_tests(flags);
   Delivery delivery(flags.output);
-  const ModelInfo info = need(inspect_model(flags.model.model));
+  const ModelInfo info = need(need(inspect(flags.model.model)).model);
   std::size_t longest = 0;
   for (const SpeedTest& test : tests) longest = std::max(longest, test.depth + test.tokens);
   warn_past_context(info, longest);

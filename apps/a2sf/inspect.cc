@@ -196,11 +196,9 @@ std::string cost_table(const Flags& flags, const ModelInfo& info, const Costs& c
 // A file that no command can run, of another architecture or without weights, is shown as far as every file is alike.
 void run(const Flags& flags) {
   const PolicySpec spec = spec_of(flags.cache);
-  const FileInfo file = need(inspect_file(flags.model));
+  const auto [file, model] = need(inspect(flags.model));
   Json document = file_json(file);
   std::string text = file_text(file);
-  const auto model = inspect_model(flags.model);
-  if (!model && model.error().kind == ErrorKind::io) raise(model.error(), kFailed);
   document["supported"] = model.has_value();
   if (model) {
     const Costs costs = costs_of(flags, spec, *model);

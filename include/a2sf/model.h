@@ -39,10 +39,13 @@ struct ModelInfo : FileInfo {
   std::vector<int> windows;        // [layer]: tokens of its sliding window, 0: it sees all
 };
 
-// Read the facts alone, whatever the size of the weights. The first takes any GGUF file; the second fails where loading
-// the model would, but for the values of its weights.
-Result<FileInfo> inspect_file(const std::string& path);
-Result<ModelInfo> inspect_model(const std::string& path);
+struct Inspection {
+  FileInfo file;
+  Result<ModelInfo> model;  // or why loading it fails; the values of its weights are not looked at
+};
+
+// Reads the facts alone, whatever the size of the weights. Takes any GGUF file.
+Result<Inspection> inspect(const std::string& path);
 
 // Immutable after loading and shared by sessions. Steps of different sessions on one model are computed one after the
 // other.

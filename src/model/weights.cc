@@ -301,15 +301,13 @@ ModelInfo describe(const GgufFile& file, const Architecture& a) {
   return info;
 }
 
-Result<Weights> read_weights(const std::string& path, Blocks blocks) {
+Result<Weights> read_weights(const GgufFile& file, Blocks blocks) {
   initialise_ggml();
-  Result<GgufFile> file = GgufFile::open(path);
-  if (!file) return tl::unexpected(file.error());
-  const Result<Family> family = find_family(*file);
+  const Result<Family> family = find_family(file);
   if (!family) return tl::unexpected(family.error());
-  Result<Architecture> architecture = read_architecture(*file, *family);
+  Result<Architecture> architecture = read_architecture(file, *family);
   if (!architecture) return tl::unexpected(architecture.error());
-  Weights weights{std::move(*file), std::move(*architecture), {}, {}, {}, {}, {}, {}, {}, {}};
+  Weights weights{file, std::move(*architecture), {}, {}, {}, {}, {}, {}, {}, {}};
   if (Status status = read_tensors(weights, *family, blocks); !status) return tl::unexpected(status.error());
   weights.info = describe(weights.file, weights.architecture);
   return weights;
@@ -331,14 +329,15 @@ std::vector<View*> all_matrices(AnyWeights& weights) {
 std::vector<WeightView*> matrices(Weights& weights) { return all_matrices<WeightView>(weights); }
 std::vector<const WeightView*> matrices(const Weights& weights) { return all_matrices<const WeightView>(weights); }
 
-Result<Weights> load_weights(const std::string& path) { return read_weights(path, Blocks::check); }
-
-Result<FileInfo> inspect_file(const std::string& path) {
-  return GgufFile::open(path).map([](const GgufFile& file) { return describe(file); });
+Result<Weights> load_weights(const std::string& path) {
+  return GgufFile::open(path).and_then([](const GgufFile& file) { return read_weights(file, Blocks::check); });
 }
 
-Result<ModelInfo> inspect_model(const std::string& path) {
-  return read_weights(path, Blocks::skip).map([](Weights weights) { return std::move(weights.info); });
+Result<Inspection> inspect(const std::string& path) {
+  return GgufFile::open(path).map([](const GgufFile& file) {
+    const auto info_of = [](Weights weights) { return std::move(weights.info); };
+    return Inspection{describe(file), read_weights(file, Blocks::skip).map(info_of)};
+  });
 }
 
 }  // namespace a2sf

@@ -23,7 +23,7 @@ struct Loaded {
 
 Loaded load(const TinyModel& sizes) {
   const std::string path = write_tiny_model(sizes, temporary_path("cache_size.gguf"));
-  Loaded loaded{Model::load(path).value(), inspect_model(path).value()};
+  Loaded loaded{Model::load(path).value(), inspect(path)->model.value()};
   std::filesystem::remove(path);
   return loaded;
 }

@@ -155,7 +155,9 @@ TEST(Gguf, ReadsTheTinyModel) {
 TEST(Gguf, InspectsWithTheSameFacts) {
   const Scratch file;
   write_tiny_model({.type = GGML_TYPE_Q4_1}, file.path());
-  const Result<ModelInfo> info = inspect_model(file.path());
+  const Result<Inspection> inspection = inspect(file.path());
+  ASSERT_TRUE(inspection) << inspection.error().message;
+  const Result<ModelInfo>& info = inspection->model;
   ASSERT_TRUE(info) << info.error().message;
   EXPECT_EQ(info->path, file.path());
   EXPECT_EQ(info->embedding, 64);
@@ -165,6 +167,18 @@ TEST(Gguf, InspectsWithTheSameFacts) {
   EXPECT_EQ(info->tensors[0].type, "q4_1");
   EXPECT_EQ(info->tensors[0].shape, (std::vector<std::int64_t>{64, 128}));
   EXPECT_EQ(info->tensors[0].bytes, 64U * 128 / 32 * 20);
+}
+
+TEST(Gguf, InspectsWhatCannotBeLoaded) {
+  const Scratch file;
+  write_tiny_model({}, file.path());
+  rewrite(file.path(), [](gguf_context* g) { gguf_set_val_str(g, "general.architecture", "mamba"); }, {});
+  const Result<Inspection> inspection = inspect(file.path());
+  ASSERT_TRUE(inspection) << inspection.error().message;
+  EXPECT_EQ(inspection->file.architecture, "mamba");
+  EXPECT_EQ(inspection->file.tensors[0].name, "token_embd.weight");
+  ASSERT_FALSE(inspection->model);
+  EXPECT_EQ(inspection->model.error().message, load_weights(file.path()).error().message);
 }
 
 TEST(Gguf, SharesTheEmbeddingWhereTied) {
@@ -538,7 +552,7 @@ TEST(Weights, RefusesDamagedBlocks) {
               std::memset(static_cast<char*>(t->data) + t->nb[1], 0xff, t->nb[0]);
             }));
     expect_error(file.path(), "'blk.1.ffn_down.weight' is damaged: row 1");
-    EXPECT_TRUE(inspect_model(file.path()));
+    EXPECT_TRUE(inspect(file.path())->model);
   }
 }
 
