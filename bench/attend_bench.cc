@@ -5,6 +5,7 @@
 #include <random>
 
 #include "kernels/cpu/attend.h"
+#include "kernels/cpu/isa.h"
 
 namespace a2sf {
 namespace {

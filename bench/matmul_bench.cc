@@ -1,6 +1,7 @@
 // Packed weights times rows of activations, one thread: bytes of weights and products per second, in the cache and
 // from memory.
 #include <benchmark/benchmark.h>
+#include <ggml-cpu.h>
 
 #include <algorithm>
 #include <random>
@@ -8,8 +9,8 @@
 
 #include "core/memory.h"
 #include "core/thread_pool.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/panel_kernels.h"
-#include "kernels/cpu/row_kernels.h"
 
 namespace a2sf::cpu {
 namespace {
@@ -39,13 +40,16 @@ void multiply(benchmark::State& state, const std::string& isa, ggml_type type, i
   std::vector<float> values(count), out(static_cast<std::size_t>(rows * outputs));
   std::vector<std::int8_t> codes(count);
   std::vector<InputBlock> blocks(count / kInputBlock);
+  std::vector<ggml_bf16_t> rounded(count);
   for (float& x : values) x = normal(random);
+  ggml_cpu_fp32_to_bf16(values.data(), rounded.data(), rows * columns);
   kernels.quantise(values.data(), rows * columns, codes.data(), blocks.data());
-  const PanelProduct product{&weight,
-                             {values.data(), codes.data(), blocks.data(), columns},
-                             nullptr,
-                             {out.data(), static_cast<int>(outputs)},
-                             false};
+  const PanelProduct product{
+      &weight,
+      {values.data(), codes.data(), blocks.data(), reinterpret_cast<const std::uint16_t*>(rounded.data()), columns},
+      nullptr,
+      {out.data(), static_cast<int>(outputs)},
+      false};
   for (auto _ : state) {
     kernels.multiply(product, {0, weight.panels(), 0, rows});
     benchmark::ClobberMemory();

@@ -65,6 +65,7 @@ Json bound_json(const SpeedBound& bound, double tokens_per_s) {
   return {{"read_bytes_per_s", bound.rates.read_bytes_per_s},
           {"byte_products_per_s", bound.rates.byte_products_per_s},
           {"float_products_per_s", bound.rates.float_products_per_s},
+          {"bf16_products_per_s", bound.rates.bf16_products_per_s},
           {"tokens_per_s", bound.tokens_per_s},
           {"reached", tokens_per_s / bound.tokens_per_s},
           {"operations", operations}};
@@ -75,10 +76,11 @@ std::optional<MachineRates> rates_of_machine(const Flags& flags) {
   if (!flags.bound) return std::nullopt;
   const std::string text = run_in_child([&] {
     const auto rates = need(measure_rates(*load_model(flags.model)));
-    return dump({rates.read_bytes_per_s, rates.byte_products_per_s, rates.float_products_per_s}, -1);
+    return dump(
+        {rates.read_bytes_per_s, rates.byte_products_per_s, rates.float_products_per_s, rates.bf16_products_per_s}, -1);
   });
   const Json rates = Json::parse(text);
-  return MachineRates{rates[0], rates[1], rates[2]};
+  return MachineRates{rates[0], rates[1], rates[2], rates[3]};
 }
 
 // The beginning of the document and the row, from a process that does nothing else.

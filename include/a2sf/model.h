@@ -15,7 +15,7 @@ struct ModelOptions {
   int threads = 0;             // 0: one per core
   std::string device = "cpu";  // "cpu", or "reference": the plain C++ definition, slow
   bool repack = true;  // regroup weights for speed in memory of their own; false: use them as the file is mapped
-  std::string isa;     // "avx512", "avx2" or "portable"; empty: A2SF_ISA from the environment, else the best
+  std::string isa;  // "avx512bf16", "avx512", "avx2" or "portable"; empty: A2SF_ISA from the environment, else the best
 };
 
 struct TensorInfo {
@@ -62,7 +62,7 @@ class Model {
 
   const ModelInfo& info() const;
   int threads() const;
-  const std::string& isa() const;  // of the kernels in use: "avx512", "avx2", "portable", "reference"
+  const std::string& isa() const;  // of the kernels in use: "avx512bf16", "avx512", "avx2", "portable", "reference"
 
   struct Parts;  // private to the library
   const Parts& parts() const { return *parts_; }

@@ -7,15 +7,19 @@
 namespace a2sf {
 namespace {
 
-bool holds_floats(ggml_type type) { return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16; }
-
 // Of one token.
 struct Work {
-  double bytes = 0, byte_products = 0, float_products = 0;
+  double bytes = 0, byte_products = 0, float_products = 0, bf16_products = 0;
+
+  double& products_of(ggml_type type) {
+    if (type == GGML_TYPE_BF16) return bf16_products;
+    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 ? float_products : byte_products;
+  }
 
   double seconds(const MachineRates& rates) const {
-    return std::max(bytes / rates.read_bytes_per_s,
-                    byte_products / rates.byte_products_per_s + float_products / rates.float_products_per_s);
+    return std::max(bytes / rates.read_bytes_per_s, byte_products / rates.byte_products_per_s +
+                                                        float_products / rates.float_products_per_s +
+                                                        bf16_products / rates.bf16_products_per_s);
   }
 };
 
@@ -27,7 +31,7 @@ Work matrix_work(const Weights& weights, const SpeedTest& test) {
     const double uses = matrix == &weights.head && !test.decode ? 1 / sharers : 1;
     const auto products = static_cast<double>(matrix->rows) * static_cast<double>(matrix->columns);
     work.bytes += static_cast<double>(matrix->row_bytes()) * static_cast<double>(matrix->rows) / sharers;
-    (holds_floats(matrix->type) ? work.float_products : work.byte_products) += products * uses;
+    work.products_of(matrix->type) += products * uses;
   }
   return work;
 }

@@ -113,7 +113,8 @@ class Backend {
   }
 };
 
-// `isa`: "avx512", "avx2", "portable" or empty for the best. Fails with a line that says what this machine has.
+// `isa`: "avx512bf16", "avx512", "avx2", "portable" or empty for the best. Fails with a line that says what this
+// machine has.
 Result<std::unique_ptr<Backend>> make_cpu_backend(int threads, const std::string& isa);
 std::unique_ptr<Backend> make_reference_backend();
 

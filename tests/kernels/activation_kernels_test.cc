@@ -8,7 +8,7 @@
 #include <tuple>
 #include <vector>
 
-#include "kernels/cpu/row_kernels.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/rows.h"
 
 namespace a2sf::cpu {

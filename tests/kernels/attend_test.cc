@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "kernels/cpu/attend.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/reference/attend.h"
 #include "support/random_head.h"
 

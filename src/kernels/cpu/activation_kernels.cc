@@ -10,6 +10,7 @@
 // clang-format on
 
 #include "kernels/cpu/activation_kernels.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -89,7 +90,7 @@ HWY_AFTER_NAMESPACE();
 namespace a2sf::cpu {
 
 ActivationKernel activation_kernel(const std::string& isa) {
-  return isa == "avx512" ? N_AVX3::activate : isa == "avx2" ? N_AVX2::activate : HWY_STATIC_DISPATCH(activate);
+  return is_avx512(isa) ? N_AVX3::activate : isa == "avx2" ? N_AVX2::activate : HWY_STATIC_DISPATCH(activate);
 }
 
 }  // namespace a2sf::cpu

@@ -9,6 +9,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/activation_kernels.h"
 #include "kernels/cpu/attend.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/rate_kernels.h"
 #include "kernels/rows.h"

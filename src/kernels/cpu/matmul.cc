@@ -70,7 +70,8 @@ Result<std::byte*> Matmul::take(std::size_t bytes) {
 }
 
 Status Matmul::load(WeightView& weight) {
-  if (kernels_ == nullptr || packed_format(weight.type) == nullptr) return {};
+  const PackedFormat* format = packed_format(weight.type);
+  if (kernels_ == nullptr || format == nullptr || weight.columns % format->block != 0) return {};
   auto shape = std::make_unique<PackedWeight>(packed_shape(weight, kernels_->lanes));
   const auto data = take(static_cast<std::size_t>(shape->panels()) * shape->panel_bytes());
   if (!data) return tl::unexpected(data.error());
@@ -98,6 +99,17 @@ void Matmul::run(Activations in, int rows, std::span<const Product> products) {
   }
 }
 
+// Converts the input to what the products' weights are multiplied with.
+PanelInput Matmul::convert(Activations in, int rows, std::span<const Product> products) {
+  const auto any = [&](const auto& wants) {
+    return std::any_of(products.begin(), products.end(), [&](const Product& p) { return wants(*packed(p)->format); });
+  };
+  if (any([](const PackedFormat& format) { return !format.is_float(); })) quantise(in, rows);
+  const bool rounds = kernels_->round_for_bf16 && any([](const PackedFormat& f) { return f.type == GGML_TYPE_BF16; });
+  const std::byte* rounded = rounds ? quantise(in, rows, GGML_TYPE_BF16) : nullptr;
+  return {in.data, codes_.data(), blocks_.data(), reinterpret_cast<const std::uint16_t*>(rounded), in.columns};
+}
+
 void Matmul::quantise(Activations in, int rows) {
   const auto columns = static_cast<std::size_t>(in.columns), count = static_cast<std::size_t>(rows);
   if (codes_.size() < count * columns) codes_.resize(count * columns);
@@ -109,9 +121,7 @@ void Matmul::quantise(Activations in, int rows) {
 }
 
 void Matmul::run_packed(Activations in, int rows, std::span<const Product> products) {
-  if (std::any_of(products.begin(), products.end(), [](const Product& p) { return !packed(p)->format->is_float(); }))
-    quantise(in, rows);
-  const PanelInput input = {in.data, codes_.data(), blocks_.data(), in.columns};
+  const PanelInput input = convert(in, rows, products);
   const int row_blocks = (rows + kTaskRows - 1) / kTaskRows;
   const auto panels_per_task = [](const PackedWeight& weight) {
     return static_cast<std::int64_t>(std::max<std::size_t>(1, kTaskBytes / weight.panel_bytes()));

@@ -27,6 +27,7 @@ class Matmul {
   Result<std::byte*> take(std::size_t bytes);
   void run_packed(Activations in, int rows, std::span<const Product> products);
   void run_mapped(Activations in, int rows, std::span<const Product> products);
+  PanelInput convert(Activations in, int rows, std::span<const Product> products);
   void quantise(Activations in, int rows);
   const std::byte* quantise(Activations in, int rows, ggml_type type);
 

@@ -124,8 +124,8 @@ void pack_row(const WeightView& weight, std::int64_t row, const PackedWeight& pa
   const std::byte* from = weight.row(row);
   const std::size_t record = format.record_bytes(packed.lanes);
   if (format.is_float()) {
-    const auto size = static_cast<std::size_t>(format.low_bits / 8);
-    for (std::int64_t column = 0; column < weight.columns; ++column, panel += record, from += size)
+    const auto size = static_cast<std::size_t>(format.block * format.low_bits / 8);
+    for (std::int64_t column = 0; column < weight.columns; column += format.block, panel += record, from += size)
       std::memcpy(panel + static_cast<std::size_t>(lane) * size, from, size);
     return;
   }

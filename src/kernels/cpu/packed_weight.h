@@ -20,7 +20,7 @@ namespace a2sf::cpu {
 // with the parts a type lacks left out. Columns go in quads: four neighbouring columns of a lane are the four bytes of
 // a 32-bit word. Of 4-bit codes a word holds two quads, the first in the low halves of its bytes. The word of high bits
 // holds those of all quads of its sub-block, the first lowest.
-// Floating-point types have records of one column: [lanes].
+// Floating-point types have no scales: [lanes][block].
 struct PackedFormat {
   ggml_type type;
   int block, sub;  // columns per record; per scale
@@ -28,7 +28,7 @@ struct PackedFormat {
   bool has_minimum;
   bool has_steps;  // sub-blocks have integer factors of the record's scale (and minimum)
 
-  constexpr bool is_float() const { return block == 1; }
+  constexpr bool is_float() const { return low_bits >= 16; }
   constexpr std::size_t scale_bytes(int lanes) const {
     if (is_float()) return 0;
     const int parts = has_minimum ? 2 : 1;
@@ -44,11 +44,11 @@ inline constexpr PackedFormat kPackedFormats[] = {
     {GGML_TYPE_Q4_0, 32, 32, 4, 0, false, false}, {GGML_TYPE_Q4_1, 32, 32, 4, 0, true, false},
     {GGML_TYPE_Q5_0, 32, 32, 4, 1, false, false}, {GGML_TYPE_Q8_0, 32, 32, 8, 0, false, false},
     {GGML_TYPE_Q4_K, 256, 32, 4, 0, true, true},  {GGML_TYPE_Q6_K, 256, 16, 4, 2, false, true},
-    {GGML_TYPE_BF16, 1, 1, 16, 0, false, false},  {GGML_TYPE_F16, 1, 1, 16, 0, false, false},
+    {GGML_TYPE_BF16, 2, 2, 16, 0, false, false},  {GGML_TYPE_F16, 1, 1, 16, 0, false, false},
     {GGML_TYPE_F32, 1, 1, 32, 0, false, false},
 };
 
-// nullptr for a type that has no packed form.
+// nullptr for a type that has no packed form. The columns of a weight must be whole blocks.
 constexpr const PackedFormat* packed_format(ggml_type type) {
   for (const PackedFormat& format : kPackedFormats) {
     if (format.type == type) return &format;

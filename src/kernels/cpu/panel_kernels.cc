@@ -13,6 +13,7 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/float_columns-inl.h"
 #include "kernels/cpu/packed_codes-inl.h"
 
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
@@ -24,71 +25,62 @@ constexpr int kRows = kLanes == 16 ? 8 : 4;
 
 // ---- one panel times kCount rows: sums[row] += panel x row
 
-template <ggml_type kType, int kCount>
-HWY_INLINE void multiply_integers(const PanelProduct& product, const std::byte* panel, int row, V (&sums)[kCount]) {
-  using Weights = Sub<kType>;
-  constexpr PackedFormat format = Weights::format;
-  const std::int64_t columns = product.input.columns, input_blocks = columns / kInputBlock;
-  const std::int8_t* codes = product.input.codes + row * columns;
-  const InputBlock* blocks = product.input.blocks + row * input_blocks;
-  const auto* record = reinterpret_cast<const std::uint8_t*>(panel);
-  for (std::int64_t column = 0; column < columns; column += format.block, record += format.record_bytes(kLanes)) {
-    if constexpr (kCount == 1) prefetch<format.record_bytes(kLanes)>(record + kAhead);
-    for (int index = 0; index < format.block / format.sub; ++index) {
-      Weights weights;
-      weights.load(record, index);
-      const std::int64_t at = column + index * format.sub;
-      A2SF_UNROLL
-      for (int i = 0; i < kCount; ++i) {
-        const InputBlock& block = blocks[i * input_blocks + at / kInputBlock];
-        const V products = hn::ConvertTo(F(), weights.times(codes + i * columns + at));
-        sums[i] = hn::MulAdd(hn::Mul(weights.scale, hn::Set(F(), block.scale)), products, sums[i]);
-        if constexpr (Weights::has_minimum) {
-          const float sum = format.sub == kInputBlock ? block.sum : block.half_sums[index % 2];
-          sums[i] = hn::MulAdd(weights.minimum, hn::Set(F(), sum), sums[i]);
+template <ggml_type kType>
+struct Integers {
+  template <int kCount>
+  static HWY_INLINE void multiply(const PanelProduct& product, const std::byte* panel, int row, V (&sums)[kCount]) {
+    using Weights = Sub<kType>;
+    constexpr PackedFormat format = Weights::format;
+    const std::int64_t columns = product.input.columns, input_blocks = columns / kInputBlock;
+    const std::int8_t* codes = product.input.codes + row * columns;
+    const InputBlock* blocks = product.input.blocks + row * input_blocks;
+    const auto* record = reinterpret_cast<const std::uint8_t*>(panel);
+    for (std::int64_t column = 0; column < columns; column += format.block, record += format.record_bytes(kLanes)) {
+      if constexpr (kCount == 1) prefetch<format.record_bytes(kLanes)>(record + kAhead);
+      for (int index = 0; index < format.block / format.sub; ++index) {
+        Weights weights;
+        weights.load(record, index);
+        const std::int64_t at = column + index * format.sub;
+        A2SF_UNROLL
+        for (int i = 0; i < kCount; ++i) {
+          const InputBlock& block = blocks[i * input_blocks + at / kInputBlock];
+          const V products = hn::ConvertTo(F(), weights.times(codes + i * columns + at));
+          sums[i] = hn::MulAdd(hn::Mul(weights.scale, hn::Set(F(), block.scale)), products, sums[i]);
+          if constexpr (Weights::has_minimum) {
+            const float sum = format.sub == kInputBlock ? block.sum : block.half_sums[index % 2];
+            sums[i] = hn::MulAdd(weights.minimum, hn::Set(F(), sum), sums[i]);
+          }
         }
       }
     }
   }
-}
+};
 
-template <ggml_type kType>
-HWY_INLINE V load_floats(const std::byte* from) {
-  if constexpr (kType == GGML_TYPE_F32) return hn::LoadU(F(), reinterpret_cast<const float*>(from));
-  if constexpr (kType == GGML_TYPE_F16) return load_halves(from);
-  if constexpr (kType == GGML_TYPE_BF16) {
-    const hn::Rebind<std::uint16_t, F> half;
-    const auto words = hn::PromoteTo(I32(), hn::LoadU(half, reinterpret_cast<const std::uint16_t*>(from)));
-    return hn::BitCast(F(), hn::ShiftLeft<16>(words));
-  }
-}
-
-// Two chains per row, so that the additions overlap.
-template <ggml_type kType, int kCount>
-HWY_INLINE void multiply_floats(const PanelProduct& product, const std::byte* panel, int row, V (&sums)[kCount]) {
-  constexpr std::size_t record = packed_format(kType)->record_bytes(kLanes);
-  const std::int64_t columns = product.input.columns;
-  const float* x = product.input.values + row * columns;
-  V odd[kCount];
-  A2SF_UNROLL
-  for (V& sum : odd) sum = hn::Zero(F());
-  std::int64_t column = 0;
-  for (; column + 2 <= columns; column += 2, panel += 2 * record) {
-    if constexpr (kCount == 1) prefetch<2 * record>(panel + kAhead);
-    const V first = load_floats<kType>(panel), second = load_floats<kType>(panel + record);
+// Two vectors of weights at a time, each on a chain of its own, so that the additions overlap. Pair says what is in
+// them and what a row of activations is.
+template <class Pair>
+struct Floats {
+  template <int kCount>
+  static HWY_INLINE void multiply(const PanelProduct& product, const std::byte* panel, int row, V (&sums)[kCount]) {
+    const std::int64_t columns = product.input.columns;
+    const auto* x = Pair::activations(product.input) + row * columns;
+    V others[kCount];
+    A2SF_UNROLL
+    for (V& sum : others) sum = hn::Zero(F());
+    std::int64_t column = 0;
+    for (; column + Pair::columns <= columns; column += Pair::columns, panel += Pair::bytes) {
+      if constexpr (kCount == 1) prefetch<Pair::bytes>(panel + kAhead);
+      const Pair pair(panel);
+      A2SF_UNROLL
+      for (int i = 0; i < kCount; ++i) pair.add_products(x + i * columns + column, sums[i], others[i]);
+    }
     A2SF_UNROLL
     for (int i = 0; i < kCount; ++i) {
-      sums[i] = hn::MulAdd(first, hn::Set(F(), x[i * columns + column]), sums[i]);
-      odd[i] = hn::MulAdd(second, hn::Set(F(), x[i * columns + column + 1]), odd[i]);
+      if (column < columns) Pair::add_half(panel, x + i * columns + column, sums[i]);
+      sums[i] = hn::Add(sums[i], others[i]);
     }
   }
-  A2SF_UNROLL
-  for (int i = 0; i < kCount; ++i) {
-    if (column < columns)
-      sums[i] = hn::MulAdd(load_floats<kType>(panel), hn::Set(F(), x[i * columns + column]), sums[i]);
-    sums[i] = hn::Add(sums[i], odd[i]);
-  }
-}
+};
 
 // ---- ranges
 
@@ -103,49 +95,45 @@ HWY_INLINE void write(const PanelProduct& product, std::int64_t panel, int row, 
   }
 }
 
-template <ggml_type kType, int kCount>
+template <class Kernel, int kCount>
 void multiply_rows(const PanelProduct& product, std::int64_t panel, int row) {
   V sums[kCount];
   A2SF_UNROLL
   for (V& sum : sums) sum = hn::Zero(F());
-  if constexpr (packed_format(kType)->is_float()) {
-    multiply_floats<kType>(product, product.weight->panel(panel), row, sums);
-  } else {
-    multiply_integers<kType>(product, product.weight->panel(panel), row, sums);
-  }
+  Kernel::multiply(product, product.weight->panel(panel), row, sums);
   A2SF_UNROLL
   for (int i = 0; i < kCount; ++i) write(product, panel, row + i, sums[i]);
 }
 
-template <ggml_type kType>
+template <class Kernel>
 void multiply_range(const PanelProduct& product, const PanelRange& range) {
   for (std::int64_t panel = range.first_panel; panel < range.last_panel; ++panel) {
     int row = range.first_row;
-    for (; row + kRows <= range.last_row; row += kRows) multiply_rows<kType, kRows>(product, panel, row);
-    for (; row < range.last_row; ++row) multiply_rows<kType, 1>(product, panel, row);
+    for (; row + kRows <= range.last_row; row += kRows) multiply_rows<Kernel, kRows>(product, panel, row);
+    for (; row < range.last_row; ++row) multiply_rows<Kernel, 1>(product, panel, row);
   }
 }
 
 void multiply(const PanelProduct& product, const PanelRange& range) {
   switch (product.weight->format->type) {
     case GGML_TYPE_Q4_0:
-      return multiply_range<GGML_TYPE_Q4_0>(product, range);
+      return multiply_range<Integers<GGML_TYPE_Q4_0>>(product, range);
     case GGML_TYPE_Q4_1:
-      return multiply_range<GGML_TYPE_Q4_1>(product, range);
+      return multiply_range<Integers<GGML_TYPE_Q4_1>>(product, range);
     case GGML_TYPE_Q5_0:
-      return multiply_range<GGML_TYPE_Q5_0>(product, range);
+      return multiply_range<Integers<GGML_TYPE_Q5_0>>(product, range);
     case GGML_TYPE_Q8_0:
-      return multiply_range<GGML_TYPE_Q8_0>(product, range);
+      return multiply_range<Integers<GGML_TYPE_Q8_0>>(product, range);
     case GGML_TYPE_Q4_K:
-      return multiply_range<GGML_TYPE_Q4_K>(product, range);
+      return multiply_range<Integers<GGML_TYPE_Q4_K>>(product, range);
     case GGML_TYPE_Q6_K:
-      return multiply_range<GGML_TYPE_Q6_K>(product, range);
+      return multiply_range<Integers<GGML_TYPE_Q6_K>>(product, range);
     case GGML_TYPE_BF16:
-      return multiply_range<GGML_TYPE_BF16>(product, range);
+      return multiply_range<Floats<TwoColumns<GGML_TYPE_BF16>>>(product, range);
     case GGML_TYPE_F16:
-      return multiply_range<GGML_TYPE_F16>(product, range);
+      return multiply_range<Floats<TwoColumns<GGML_TYPE_F16>>>(product, range);
     default:
-      return multiply_range<GGML_TYPE_F32>(product, range);
+      return multiply_range<Floats<TwoColumns<GGML_TYPE_F32>>>(product, range);
   }
 }
 
@@ -176,7 +164,16 @@ void quantise(const float* x, std::int64_t columns, std::int8_t* codes, InputBlo
   }
 }
 
-const PanelKernels kPanelKernels = {kLanes, quantise, multiply};
+const PanelKernels kPanelKernels = {kLanes, false, quantise, multiply};
+
+#if HWY_TARGET == HWY_AVX3
+void multiply_bf16(const PanelProduct& product, const PanelRange& range) {
+  if (product.weight->format->type != GGML_TYPE_BF16) return multiply(product, range);
+  multiply_range<Floats<FourRounded>>(product, range);
+}
+
+const PanelKernels kBf16Kernels = {kLanes, true, quantise, multiply_bf16};
+#endif
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_POP_ATTRIBUTES
@@ -186,6 +183,7 @@ HWY_POP_ATTRIBUTES
 namespace a2sf::cpu {
 
 const PanelKernels* panel_kernels(const std::string& isa) {
+  if (isa == "avx512bf16") return &N_AVX3::kBf16Kernels;
   return isa == "avx512" ? &N_AVX3::kPanelKernels : isa == "avx2" ? &N_AVX2::kPanelKernels : nullptr;
 }
 

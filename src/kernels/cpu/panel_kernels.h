@@ -17,11 +17,12 @@ struct InputBlock {
   float scale, sum, half_sums[2];
 };
 
-// Rows of activations, as integers and as they are. A view.
+// Rows of activations, as they are and as the weights of a type take them. A view.
 struct PanelInput {
-  const float* values;       // [row][columns]
-  const std::int8_t* codes;  // [row][columns]; unused by floating-point weights
-  const InputBlock* blocks;  // [row][columns / 32]; likewise
+  const float* values;           // [row][columns]
+  const std::int8_t* codes;      // [row][columns]; for weights that are integers
+  const InputBlock* blocks;      // [row][columns / 32]; likewise
+  const std::uint16_t* rounded;  // [row][columns], bf16; for bf16 weights where the kernels want it
   std::int64_t columns;
 };
 
@@ -42,6 +43,7 @@ struct PanelRange {
 // range.
 struct PanelKernels {
   int lanes;
+  bool round_for_bf16;  // bf16 weights want activations in bf16, else as they are
   void (*quantise)(const float* x, std::int64_t columns, std::int8_t* codes, InputBlock* blocks);
   void (*multiply)(const PanelProduct& product, const PanelRange& range);
 };

@@ -15,6 +15,7 @@
 
 #include "core/memory.h"
 #include "kernels/cpu/byte_product-inl.h"
+#include "kernels/cpu/float_columns-inl.h"
 
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
 HWY_PUSH_ATTRIBUTES(A2SF_TARGET)
@@ -50,21 +51,39 @@ std::int64_t multiply_codes(int rounds) {
   return hn::GetLane(hn::SumOfLanes(I32(), sum));
 }
 
-std::int64_t multiply_reals(int rounds) {
-  const V x = hn::Set(F(), static_cast<float>(rounds) * 1e-9F);
+template <class MultiplyAdd>
+HWY_INLINE std::int64_t repeat(int rounds, const MultiplyAdd& multiply_add) {
   V sums[kChains];
   for (V& sum : sums) sum = hn::Set(F(), 1.0F);
   for (int round = 0; round < rounds; ++round) {
     A2SF_UNROLL
-    for (int chain = 0; chain < kChains; ++chain) sums[chain] = hn::MulAdd(sums[chain], x, x);
+    for (int chain = 0; chain < kChains; ++chain) sums[chain] = multiply_add(sums[chain]);
   }
   V sum = hn::Zero(F());
   for (const V& part : sums) sum = hn::Add(sum, part);
   return static_cast<std::int64_t>(hn::GetLane(hn::SumOfLanes(F(), sum)));
 }
 
-const RateKernels kRateKernels = {read_all, multiply_codes, multiply_reals, std::int64_t{kChains} * kQuads * 4 * kLanes,
-                                  std::int64_t{kChains} * kLanes};
+std::int64_t multiply_reals(int rounds) {
+  const V x = hn::Set(F(), static_cast<float>(rounds) * 1e-9F);
+  return repeat(rounds, [x](V sum) HWY_ATTR { return hn::MulAdd(sum, x, x); });
+}
+
+#if HWY_TARGET == HWY_AVX3
+std::int64_t multiply_pairs(int rounds) {
+  const VI32 x = hn::Set(I32(), rounds & 15);
+  return repeat(rounds, [x](V sum) HWY_ATTR { return multiply_add_bf16(x, x, sum); });
+}
+#endif
+
+constexpr std::int64_t kByteProducts = kChains * kQuads * 4 * kLanes, kFloatProducts = kChains * kLanes;
+const RateKernels kRateKernels = {read_all,      multiply_codes, multiply_reals, multiply_reals,
+                                  kByteProducts, kFloatProducts, kFloatProducts};
+
+#if HWY_TARGET == HWY_AVX3
+const RateKernels kBf16RateKernels = {read_all,      multiply_codes, multiply_reals,    multiply_pairs,
+                                      kByteProducts, kFloatProducts, 2 * kFloatProducts};
+#endif
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_POP_ATTRIBUTES
@@ -91,6 +110,7 @@ double best_rate(ThreadPool& pool, double amount_per_thread, const Work& work) {
 }  // namespace
 
 const RateKernels* rate_kernels(const std::string& isa) {
+  if (isa == "avx512bf16") return &N_AVX3::kBf16RateKernels;
   return isa == "avx512" ? &N_AVX3::kRateKernels : isa == "avx2" ? &N_AVX2::kRateKernels : nullptr;
 }
 
@@ -111,6 +131,8 @@ Result<MachineRates> measure_rates(ThreadPool& pool, const RateKernels& kernels)
                                         [&](int task) { result(task) += kernels.multiply_bytes(kRounds); });
   rates.float_products_per_s = best_rate(pool, static_cast<double>(kRounds * kernels.float_products),
                                          [&](int task) { result(task) += kernels.multiply_floats(kRounds); });
+  rates.bf16_products_per_s = best_rate(pool, static_cast<double>(kRounds * kernels.bf16_products),
+                                        [&](int task) { result(task) += kernels.multiply_bf16(kRounds); });
   return rates;
 }
 

@@ -16,7 +16,8 @@ struct RateKernels {
   // Products of codes and activations, in the way of the matrix kernels.
   std::int64_t (*multiply_bytes)(int rounds);
   std::int64_t (*multiply_floats)(int rounds);
-  std::int64_t byte_products, float_products;  // in a round
+  std::int64_t (*multiply_bf16)(int rounds);                  // in the way of the matrix kernels
+  std::int64_t byte_products, float_products, bf16_products;  // in a round
 };
 
 // As panel_kernels.

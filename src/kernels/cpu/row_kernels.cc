@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/row_kernels.h"
 #include "kernels/cpu/chunk_product-inl.h"
+#include "kernels/cpu/isa.h"
 
 #include <algorithm>
 #include <cmath>
@@ -218,20 +219,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace a2sf::cpu {
 
-std::vector<std::string> supported_isas() {
-  std::vector<std::string> names;
-  const auto targets = hwy::SupportedTargets();
-  // The matrix kernels want VNNI, which Highway's AVX3 does not ask for.
-  if ((targets & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512vnni") != 0) names.emplace_back("avx512");
-  if ((targets & HWY_AVX2) != 0) names.emplace_back("avx2");
-  names.emplace_back("portable");
-  return names;
-}
-
 const RowKernels* find_row_kernels(const std::string& isa) {
   const auto names = supported_isas();
   if (std::find(names.begin(), names.end(), isa) == names.end()) return nullptr;
-  return isa == "avx512" ? &N_AVX3::kKernels : isa == "avx2" ? &N_AVX2::kKernels : &HWY_STATIC_DISPATCH(kKernels);
+  return is_avx512(isa) ? &N_AVX3::kKernels : isa == "avx2" ? &N_AVX2::kKernels : &HWY_STATIC_DISPATCH(kKernels);
 }
 
 }  // namespace a2sf::cpu

@@ -54,8 +54,6 @@ struct RowKernels {
                  int dim, float* out);
 };
 
-// The names this machine can run, best first: "avx512", "avx2", and everywhere "portable".
-std::vector<std::string> supported_isas();
 // nullptr if this machine cannot run it.
 const RowKernels* find_row_kernels(const std::string& isa);
 
