@@ -20,7 +20,7 @@ def run(program, *arguments):
 class ProgramTest(unittest.TestCase):
     def succeed(self, program, *arguments):
         done = run(program, *arguments)
-        self.assertEqual((done.returncode, done.stderr), (0, ""), arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout.splitlines()
 
     def refuse(self, code, message, program, *arguments):
