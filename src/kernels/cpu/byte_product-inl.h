@@ -25,10 +25,8 @@
 HWY_PUSH_ATTRIBUTES(A2SF_TARGET)
 namespace a2sf::cpu::HWY_NAMESPACE {
 
-using I32 = hn::RebindToSigned<F>;
 using U8 = hn::Repartition<std::uint8_t, F>;
 using U16 = hn::Repartition<std::uint16_t, F>;
-using VI32 = hn::Vec<I32>;
 using VU8 = hn::Vec<U8>;
 
 HWY_INLINE VI32 broadcast_quad(const std::int8_t* from) {

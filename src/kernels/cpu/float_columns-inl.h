@@ -17,9 +17,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace a2sf::cpu::HWY_NAMESPACE {
 
-using I32 = hn::RebindToSigned<F>;
-using VI32 = hn::Vec<I32>;
-
 // Two columns of 32 bits or of f16, or of bf16, which lie side by side.
 template <ggml_type kType>
 struct TwoColumns {

@@ -19,7 +19,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace a2sf::cpu::HWY_NAMESPACE {
 
-using I = hn::RebindToSigned<F>;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // A whole vector, with zeros in the lanes from `count` on.
@@ -111,13 +110,13 @@ void store(const Chunk& chunk, KvType type, int slot, int dim, int head_dim, con
 
 // Lanes whose position is in [first, last].
 HWY_INLINE hn::Mask<F> inside(const std::int32_t* positions, std::int32_t first, std::int32_t last) {
-  const I i;
+  const I32 i;
   const auto position = hn::LoadU(i, positions);
   return hn::RebindMask(F(), hn::And(hn::Gt(position, hn::Set(i, first - 1)), hn::Gt(hn::Set(i, last + 1), position)));
 }
 
 void bounds(const std::int32_t* positions, int slots, std::int32_t& least, std::int32_t& most) {
-  const I i;
+  const I32 i;
   auto low = hn::LoadU(i, positions), high = low;
   for (int slot = kLanes; slot < slots; slot += kLanes) {
     const auto position = hn::LoadU(i, positions + slot);
@@ -140,7 +139,7 @@ void hide(float* x, const std::int32_t* positions, int slots, std::int32_t first
 // leaves it in the low bits, from where it is moved to the exponent.
 HWY_INLINE V power_of_two(V x) {
   const F f;
-  const I i;
+  const I32 i;
   const V rounded = hn::Add(x, hn::Set(f, 0x1.8p23F));
   const V fraction = hn::Sub(x, hn::Sub(rounded, hn::Set(f, 0x1.8p23F)));
   V power = hn::Set(f, 1.55946778e-4F);

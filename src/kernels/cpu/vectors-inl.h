@@ -21,6 +21,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 // At most 16 lanes, so that a tile of slots is a whole number of vectors and a panel of weights is one.
 using F = hn::CappedTag<float, 16>;
 using V = hn::Vec<F>;
+using I32 = hn::RebindToSigned<F>;
+using VI32 = hn::Vec<I32>;
 inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(F()));
 
 HWY_INLINE V load_halves(const void* from) {
