@@ -44,12 +44,11 @@ void multiply(benchmark::State& state, const std::string& isa, ggml_type type, i
   for (float& x : values) x = normal(random);
   ggml_cpu_fp32_to_bf16(values.data(), rounded.data(), rows * columns);
   kernels.quantise(values.data(), rows * columns, codes.data(), blocks.data());
-  const PanelProduct product{
-      &weight,
-      {values.data(), codes.data(), blocks.data(), reinterpret_cast<const std::uint16_t*>(rounded.data()), columns},
-      nullptr,
-      {out.data(), static_cast<int>(outputs)},
-      false};
+  const PanelProduct product{&weight,
+                             {values.data(), codes.data(), blocks.data(), rounded.data(), columns},
+                             nullptr,
+                             {out.data(), static_cast<int>(outputs)},
+                             false};
   for (auto _ : state) {
     kernels.multiply(product, {0, weight.panels(), 0, rows});
     benchmark::ClobberMemory();

@@ -56,10 +56,7 @@ struct Input {
       kernels.quantise(values.data() + row * columns, columns, codes.data() + row * columns,
                        blocks.data() + row * columns / kInputBlock);
   }
-  PanelInput view() const {
-    return {values.data(), codes.data(), blocks.data(), reinterpret_cast<const std::uint16_t*>(rounded.data()),
-            columns};
-  }
+  PanelInput view() const { return {values.data(), codes.data(), blocks.data(), rounded.data(), columns}; }
   // What weights of a type are multiplied with.
   double seen(int row, std::int64_t column, ggml_type type) const {
     const auto at = static_cast<std::size_t>(row * columns + column);

@@ -62,24 +62,22 @@ HWY_INLINE V multiply_add_bf16(VI32 a, VI32 b, V sum) {
 // Four columns of bf16, with activations rounded to it.
 struct FourRounded {
   static constexpr int columns = 4;
-  static constexpr std::size_t bytes = kLanes * columns * sizeof(std::uint16_t);
+  static constexpr std::size_t bytes = kLanes * columns * sizeof(ggml_bf16_t);
   VI32 first, second;
 
-  static const std::uint16_t* activations(const PanelInput& input) { return input.rounded; }
+  static const ggml_bf16_t* activations(const PanelInput& input) { return input.rounded; }
   HWY_INLINE explicit FourRounded(const std::byte* panel) : first(load(panel)), second(load(panel + bytes / 2)) {}
-  HWY_INLINE void add_products(const std::uint16_t* x, V& even, V& odd) const {
+  HWY_INLINE void add_products(const ggml_bf16_t* x, V& even, V& odd) const {
     add(first, x, even);
     add(second, x + 2, odd);
   }
-  static HWY_INLINE void add_half(const std::byte* panel, const std::uint16_t* x, V& even) {
-    add(load(panel), x, even);
-  }
+  static HWY_INLINE void add_half(const std::byte* panel, const ggml_bf16_t* x, V& even) { add(load(panel), x, even); }
 
  private:
   static HWY_INLINE VI32 load(const std::byte* from) {
     return hn::LoadU(I32(), reinterpret_cast<const std::int32_t*>(from));
   }
-  static HWY_INLINE void add(VI32 weights, const std::uint16_t* x, V& sum) {
+  static HWY_INLINE void add(VI32 weights, const ggml_bf16_t* x, V& sum) {
     std::int32_t pair;
     std::memcpy(&pair, x, sizeof(pair));
     sum = multiply_add_bf16(weights, hn::Set(I32(), pair), sum);

@@ -107,7 +107,7 @@ PanelInput Matmul::convert(Activations in, int rows, std::span<const Product> pr
   if (any([](const PackedFormat& format) { return !format.is_float(); })) quantise(in, rows);
   const bool rounds = kernels_->round_for_bf16 && any([](const PackedFormat& f) { return f.type == GGML_TYPE_BF16; });
   const std::byte* rounded = rounds ? quantise(in, rows, GGML_TYPE_BF16) : nullptr;
-  return {in.data, codes_.data(), blocks_.data(), reinterpret_cast<const std::uint16_t*>(rounded), in.columns};
+  return {in.data, codes_.data(), blocks_.data(), reinterpret_cast<const ggml_bf16_t*>(rounded), in.columns};
 }
 
 void Matmul::quantise(Activations in, int rows) {

@@ -19,10 +19,10 @@ struct InputBlock {
 
 // Rows of activations, as they are and as the weights of a type take them. A view.
 struct PanelInput {
-  const float* values;           // [row][columns]
-  const std::int8_t* codes;      // [row][columns]; for weights that are integers
-  const InputBlock* blocks;      // [row][columns / 32]; likewise
-  const std::uint16_t* rounded;  // [row][columns], bf16; for bf16 weights where the kernels want it
+  const float* values;         // [row][columns]
+  const std::int8_t* codes;    // [row][columns]; for weights that are integers
+  const InputBlock* blocks;    // [row][columns / 32]; likewise
+  const ggml_bf16_t* rounded;  // [row][columns]; for bf16 weights where the kernels want it
   std::int64_t columns;
 };
 
