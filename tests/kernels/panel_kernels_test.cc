@@ -12,9 +12,9 @@
 #include <random>
 #include <vector>
 
-#include "kernels/cpu/isa.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/rows.h"
+#include "support/packed_types.h"
 
 namespace a2sf::cpu {
 namespace {
@@ -155,27 +155,16 @@ TEST_P(PanelKernelsTest, BytesDoNotDependOnTheRowsBeside) {
   EXPECT_EQ(alone, multiply_all(kernels, packed.weight, input, kRows, 7));
 }
 
-std::vector<std::string> isas_with_panels() {
-  std::vector<std::string> isas = supported_isas();
-  std::erase_if(isas, [](const std::string& isa) { return panel_kernels(isa) == nullptr; });
-  return isas;
-}
-
-std::vector<ggml_type> packed_types() {
-  std::vector<ggml_type> types;
-  for (const PackedFormat& format : kPackedFormats) types.push_back(format.type);
-  return types;
-}
-
 INSTANTIATE_TEST_SUITE_P(Isas, PanelKernelsTest,
-                         testing::Combine(testing::ValuesIn(isas_with_panels()), testing::ValuesIn(packed_types())),
+                         testing::Combine(testing::ValuesIn(test::isas_with_panels()),
+                                          testing::ValuesIn(test::packed_types())),
                          [](const auto& instance) {
                            return std::get<0>(instance.param) + "_" + ggml_type_name(std::get<1>(instance.param));
                          });
 
 TEST(PanelKernels, FloatsMayHaveAnyNumberOfColumns) {
   std::mt19937 random(3);
-  for (const std::string& isa : isas_with_panels()) {
+  for (const std::string& isa : test::isas_with_panels()) {
     const PanelKernels& kernels = *panel_kernels(isa);
     const RandomWeight weight(GGML_TYPE_F16, 9, 33, random);
     const Packed packed(weight.view, kernels.lanes);
@@ -196,7 +185,7 @@ TEST(PanelKernels, FloatsMayHaveAnyNumberOfColumns) {
 TEST(PanelKernels, AnOddNumberOfBf16ColumnsIsLeftAsItIs) {
   std::mt19937 random(4);
   const RandomWeight weight(GGML_TYPE_BF16, 3, 33, random);
-  for (const std::string& isa : isas_with_panels()) {
+  for (const std::string& isa : test::isas_with_panels()) {
     ThreadPool pool(1);
     Matmul matmul(pool, panel_kernels(isa));
     WeightView view = weight.view;
@@ -214,7 +203,7 @@ TEST(PanelKernels, AnOddNumberOfBf16ColumnsIsLeftAsItIs) {
 TEST(PanelKernels, QuantisesToTheNearestCode) {
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
-  for (const std::string& isa : isas_with_panels()) {
+  for (const std::string& isa : test::isas_with_panels()) {
     std::vector<float> x(64);
     for (std::size_t i = 0; i < 32; ++i) x[i] = normal(random);  // the second block stays zero
     std::vector<std::int8_t> codes(64, 1);

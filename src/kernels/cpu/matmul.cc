@@ -57,7 +57,8 @@ void compute_outputs(const Product& product, const std::byte* input, std::size_t
 
 }  // namespace
 
-Result<std::byte*> Matmul::take(std::size_t bytes) {
+Result<std::byte*> Matmul::take(std::size_t wanted) {
+  const auto bytes = static_cast<std::size_t>(round_up(static_cast<std::int64_t>(wanted), 64));
   if (slabs_.empty() || slabs_.back().bytes() - taken_ < bytes) {
     auto slab = OwnedBuffer::create(host_memory(), std::max(bytes, kSlab));
     if (!slab) return tl::unexpected(slab.error());
@@ -65,7 +66,7 @@ Result<std::byte*> Matmul::take(std::size_t bytes) {
     taken_ = 0;
   }
   std::byte* data = slabs_.back().data() + taken_;
-  taken_ += round_up(bytes, 64);
+  taken_ += bytes;
   return data;
 }
 

@@ -23,8 +23,8 @@ class Matmul {
   void run(Activations in, int rows, std::span<const Product> products);
 
  private:
-  // A few large pieces of memory, so that weights lie in huge pages however small they are.
-  Result<std::byte*> take(std::size_t bytes);
+  // A few large pieces of memory, so that weights lie in huge pages however small they are. Aligned to 64 bytes.
+  Result<std::byte*> take(std::size_t wanted);
   void run_packed(Activations in, int rows, std::span<const Product> products);
   void run_mapped(Activations in, int rows, std::span<const Product> products);
   PanelInput convert(Activations in, int rows, std::span<const Product> products);
