@@ -86,7 +86,8 @@ RetentionMode mode_of(Policy policy) {
   return policy == Policy::hook ? RetentionMode::hook : RetentionMode::score;
 }
 
-// A head's rule at a budget, whether what must stay fits or not. `clamped`: sink and recent give way to the budget.
+// A head's rule at a budget, whether what must stay fits or not. `clamped`: sink gives way to the budget, recent to
+// what pins and sinks leave of it.
 HeadRule rule_at(const PolicySpec& spec, std::int64_t budget, bool clamped) {
   const Defaults defaults = defaults_of(spec.policy, budget);
   HeadRule rule{budget, spec.alpha.value_or(defaults.alpha), spec.sink.value_or(defaults.sink), defaults.recent};
@@ -101,7 +102,7 @@ HeadRule rule_at(const PolicySpec& spec, std::int64_t budget, bool clamped) {
   }
   if (clamped) {
     rule.sink = std::min(rule.sink, budget);
-    rule.recent = std::min(rule.recent, budget - rule.sink);
+    rule.recent = std::clamp<std::int64_t>(budget - std::max(rule.sink, spec.pin), 0, rule.recent);
   }
   return rule;
 }
@@ -200,7 +201,7 @@ HeadRule rule_of_full(std::int64_t window) { return {window > 0 ? window : kMost
 // The slots a head needs while rows run; 0: it grows.
 Result<SlotCount> slots_of(const Retention& retention, const HeadRule& rule, int window) {
   if (retention.mode == RetentionMode::all || retention.mode == RetentionMode::ideal)
-    return window > 0 ? SlotCount(window + kWindowRows, true) : SlotCount(0);
+    return window > 0 ? SlotCount(std::int64_t{window} + kWindowRows, true) : SlotCount(0);
   if (retention.mode != RetentionMode::hook) return rule.budget + retention.block;
   const std::int64_t capacity = retention.hook->capacity(rule.budget);
   if (capacity >= 1 && capacity <= kMostTokens) return capacity + retention.block;

@@ -4,12 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <functional>
 #include <limits>
 #include <ostream>
 
+#include "policy/retention.h"
 #include "support/tiny_model.h"
 
 namespace a2sf {
@@ -131,6 +133,23 @@ TEST(PolicySpec, UnderARatioCountsAreClamped) {
   const HeadRule rule = rule_of("a2sf:budget=10%:sink=8:recent=9", 100);
   EXPECT_EQ(rule.sink, 8);
   EXPECT_EQ(rule.recent, 2);
+}
+
+TEST(PolicySpec, UnderARatioRecentGivesWayToPinsAndOnlyAPinBeyondTheBudgetIsAnError) {
+  const HeadRule rule = rule_of("a2sf:budget=10%:recent=9:pin=6", 100);
+  EXPECT_EQ(rule.budget, 10);
+  EXPECT_EQ(rule.recent, 4);
+  EXPECT_EQ(rule_of("h2o:budget=10%:recent=9:sink=8:pin=10", 100).recent, 0);
+  const auto beyond = resolve(parse_policy("a2sf:budget=10%:pin=11").value(), 0, 0, 100, 0);
+  ASSERT_FALSE(beyond);
+  EXPECT_THAT(beyond.error().message, HasSubstr("pin"));
+}
+
+TEST(PolicySpec, TheLongestWindowHasARingForItAndTheRowsBesideIt) {
+  constexpr int kWindow = std::numeric_limits<int>::max();
+  const auto resolved = resolve_all(parse_policy("full").value(), std::array{kWindow}, 1, 0);
+  ASSERT_TRUE(resolved);
+  EXPECT_EQ(resolved->slots.front().slots, std::int64_t{kWindow} + kWindowRows);
 }
 
 TEST(PolicySpec, AWindowHidesNothingThatDoesNotFitTheBudget) {
