@@ -10,7 +10,9 @@ namespace a2sf {
 
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads);  // at least 1, the caller included
+  // At least 1 thread, the caller included. Throws std::system_error, and leaves none running, if the system starts no
+  // more.
+  explicit ThreadPool(int threads);
   ~ThreadPool();
   int threads() const { return static_cast<int>(shares_.size()); }
 
@@ -34,6 +36,7 @@ class ThreadPool {
     std::atomic<std::uint64_t> ticket{0};  // the round, and how many of the share's tasks nobody has taken
     int end = 0;
   };
+  void stop();
   void work(int worker);
   void take_tasks(int worker);
   void take_tasks_of(Share& share, int worker);

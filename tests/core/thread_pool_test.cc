@@ -2,6 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <system_error>
+#include <thread>
 
 namespace a2sf {
 namespace {
@@ -33,6 +39,28 @@ TEST(ThreadPool, WaitsForTasksThatOthersTook) {
     ++done;
   });
   EXPECT_EQ(done, 2);
+}
+
+// Ends the process: 0 if a pool that is too large fails and leaves no thread behind.
+[[noreturn]] void start_too_many_threads() {
+  const rlimit little{std::size_t{1} << 30, std::size_t{1} << 30};  // of address space, most of it for stacks
+  if (setrlimit(RLIMIT_AS, &little) != 0) std::_Exit(1);
+  try {
+    const ThreadPool pool(1024);
+  } catch (const std::system_error&) {
+    ThreadPool pool(2);  // there is room again
+    std::atomic<int> done{0};
+    pool.run(10, [&](int, int) { ++done; });
+    std::_Exit(done == 10 ? 0 : 2);
+  }
+  std::_Exit(3);
+}
+
+TEST(ThreadPoolDeathTest, ThreadsThatCannotBeStartedAreAnExceptionAndTheOthersEnd) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers need their address space";
+#endif
+  EXPECT_EXIT(start_too_many_threads(), testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

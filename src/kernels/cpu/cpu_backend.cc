@@ -3,8 +3,9 @@
 
 #include <chrono>
 #include <cstdlib>
-#include <thread>
+#include <system_error>
 
+#include "core/cores.h"
 #include "core/thread_pool.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/activation_kernels.h"
@@ -120,9 +121,13 @@ Result<std::unique_ptr<Backend>> make_cpu_backend(int threads, const std::string
   }
   if (threads < 0 || threads > 1024)
     return fail(ErrorKind::bad_input, fmt::format("{} threads; give 1 to 1024, or 0 for all cores", threads));
-  if (threads == 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  if (threads == 0) threads = usable_cores();
   ggml_cpu_init();
-  return std::make_unique<CpuBackend>(threads, wanted, *kernels);
+  try {
+    return std::make_unique<CpuBackend>(threads, wanted, *kernels);
+  } catch (const std::system_error& error) {
+    return fail(ErrorKind::io, fmt::format("cannot start {} threads: {}; use fewer", threads, error.code().message()));
+  }
 }
 
 }  // namespace a2sf

@@ -1,0 +1,73 @@
+#include "core/cores.h"
+
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+
+namespace a2sf {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Control groups as files in a folder.
+class Cores : public testing::Test {
+ protected:
+  void SetUp() override { fs::create_directories(folder_); }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  void write(const std::string& name, const std::string& text) const {
+    fs::create_directories((folder_ / name).parent_path());
+    std::ofstream(folder_ / name) << text;
+  }
+  int usable() const { return usable_cores(folder_ / "groups", folder_); }
+
+  const fs::path folder_ = fs::temp_directory_path() / ("a2sf-cores-" + std::to_string(getpid()));
+};
+
+TEST_F(Cores, WithoutGroupsThoseThatTheProcessMayRunOn) {
+  cpu_set_t all, one;
+  ASSERT_EQ(sched_getaffinity(0, sizeof all, &all), 0);
+  CPU_ZERO(&one);
+  for (int core = 0; CPU_COUNT(&one) == 0; ++core) {
+    if (CPU_ISSET(core, &all)) CPU_SET(core, &one);
+  }
+  EXPECT_EQ(usable(), CPU_COUNT(&all));
+  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+  EXPECT_EQ(usable(), 1);
+  ASSERT_EQ(sched_setaffinity(0, sizeof all, &all), 0);
+}
+
+TEST_F(Cores, AQuotaOfTheGroupOrOfOneAroundItBoundsThem) {
+  if (std::thread::hardware_concurrency() < 2) GTEST_SKIP() << "one core cannot become fewer";
+  write("groups", "0::/outer/inner\n");
+  write("outer/inner/cpu.max", "max 100000\n");
+  const int unbounded = usable();
+  EXPECT_GT(unbounded, 1);
+  write("outer/cpu.max", "190000 100000\n");
+  EXPECT_EQ(usable(), 1);
+  write("outer/cpu.max", "90000000 100000\n");
+  EXPECT_EQ(usable(), unbounded);
+}
+
+TEST_F(Cores, VersionOneOfControlGroupsCountsToo) {
+  if (std::thread::hardware_concurrency() < 2) GTEST_SKIP() << "one core cannot become fewer";
+  write("groups", "9:memory:/box\n4:cpu,cpuacct:/box\n");
+  write("cpu,cpuacct/box/cpu.cfs_period_us", "100000\n");
+  write("cpu,cpuacct/box/cpu.cfs_quota_us", "-1\n");
+  EXPECT_GT(usable(), 1);
+  write("cpu,cpuacct/box/cpu.cfs_quota_us", "50000\n");
+  EXPECT_EQ(usable(), 1);  // never fewer than one
+}
+
+TEST_F(Cores, AGroupThatIsNotMountedGrantsEverything) {
+  write("groups", "nonsense\n0::/not/here\n");
+  EXPECT_EQ(usable(), usable_cores(folder_ / "missing", folder_));
+}
+
+}  // namespace
+}  // namespace a2sf
