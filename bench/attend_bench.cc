@@ -31,7 +31,7 @@ class Sequence {
   Sequence(const Shape& shape, std::int64_t budget, int threads)
       : shape_(shape),
         pool_(threads),
-        attention_(pool_, *cpu::find_row_kernels(cpu::supported_isas().front())),
+        attention_(pool_, *cpu::find_row_kernels(cpu::supported_isas().front()), failures_),
         angles_(static_cast<std::size_t>(shape.dim / 2), .01),
         ids_(kStepRows),
         q_(random_vector(static_cast<std::size_t>(kStepRows * shape.kv_heads * shape.group * shape.dim))),
@@ -74,7 +74,8 @@ class Sequence {
     span_ = {&cache_, &retention_, 0, rows, position_, false, false, {}, nullptr};
     step_ = {std::span(ids_).first(static_cast<std::size_t>(rows)), {&span_, 1}};
     const RopeTable rope{angles_, 1, true};
-    attention_.begin(step_, std::span(&rope, 1));
+    failures_.begin(step_);
+    attention_.begin(step_, {std::span(&rope, 1), shape_.kv_heads * shape_.group, 0});
   }
   void attend(int rows) {
     const int kv = shape_.kv_heads * shape_.dim, q = kv * shape_.group;
@@ -108,6 +109,7 @@ class Sequence {
  private:
   Shape shape_;
   ThreadPool pool_;
+  SpanFailures failures_;
   cpu::Attention attention_;
   SequenceCache cache_;
   Retention retention_;

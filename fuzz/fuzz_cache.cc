@@ -106,7 +106,7 @@ class Program {
     require(copy.has_value() && copy->bytes() == cache_.bytes());
     for (int h = 0; h < kHeads; ++h) {
       const HeadCache &a = cache_.head(0, h), &b = copy->head(0, h);
-      require(a.used == b.used && a.free == b.free && a.room() == b.room());
+      require(a.used == b.used && a.occupied() == b.occupied() && a.room() == b.room());
       for (int slot = 0; slot < a.used; ++slot) require(a.position(slot) == b.position(slot));
     }
     check_contents(*copy);
@@ -125,7 +125,7 @@ class Program {
     check_contents(*copy);
     for (int h = 0; h < kHeads; ++h) {
       const HeadCache& head = copy->head(0, h);
-      require(head.free.empty());
+      require(head.occupied() == head.used);
       for (int slot = 1; slot < head.used; ++slot) require(head.position(slot - 1) < head.position(slot));
     }
     cache_ = std::move(*copy);
@@ -147,8 +147,6 @@ class Program {
       Held found;
       for (int slot = 0; slot < head.used; ++slot) {
         const std::int32_t position = head.position(slot);
-        const bool listed_free = std::find(head.free.begin(), head.free.end(), slot) != head.free.end();
-        require(listed_free == (position < 0));
         if (position < 0) continue;
         head.read_key(slot, x);
         require(x == vector_of(position, 1));

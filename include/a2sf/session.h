@@ -49,9 +49,15 @@ class Session {
               const std::function<bool(std::size_t)>& keep_going = {});
   // Extends several sequences of one model in one step: the rows share every matrix product. Bytes of the results do
   // not depend on which sequences share a step. At most 4096 rows.
+  //
+  // A step that cannot start (bad input, out of memory) is an error that leaves every session as it was. A sequence
+  // that fails in it (see failure()) fails alone: the error is that of the first such feed, the others' results stand.
   static Status step(std::span<const Feed> feeds);
 
-  std::span<const float> logits() const;  // [rows wanted][vocabulary] of the last feed or step
+  // Why this sequence cannot go on, or nullptr: numbers that are not finite (an attention logit, a key, a value, an
+  // output logit), a hook, no memory at the end of a prompt. It stays so, in forks too; every further feed is an error.
+  const Error* failure() const;
+  std::span<const float> logits() const;  // [rows wanted][vocabulary] of the last feed or step; none after a failure
   std::int64_t position() const;          // tokens so far
   std::size_t kv_bytes() const;           // allocated now: slots that exist, scores and padding included
   std::size_t peak_kv_bytes() const;

@@ -43,23 +43,35 @@ std::size_t value_index(int slot, int dim, std::size_t i) {
 
 }  // namespace
 
-std::int64_t HeadCache::room() const {
-  std::int64_t slots = 0;
-  for (const Chunk& chunk : chunks) slots += chunk.slots;
-  return slots;
+void HeadCache::reserve(std::int64_t slots) {
+  const auto wanted = static_cast<std::size_t>((slots + kChunk - 1) / kChunk);
+  if (chunks.capacity() < wanted) chunks.reserve(std::max(wanted, 2 * chunks.capacity()));
 }
 
+void HeadCache::add(const Chunk& chunk) {
+  chunks.push_back(chunk);
+  room_ += chunk.slots;
+}
+
+// A slot that was given back holds the one given back before it, as -2 - slot; -1: it was the first.
 int HeadCache::take_slot(std::int32_t position) {
-  if (ring) {
+  if (ring) {  // nothing is chained: a token's slot is known
     const int slot = static_cast<int>(position % limit);
-    while (used <= slot) free.push_back(used++);
-    std::erase(free, slot);
+    free_ += std::max(0, slot + 1 - used) - 1;
+    used = std::max(used, slot + 1);
     return slot;
   }
-  if (free.empty()) return used++;
-  const int slot = free.back();
-  free.pop_back();
+  if (next_free_ < 0) return used++;
+  const int slot = next_free_;
+  next_free_ = -2 - this->position(slot);
+  --free_;
   return slot;
+}
+
+void HeadCache::copy_slots_from(const HeadCache& other) {
+  used = other.used;
+  free_ = other.free_;
+  next_free_ = other.next_free_;
 }
 
 int HeadCache::claim(std::int32_t position) {
@@ -78,8 +90,9 @@ int HeadCache::insert(std::int32_t position, std::span<const float> key, std::sp
 }
 
 void HeadCache::release(int slot) {
-  chunk_of(slot).positions[slot % kChunk] = -1;
-  free.push_back(slot);
+  chunk_of(slot).positions[slot % kChunk] = ring ? -1 : -2 - next_free_;
+  next_free_ = ring ? -1 : slot;
+  ++free_;
 }
 
 std::vector<int> HeadCache::slots_by_position() const {
@@ -147,7 +160,7 @@ Result<SequenceCache> SequenceCache::create(Memory& memory, const CacheShape& sh
     head.ring = cache.counts_[i].ring;
     for (std::int64_t left = round_up(head.limit, kTile); left > 0; left -= kChunk) {
       const int slots = static_cast<int>(std::min<std::int64_t>(left, kChunk));
-      head.chunks.push_back(cache.carve(next, slots));
+      head.add(cache.carve(next, slots));
       next += cache.chunk_bytes(slots);
     }
   }
@@ -161,6 +174,9 @@ Status SequenceCache::grow(std::span<const std::int64_t> slots) {
   for (std::size_t i = 0; i < heads_.size(); ++i)
     chunks += std::max<std::int64_t>(0, (slots[i] - heads_[i].room() + kChunk - 1) / kChunk);
   if (chunks == 0) return {};
+  // First what may throw: a chunk must not outlive its memory.
+  grown_.reserve(grown_.size() + 1);
+  for (std::size_t i = 0; i < heads_.size(); ++i) heads_[i].reserve(slots[i]);
   auto buffer = OwnedBuffer::create(*memory_, static_cast<std::size_t>(chunks) * chunk_bytes(kChunk));
   if (!buffer) {
     return fail(ErrorKind::out_of_memory, fmt::format("{}: the cache holds {} MiB already; a budget bounds it",
@@ -168,7 +184,7 @@ Status SequenceCache::grow(std::span<const std::int64_t> slots) {
   }
   std::byte* next = buffer->data();
   for (std::size_t i = 0; i < heads_.size(); ++i) {
-    for (; heads_[i].room() < slots[i]; next += chunk_bytes(kChunk)) heads_[i].chunks.push_back(carve(next, kChunk));
+    for (; heads_[i].room() < slots[i]; next += chunk_bytes(kChunk)) heads_[i].add(carve(next, kChunk));
   }
   grown_.push_back(std::move(*buffer));
   return {};
@@ -198,8 +214,7 @@ Result<SequenceCache> SequenceCache::clone() const {
     for (std::size_t c = 0; c < from.chunks.size(); ++c) {
       memory_->copy(to.chunks[c].keys, from.chunks[c].keys, chunk_bytes(from.chunks[c].slots));
     }
-    to.used = from.used;
-    to.free = from.free;
+    to.copy_slots_from(from);
   }
   return copy;
 }
@@ -233,6 +248,15 @@ Result<SequenceCache> SequenceCache::rebuilt(SlotCounts counts, std::span<const 
     }
   }
   return copy;
+}
+
+std::int64_t SequenceCache::most_used(std::int64_t tokens) const {
+  std::int64_t most = 0;
+  for (const HeadCache& head : heads_) {
+    const std::int64_t used = head.ring ? head.limit : head.used + tokens;
+    most = std::max(most, std::min(used, head.room()));
+  }
+  return most;
 }
 
 std::size_t SequenceCache::bytes() const {

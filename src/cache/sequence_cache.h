@@ -26,14 +26,14 @@ struct Chunk {
   std::byte* keys;          // [slots / 16][dim][16]
   std::byte* values;        // [slots][dim]
   float* scores;            // [slots]: A of the recurrence
-  std::int32_t* positions;  // [slots]: -1 where the slot is free
+  std::int32_t* positions;  // [slots]: negative where the slot is free
   int slots;
 };
 
-// One KV head of one layer. `used` slots have ever held a token; the free ones among them are listed in `free`.
+// One KV head of one layer. `used` slots have ever held a token; the free ones among them are chained through their
+// positions, the latest first, so that taking and giving back a slot needs no memory.
 struct HeadCache {
   std::vector<Chunk> chunks;
-  std::vector<std::int32_t> free;
   int used = 0;
   int dim = 0;  // of a key and a value, padded to a multiple of kTile with zeros
   KvType type = KvType::f16;
@@ -41,8 +41,9 @@ struct HeadCache {
   std::int64_t limit = 0;
   bool ring = false;  // a token's slot is its position modulo the limit
 
-  int occupied() const { return used - static_cast<int>(free.size()); }
-  std::int64_t room() const;  // slots that exist
+  int occupied() const { return used - free_; }
+  std::int64_t room() const { return room_; }  // slots that exist
+  bool is_full() const { return occupied() == (limit != 0 ? limit : room_); }
   Chunk& chunk_of(int slot) { return chunks[static_cast<std::size_t>(slot / kChunk)]; }
   const Chunk& chunk_of(int slot) const { return chunks[static_cast<std::size_t>(slot / kChunk)]; }
   float& score(int slot) { return chunk_of(slot).scores[slot % kChunk]; }
@@ -50,7 +51,10 @@ struct HeadCache {
   std::int32_t position(int slot) const { return chunk_of(slot).positions[slot % kChunk]; }
   std::vector<int> slots_by_position() const;  // the occupied ones
 
-  // Gives a token a free slot (its own in a ring), with score 0; its key and value are still to be written.
+  void reserve(std::int64_t slots);  // so that chunks for so many slots can be added without an allocation
+  void add(const Chunk& chunk);      // of free slots
+  // Gives a token a free slot (its own in a ring), with score 0; its key and value are still to be written. The head
+  // must not be full.
   int claim(std::int32_t position);
   // claim() with key and value, float [dim of the model's head]. Finite values stay finite in f16.
   int insert(std::int32_t position, std::span<const float> key, std::span<const float> value);
@@ -58,8 +62,15 @@ struct HeadCache {
   void read_key(int slot, std::span<float> key) const;
   void read_value(int slot, std::span<float> value) const;
 
+  // As many used and free slots, in the same order of reuse; the chunks are copied by the caller.
+  void copy_slots_from(const HeadCache& other);
+
  private:
   int take_slot(std::int32_t position);
+
+  std::int64_t room_ = 0;
+  int free_ = 0;        // of the used slots
+  int next_free_ = -1;  // the slot that is given out next, -1: none was given back
 };
 
 // How many slots a head gets; 0: it grows in whole chunks. In a ring, tokens leave in order, each before its slot is
@@ -99,6 +110,8 @@ class SequenceCache {
   Result<SequenceCache> rebuilt(SlotCounts counts, std::span<const std::vector<int>> left_out = {}) const;
 
   std::size_t bytes() const;
+  // The most slots that a head will use once it holds `tokens` more.
+  std::int64_t most_used(std::int64_t tokens) const;
 
  private:
   std::size_t index(int layer, int kv_head) const {

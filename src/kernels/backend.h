@@ -1,4 +1,5 @@
-// What a device must compute for the forward pass. Operations only enqueue; end() waits and reports what went wrong.
+// What a device must compute for the forward pass. Operations only enqueue; end() waits and reports what went wrong
+// with each sequence.
 #pragma once
 
 #include <a2sf/session.h>
@@ -67,6 +68,13 @@ struct RopeTable {
   bool interleaved = true;  // pairs (2i, 2i + 1); else (i, i + pairs)
 };
 
+// What a backend must know of a model to make room for a step.
+struct ModelShape {
+  std::span<const RopeTable> ropes;  // a model without RoPE gives one table without angles
+  int heads;                         // of queries
+  int widest;                        // columns of the widest input of a matrix product
+};
+
 // Rotate, append, attend over the retained slots, update the scores, evict: one operation (design: section 2 of
 // docs/architecture.md). Rows of a span are processed in order within each KV head.
 struct AttendArgs {
@@ -74,7 +82,7 @@ struct AttendArgs {
   int heads, kv_heads, head_dim;
   int window;  // of a sliding-window layer; 0: none
   float scale;
-  int rope;                  // of the tables given to begin()
+  int rope;                  // of the model's tables
   Activations q, k, v, out;  // q, out: [heads * head_dim]; k, v: [kv_heads * head_dim]
 };
 
@@ -92,8 +100,9 @@ class Backend {
 
   // Makes the backend's own form of a matrix (repacked, uploaded) where it has one; the backend keeps it.
   virtual Status load(WeightView& matrix) = 0;
-  // The step and the tables must outlive end(). A model without RoPE gives one table without angles.
-  virtual Status begin(const Step& step, std::span<const RopeTable> ropes) = 0;
+  // Makes room for everything the step's operations will need: an error, and nothing has changed. The step and the
+  // shape must outlive end().
+  virtual Status begin(const Step& step, const ModelShape& shape) = 0;
   virtual void embed(const WeightView& table, float scale, Activations out) = 0;
   // out += the table's row of each token's position, counted from `offset`.
   virtual void add_positions(const WeightView& table, int offset, Activations out) = 0;
@@ -105,7 +114,11 @@ class Backend {
   virtual void softcap(Activations logits, int rows, float most) = 0;  // x = most * tanh(x / most)
   virtual void attend(const AttendArgs& args) = 0;
   virtual void gather(Activations in, std::span<const int> rows, Activations out) = 0;
-  virtual Status end() = 0;
+  // A sequence with logits that are not finite fails. Logits of the step's rows `wanted`, ascending.
+  virtual void check_logits(Activations logits, std::span<const int> wanted) = 0;
+  // Waits. outcomes[span] says why a sequence failed: numbers that are not finite, a hook. Its cache is of no more use;
+  // the other sequences are as they would be without it.
+  virtual void end(std::span<Status> outcomes) = 0;
 
   virtual OperationSeconds seconds() const { return {}; }
   virtual Result<MachineRates> measure_rates() {

@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <cstring>
-#include <vector>
 
 #include "kernels/backend.h"
 
@@ -45,13 +44,13 @@ inline void embed_row(const WeightView& table, std::int64_t token, float scale, 
   for (std::int64_t i = 0; i < table.columns; ++i) out[i] *= scale;
 }
 
-// Adds the embedding of its position to every row of a span.
-inline void add_positions_of(const Span& span, const WeightView& table, int offset, Activations out) {
-  std::vector<float> embedding(static_cast<std::size_t>(table.columns));
+// Adds the embedding of its position to every row of a span. `embedding` has room for one.
+inline void add_positions_of(const Span& span, const WeightView& table, int offset, std::span<float> embedding,
+                             Activations out) {
   for (int row = 0; row < span.rows; ++row) {
     dequantise_row(table, span.first_position + row + offset, embedding.data());
     float* x = out.row(span.first_row + row);
-    for (std::size_t i = 0; i < embedding.size(); ++i) x[i] += embedding[i];
+    for (std::int64_t i = 0; i < table.columns; ++i) x[i] += embedding[static_cast<std::size_t>(i)];
   }
 }
 

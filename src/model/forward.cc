@@ -1,5 +1,6 @@
 #include "model/forward.h"
 
+#include <algorithm>
 #include <array>
 
 namespace a2sf {
@@ -45,6 +46,9 @@ Status Forward::make_room(int rows) {
   capacity_ = rows;
   return {};
 }
+
+// Columns of the widest input of a product.
+int Forward::widest() const { return std::max({embedded_.columns, x_.columns, attended_.columns, gate_.columns}); }
 
 void Forward::embed(int rows) {
   const Architecture& a = weights_.architecture;
@@ -119,18 +123,20 @@ void Forward::predict(std::span<const int> wanted, float* logits) {
     last = embedded_;
   }
   backend_.matmul(last, rows, std::array{Product{&weights_.head, nullptr, out}});
+  backend_.check_logits(out, wanted);
   if (weights_.architecture.logit_softcap > 0) backend_.softcap(out, rows, weights_.architecture.logit_softcap);
 }
 
-Status Forward::run(const Step& step, std::span<const int> wanted, float* logits) {
+Status Forward::run(const Step& step, std::span<const int> wanted, float* logits, std::span<Status> outcomes) {
   const std::scoped_lock lock(mutex_);
   const int rows = static_cast<int>(step.tokens.size());
   if (auto room = make_room(rows); !room) return room;
-  if (auto begun = backend_.begin(step, ropes_); !begun) return begun;
+  if (auto begun = backend_.begin(step, {ropes_, weights_.architecture.heads, widest()}); !begun) return begun;
   embed(rows);
   for (int layer = 0; layer < weights_.architecture.layers; ++layer) run_layer(layer, rows);
   if (!wanted.empty()) predict(wanted, logits);
-  return backend_.end();
+  backend_.end(outcomes);
+  return {};
 }
 
 }  // namespace a2sf

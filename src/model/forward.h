@@ -14,11 +14,14 @@ inline constexpr int kMaxStepRows = 4096;
 class Forward {
  public:
   Forward(const Weights& weights, Backend& backend);
-  // logits: [wanted.size()][vocabulary], host memory; `wanted` are rows of the step, ascending.
-  Status run(const Step& step, std::span<const int> wanted, float* logits);
+  // logits: [wanted.size()][vocabulary], host memory; `wanted` are rows of the step, ascending. An error: the step
+  // could not start, and nothing has changed. outcomes[span] says why a sequence failed, if it did: its logits and its
+  // cache are of no use, those of the others are.
+  Status run(const Step& step, std::span<const int> wanted, float* logits, std::span<Status> outcomes);
 
  private:
   Status make_room(int rows);
+  int widest() const;
   void embed(int rows);
   void run_layer(int layer, int rows);
   void attend(int layer, Activations input, int rows);

@@ -65,10 +65,11 @@ void free_expired(const HeadCache& head, int window, std::int64_t now, Release r
 }
 
 // What an oracle row does not see: all earlier tokens but the `budget` ones of highest probability (summed over the
-// group: sum_of(slot)); of equal ones the newer stay.
+// group: sum_of(slot)); of equal ones the newer stay. `earlier`, the caller's memory as above, receives their slots.
 template <class SumOf>
-std::vector<int> hidden_from_ideal(const HeadCache& head, std::int64_t now, std::int64_t budget, SumOf sum_of) {
-  std::vector<int> earlier;
+void hidden_from_ideal(const HeadCache& head, std::int64_t now, std::int64_t budget, SumOf sum_of,
+                       std::vector<int>& earlier) {
+  earlier.clear();
   for (int slot = 0; slot < head.used; ++slot) {
     if (head.position(slot) >= 0 && head.position(slot) < now) earlier.push_back(slot);
   }
@@ -77,7 +78,6 @@ std::vector<int> hidden_from_ideal(const HeadCache& head, std::int64_t now, std:
     return sum_of(a) != sum_of(b) ? sum_of(a) > sum_of(b) : head.position(a) > head.position(b);
   });
   earlier.erase(earlier.begin(), kept);
-  return earlier;
 }
 
 // Where nothing is evicted, a layer with a sliding window has so many slots more, for rows that attend together.

@@ -57,6 +57,20 @@ TEST(SequenceCache, AVictimsSlotIsOverwrittenAndNothingMoves) {
   EXPECT_EQ(head.position(3), 3);
 }
 
+TEST(SequenceCache, SlotsThatWereGivenBackAreTakenTheLatestFirst) {
+  auto cache = test::one_head_cache(kDim, KvType::f32, 20);
+  HeadCache& head = cache.head(0, 0);
+  fill(head, 0, 17);
+  for (const int slot : {3, 16, 0}) head.release(slot);
+  EXPECT_EQ(head.occupied(), 14);
+  auto copy = cache.clone().value();
+  for (HeadCache* const same : {&head, &copy.head(0, 0)}) {
+    for (const int slot : {0, 16, 3, 17}) EXPECT_EQ(same->insert(20 + slot, key_of(1), key_of(1)), slot);
+    EXPECT_EQ(same->occupied(), 18);
+    EXPECT_FALSE(same->is_full());
+  }
+}
+
 TEST(SequenceCache, ABoundedCacheIsAsLargeAsItsSlots) {
   // 32 slots (17 rounded to whole tiles) of key, value (20 padded to 32, f16), score and position.
   EXPECT_EQ(test::one_head_cache(kDim, KvType::f16, 17).bytes(), 32U * (2 * 32 * 2 + 4 + 4));
@@ -76,7 +90,7 @@ TEST(SequenceCache, ACloneHasTheSameBytesInMemoryOfItsOwn) {
   fill(cache.head(0, 0), 0, 9);
   cache.head(0, 0).release(4);
   auto copy = cache.clone().value();
-  EXPECT_EQ(copy.head(0, 0).free, cache.head(0, 0).free);
+  EXPECT_EQ(copy.head(0, 0).occupied(), cache.head(0, 0).occupied());
   EXPECT_EQ(std::memcmp(copy.head(0, 0).chunks[0].keys, cache.head(0, 0).chunks[0].keys, copy.bytes()), 0);
   copy.head(0, 0).release(0);
   EXPECT_EQ(cache.head(0, 0).position(0), 0);

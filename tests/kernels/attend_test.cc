@@ -3,6 +3,7 @@
 #include <rapidcheck/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <numbers>
 
 #include "kernels/cpu/attend.h"
@@ -61,11 +62,13 @@ struct Outcome {
   std::vector<float> out;
   std::vector<Eviction> evictions;  // head by head
   SequenceCache cache;
+  Status status{};
 };
 
 Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int threads, int chunk) {
   ThreadPool pool(threads);
-  cpu::Attention attention(pool, *cpu::find_row_kernels(isa));
+  SpanFailures failures;
+  cpu::Attention attention(pool, *cpu::find_row_kernels(isa), failures);
   Outcome outcome{std::vector<float>(input.q.size()), {}, s.cache()};
   std::vector<std::vector<Eviction>> log(static_cast<std::size_t>(s.kv_heads));
   const std::vector<std::int32_t> ids(static_cast<std::size_t>(s.tokens));
@@ -84,7 +87,8 @@ Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int thread
                     ids,
                     &log};
     const Step step{std::span(ids).first(static_cast<std::size_t>(rows)), std::span(&span, 1)};
-    attention.begin(step, std::span(&rope, 1));
+    failures.begin(step);
+    attention.begin(step, {std::span(&rope, 1), s.kv_heads * s.group, s.q_columns()});
     const int q = s.q_columns(), kv = s.kv_columns();
     attention.attend({0,
                       s.kv_heads * s.group,
@@ -97,7 +101,8 @@ Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int thread
                       {input.k.data() + first * kv, kv},
                       {input.v.data() + first * kv, kv},
                       {outcome.out.data() + first * q, q}});
-    EXPECT_TRUE(attention.status());
+    failures.end(std::span(&outcome.status, 1));
+    if (!outcome.status) break;
   }
   for (const auto& head : log) outcome.evictions.insert(outcome.evictions.end(), head.begin(), head.end());
   return outcome;
@@ -125,7 +130,11 @@ Outcome run_reference(const Stream& s, Input input, const std::vector<Eviction>&
         reference::attend({&outcome.cache.head(0, 0), &s.retention, &s.retention.rules[0], static_cast<std::int64_t>(t),
                            s.group, s.dim, s.window, .125F, !s.whole_prompt || ends, ends, q, k, v,
                            std::span(outcome.out).subspan(t * q_size, q_size), &follow});
-    for (const std::int32_t victim : victims) outcome.evictions.push_back({victim, static_cast<std::int32_t>(t)});
+    if (!victims) {
+      outcome.status = fail(ErrorKind::bad_input, std::to_string(t));
+      break;
+    }
+    for (const std::int32_t victim : *victims) outcome.evictions.push_back({victim, static_cast<std::int32_t>(t)});
   }
   return outcome;
 }
@@ -139,6 +148,7 @@ std::vector<std::pair<std::int32_t, std::int32_t>> in_order(const std::vector<Ev
 }
 
 void expect_same(const Outcome& cpu, const Outcome& expected) {
+  ASSERT_TRUE(cpu.status && expected.status);
   EXPECT_EQ(in_order(cpu.evictions), in_order(expected.evictions));
   for (std::size_t i = 0; i < cpu.out.size(); ++i) ASSERT_NEAR(cpu.out[i], expected.out[i], 2e-5) << "element " << i;
 }
@@ -313,6 +323,84 @@ TEST(Attend, ALargeEnoughBudgetIsFullAttention) {
   const Input input = random_input(full, 12);
   EXPECT_EQ(run_reference(bounded, input, {}).out, run_reference(full, input, {}).out);
   EXPECT_TRUE(run_reference(bounded, input, {}).evictions.empty());
+}
+
+// --- Numbers that are not finite ---
+
+struct Spoiled {
+  const char* name;
+  std::function<void(const Stream&, Input&)> spoil;
+};
+
+constexpr int kSpoiledRow = 75;  // beyond the budget: something would have to be evicted
+
+float* at(std::vector<float>& values, int columns) { return values.data() + kSpoiledRow * columns; }
+
+class NotFinite : public testing::TestWithParam<Spoiled> {};
+
+// Budgets of 15 leave no room in the last tile of slots for a token that is not evicted.
+TEST_P(NotFinite, EndsTheSequenceAtItsRowInEveryMode) {
+  std::vector<Stream> streams = {Stream(RetentionMode::score, {15, .9, 0, 7}),
+                                 Stream(RetentionMode::score, {15, .9, 0, 7}, 8),
+                                 Stream(RetentionMode::all, {INT32_MAX, 0, 0, 0}),
+                                 Stream(RetentionMode::ideal, {20, 0, 0, 0}), Stream(RetentionMode::score, kRule)};
+  streams.back().whole_prompt = true;
+  for (Stream& s : streams) {
+    s.tokens = 120;
+    s.type = KvType::f32;
+    Input input = random_input(s, 23);
+    GetParam().spoil(s, input);
+    const Outcome reference = run_reference(s, input, {});
+    ASSERT_FALSE(reference.status);
+    EXPECT_EQ(reference.status.error().message, std::to_string(kSpoiledRow));
+    for (const std::string& isa : cpu::supported_isas()) {
+      for (const auto& [threads, chunk] : {std::pair{1, 1}, {2, 64}, {3, 120}}) {
+        const Outcome cpu = run_cpu(s, input, isa, threads, chunk);
+        ASSERT_FALSE(cpu.status) << isa << ", chunks of " << chunk;
+        EXPECT_EQ(cpu.status.error().message,
+                  "attention is not finite at position 75, layer 0, KV head 0: this sequence cannot go on");
+        const HeadCache& head = cpu.cache.head(0, 0);
+        EXPECT_LE(head.used, head.room());
+        for (const int slot : head.slots_by_position()) EXPECT_TRUE(std::isfinite(head.score(slot)));
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Attend, NotFinite,
+    testing::Values(Spoiled{"AKeyThatIsNaN", [](const Stream& s, Input& i) { *at(i.k, s.kv_columns()) = NAN; }},
+                    Spoiled{"AnInfiniteValue", [](const Stream& s, Input& i) { *at(i.v, s.kv_columns()) = INFINITY; }},
+                    Spoiled{"AQueryThatIsNaN", [](const Stream& s, Input& i) { *at(i.q, s.q_columns()) = NAN; }},
+                    Spoiled{"ALogitThatOverflows",
+                            [](const Stream& s, Input& i) {
+                              std::fill_n(at(i.q, s.q_columns()), s.q_columns(), 1e30F);
+                              std::fill_n(at(i.k, s.kv_columns()), s.kv_columns(), 1e30F);
+                            }}),
+    [](const auto& instance) { return std::string(instance.param.name); });
+
+// One long row is shared out over the threads.
+TEST(Attend, ALongRowThatIsNotFiniteEndsItsSequence) {
+  Stream s(RetentionMode::all, {INT32_MAX, 0, 0, 0});
+  s.tokens = 700;
+  Input input = random_input(s, 24);
+  input.q[static_cast<std::size_t>(650 * s.q_columns())] = NAN;
+  const Outcome outcome = run_cpu(s, input, cpu::supported_isas().front(), 2, 1);
+  ASSERT_FALSE(outcome.status);
+  EXPECT_NE(outcome.status.error().message.find("position 650"), std::string::npos);
+}
+
+// Whatever a cache was told to keep: a token without a slot is an error, not a write beyond the last one.
+TEST(Attend, ATokenWithoutASlotEndsItsSequence) {
+  Stream s(RetentionMode::score, {15, .9, 8, 16});  // protects more than there are slots for, as no spec can
+  s.tokens = 60;
+  for (const int chunk : {1, 60}) {
+    const Outcome outcome = run_cpu(s, random_input(s, 25), cpu::supported_isas().front(), 2, chunk);
+    ASSERT_FALSE(outcome.status);
+    EXPECT_EQ(outcome.status.error().message,
+              "no token could be evicted before position 16, layer 0, KV head 0: this sequence cannot go on");
+    EXPECT_LE(outcome.cache.head(0, 0).used, 16);
+  }
 }
 
 TEST(Attend, LocalKeepsTheNewest) {

@@ -1,23 +1,27 @@
-// A decoded token allocates nothing once its sequence is in a steady state. A binary of its own: it counts what the
-// whole process allocates.
+// A decoded token allocates nothing once its sequence is in a steady state, and a step that runs out of memory changes
+// nothing. A binary of its own: it counts what the whole process allocates.
 #include <a2sf/a2sf.h>
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <new>
 #include <string>
+#include <vector>
 
 #include "support/tiny_model.h"
 
 namespace {
 
 std::atomic<std::int64_t> allocations{0};
+std::atomic<std::int64_t> allowed{-1};  // allocations until one of them fails; negative: none does
 
 void* counted(std::size_t bytes, std::size_t alignment) {
   ++allocations;
+  if (allowed >= 0 && allowed-- == 0) throw std::bad_alloc();
   void* data = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
   if (data == nullptr) std::abort();
   return data;
@@ -55,9 +59,49 @@ TEST_P(SteadyState, ADecodedTokenAllocatesNothing) {
   EXPECT_EQ(allocations - before, 0);
 }
 
+// Each allocation of a sequence's first steps fails once, wherever it is made: in the caller or in a task of the pool.
+TEST_P(SteadyState, AStepThatRunsOutOfMemoryIsAnErrorThatChangesNothing) {
+  std::vector<std::int32_t> tokens(150);
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int32_t>(i % 128);
+  const std::string path = write_tiny_model({}, temporary_path("memory.gguf"));
+  const auto session_of_its_own = [&] {
+    const auto model = Model::load(path, {.threads = 2, .isa = {}}).value();
+    auto session = Session::create(model, {.policy = parse_policy(GetParam()).value()}).value();
+    session.record_evictions();
+    return session;
+  };
+  Session session = session_of_its_own(), undisturbed = session_of_its_own();
+  std::filesystem::remove(path);
+  int failures = 0;
+  for (std::size_t done = 0; done < tokens.size(); done += 50) {
+    const Feed feed{&session, std::span(tokens).subspan(done, 50)};
+    for (std::int64_t number = 0;; ++number) {
+      allowed = number;
+      const Status stepped = Session::step(std::span(&feed, 1));
+      const bool all_succeeded = allowed.exchange(-1) >= 0;
+      ASSERT_EQ(session.failure(), nullptr);
+      if (stepped) {
+        ASSERT_TRUE(all_succeeded) << "allocation " << number << " failed unnoticed";
+        break;
+      }
+      EXPECT_EQ(stepped.error().kind, ErrorKind::out_of_memory);
+      ASSERT_EQ(session.position(), static_cast<std::int64_t>(done));
+      ++failures;
+    }
+  }
+  EXPECT_GT(failures, 10);
+  for (std::size_t done = 0; done < tokens.size(); done += 50) {
+    const Feed feed{&undisturbed, std::span(tokens).subspan(done, 50)};
+    ASSERT_TRUE(Session::step(std::span(&feed, 1)));
+  }
+  EXPECT_TRUE(std::equal(session.logits().begin(), session.logits().end(), undisturbed.logits().begin(),
+                         undisturbed.logits().end()));
+  EXPECT_EQ(session.evictions(1, 1).size(), undisturbed.evictions(1, 1).size());
+}
+
 INSTANTIATE_TEST_SUITE_P(Policies, SteadyState,
                          testing::Values("full", "a2sf:budget=64", "a2sf:budget=64:block=8", "tova:budget=33",
-                                         "streaming:budget=40"),
+                                         "streaming:budget=40", "ideal:budget=20", "a2sf:budget=20:block=prompt"),
                          [](const auto& policy) {
                            std::string name = policy.param;
                            for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <deque>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <stdexcept>
@@ -204,6 +205,20 @@ std::string write_tiny_model(const TinyModel& model, const std::string& path) {
   writer.tensors();
   writer.write(path);
   return path;
+}
+
+void overwrite_floats(const std::string& path, const std::string& tensor, std::size_t first, std::size_t count,
+                      float value) {
+  const std::unique_ptr<gguf_context, Free> gguf(gguf_init_from_file(path.c_str(), {.no_alloc = true, .ctx = nullptr}));
+  const std::int64_t id = gguf == nullptr ? -1 : gguf_find_tensor(gguf.get(), tensor.c_str());
+  if (id < 0 || gguf_get_tensor_type(gguf.get(), id) != GGML_TYPE_F32)
+    throw std::runtime_error(path + " has no f32 tensor " + tensor);
+  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+  file.seekp(static_cast<std::streamoff>(gguf_get_data_offset(gguf.get()) + gguf_get_tensor_offset(gguf.get(), id) +
+                                         first * sizeof(float)));
+  const std::vector<float> values(count, value);
+  file.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(count * sizeof(float)));
+  if (!file.flush()) throw std::runtime_error("cannot write " + path);
 }
 
 std::string temporary_path(const std::string& name) {

@@ -36,6 +36,11 @@ TinyModel rounded(TinyModel model);
 // Writes the file and returns its path. Throws std::runtime_error if that fails.
 std::string write_tiny_model(const TinyModel& model, const std::string& path);
 
+// Sets `count` floats of an f32 tensor of a file, from index `first` on, to a value. Throws std::runtime_error if that
+// fails.
+void overwrite_floats(const std::string& path, const std::string& tensor, std::size_t first, std::size_t count,
+                      float value);
+
 // In the directory for temporary files, another for every process.
 std::string temporary_path(const std::string& name);
 

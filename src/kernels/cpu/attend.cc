@@ -25,6 +25,9 @@ int find_victim(const RowKernels& kernels, const HeadCache& head, const Evictabl
 
 }  // namespace
 
+// So many that their weights of a chunk stay in the first level cache.
+int Attention::rows_at_once(int group) { return std::max(1, kQueriesAtOnce / group); }
+
 void Rotations::prepare(const Step& step, const RopeTable& rope) {
   pairs = static_cast<int>(rope.angles.size());
   interleaved = rope.interleaved;
@@ -42,28 +45,42 @@ void Rotations::prepare(const Step& step, const RopeTable& rope) {
   }
 }
 
-Attention::Attention(ThreadPool& pool, const RowKernels& kernels)
+Attention::Attention(ThreadPool& pool, const RowKernels& kernels, SpanFailures& failures)
     : pool_(pool),
       kernels_(kernels),
+      failures_(failures),
       flights_(static_cast<std::size_t>(pool.threads())),
       handed_over_(std::make_unique<std::atomic<bool>[]>(flights_.size())) {}
 
-void Attention::begin(const Step& step, std::span<const RopeTable> ropes) {
+void Attention::begin(const Step& step, const ModelShape& shape) {
   step_ = &step;
-  status_ = {};
-  rotations_.resize(ropes.size());
-  for (std::size_t i = 0; i < ropes.size(); ++i) rotations_[i].prepare(step, ropes[i]);
+  rotations_.resize(shape.ropes.size());
+  for (std::size_t i = 0; i < shape.ropes.size(); ++i) rotations_[i].prepare(step, shape.ropes[i]);
+  chains_.clear();
+  pieces_.clear();
+  for (const Span& span : step.spans) reserve(span, shape.heads);
+}
+
+// Any worker may get any tile, and a long row is spread over as many flights as there are KV heads.
+void Attention::reserve(const Span& span, int heads) {
+  const CacheShape& shape = span.cache->shape();
+  const auto kv_heads = static_cast<std::size_t>(shape.kv_heads);
+  const std::int64_t slots = round_up(span.cache->most_used(span.rows), kTile);
+  const int group = heads / shape.kv_heads, rows = std::min(span.rows, rows_at_once(group));
+  const bool keeps =
+      scores(span) || span.retention->mode == RetentionMode::ideal || (span.rows == 1 && slots > kLongRow);
+  flights_.resize(std::max(flights_.size(), kv_heads));
+  for (RowsInFlight& flight : flights_)
+    flight.reserve(std::int64_t{rows} * group, slots, round_up(shape.head_dim, kTile), keeps);
+  chains_.reserve(step_->spans.size() * kv_heads);
+  first_slots_.resize(std::max(first_slots_.size(), kv_heads));
+  pieces_.reserve(kv_heads * static_cast<std::size_t>((slots + kChunk - 1) / kChunk));
 }
 
 void Attention::rotate(const AttendArgs& args, int row, float* head) const {
   const Rotations& r = rotations_[static_cast<std::size_t>(args.rope)];
   const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(row) * r.pairs;
   kernels_.rotate(head, r.cosine.data() + first, r.sine.data() + first, r.pairs, r.interleaved);
-}
-
-// So many that their weights of a chunk stay in the first level cache.
-int Attention::rows_at_once(const AttendArgs& args) const {
-  return std::max(1, kQueriesAtOnce / (args.heads / args.kv_heads));
 }
 
 // Step 0.
@@ -73,16 +90,23 @@ void Attention::expire(const AttendArgs& args, const Span& span, int row, int kv
                [&](int slot) { release(args, span, now, kv_head, slot); });
 }
 
-// Step 1: the tokens' rotated keys and their values go into free slots.
-void Attention::append(const AttendArgs& args, const Span& span, Rows rows, int kv_head) {
+// Step 1: the tokens' rotated keys and their values go into free slots. False: the sequence has failed.
+bool Attention::append(const AttendArgs& args, const Span& span, Rows rows, int kv_head) {
   HeadCache& head = span.cache->head(args.layer, kv_head);
   for (int row = rows.first; row < rows.end(); ++row) {
     float* key = args.k.row(span.first_row + row) + kv_head * args.head_dim;
     const float* value = args.v.row(span.first_row + row) + kv_head * args.head_dim;
     rotate(args, span.first_row + row, key);
+    const bool finite = kernels_.finite(key, args.head_dim) && kernels_.finite(value, args.head_dim);
+    if (!finite || head.is_full()) {
+      failures_.report(span, finite ? FailureCause::eviction : FailureCause::attention, span.first_position + row,
+                       args.layer, kv_head);
+      return false;
+    }
     const int slot = head.claim(static_cast<std::int32_t>(span.first_position + row));
     kernels_.store(head.chunk_of(slot), head.type, slot % kChunk, head.dim, args.head_dim, key, value);
   }
+  return true;
 }
 
 void Attention::start(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots, bool keep,
@@ -114,17 +138,23 @@ const std::byte* Attention::read_next(const AttendArgs& args, const Span& span, 
   return head.chunks.empty() ? nullptr : head.chunks.front().keys;
 }
 
-// Step 2, of rows of one head that are there already.
-void Attention::attend_rows(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots,
+// `bad_row`: of these rows, the first with a logit that is not finite, or -1. False: the sequence has failed.
+bool Attention::is_finite(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int bad_row) const {
+  if (bad_row < 0) return true;
+  failures_.report(span, FailureCause::attention, span.first_position + rows.first + bad_row, args.layer, kv_head);
+  return false;
+}
+
+// Step 2, of rows of one head that are there already. False: the sequence has failed.
+bool Attention::attend_rows(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots,
                             RowsInFlight& flight) const {
   const bool is_ideal = span.retention->mode == RetentionMode::ideal;
   start(args, span, rows, kv_head, slots, scores(span) || is_ideal, flight);
-  if (is_ideal) {
-    flight.run_ideal(span.retention->rule(args.layer, kv_head).budget);
-  } else {
-    flight.run(read_next(args, span, rows, kv_head));
-  }
+  const int bad_row = is_ideal ? flight.run_ideal(span.retention->rule(args.layer, kv_head).budget)
+                               : flight.run(read_next(args, span, rows, kv_head));
+  if (!is_finite(args, span, rows, kv_head, bad_row)) return false;
   finish(args, span, rows, kv_head, flight);
+  return true;
 }
 
 // Steps 3 and 4. Only after the last of these rows may anything go.
@@ -141,7 +171,7 @@ void Attention::score_and_evict(const AttendArgs& args, const Span& span, Rows r
 
 // The rows that can be attended to together: nothing goes before the last of them.
 int Attention::rows_until_eviction(const AttendArgs& args, const Span& span, int row, int kv_head) const {
-  const int rows = std::min(rows_at_once(args), span.rows - row);
+  const int rows = std::min(rows_at_once(args.heads / args.kv_heads), span.rows - row);
   if (args.window > 0 || span.retention->mode == RetentionMode::ideal) return 1;
   if (!scores(span) || span.in_prompt) return rows;
   const std::int64_t limit = span.retention->rule(args.layer, kv_head).budget + span.retention->block;
@@ -152,11 +182,10 @@ int Attention::rows_until_eviction(const AttendArgs& args, const Span& span, int
 void Attention::attend_in_order(const AttendArgs& args, const Span& span, Rows rows, int kv_head,
                                 RowsInFlight& flight) {
   HeadCache& head = span.cache->head(args.layer, kv_head);
-  for (int row = rows.first; row < rows.end();) {
+  for (int row = rows.first; row < rows.end() && !failures_.failed(span);) {
     expire(args, span, row, kv_head);
     const Rows block{row, std::min(rows_until_eviction(args, span, row, kv_head), rows.end() - row)};
-    append(args, span, block, kv_head);
-    attend_rows(args, span, block, kv_head, head.used, flight);
+    if (!append(args, span, block, kv_head) || !attend_rows(args, span, block, kv_head, head.used, flight)) return;
     score_and_evict(args, span, block, kv_head, flight);
     row = block.end();
   }

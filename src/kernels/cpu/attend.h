@@ -8,6 +8,7 @@
 #include "core/thread_pool.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/rows_in_flight.h"
+#include "kernels/span_failures.h"
 
 namespace a2sf::cpu {
 
@@ -20,6 +21,9 @@ struct Rotations {
   void prepare(const Step& step, const RopeTable& rope);
 };
 
+// A single row over more slots than this is shared out over the threads chunk by chunk.
+inline constexpr int kLongRow = 2 * kChunk;
+
 // Whether the span's rows update the scores.
 inline bool scores(const Span& span) {
   return span.retention->mode == RetentionMode::score || span.retention->mode == RetentionMode::hook;
@@ -27,10 +31,12 @@ inline bool scores(const Span& span) {
 
 class Attention {
  public:
-  Attention(ThreadPool& pool, const RowKernels& kernels);
-  void begin(const Step& step, std::span<const RopeTable> ropes);
+  // Sequences that fail are reported to `failures`, and left out from there on.
+  Attention(ThreadPool& pool, const RowKernels& kernels, SpanFailures& failures);
+  // Makes room for the step: attend() allocates nothing but for hooks. May throw std::bad_alloc, and is then called
+  // again for another step.
+  void begin(const Step& step, const ModelShape& shape);
   void attend(const AttendArgs& args);
-  Status status() const { return status_; }
 
  private:
   // Rows of a span.
@@ -50,16 +56,18 @@ class Attention {
     int kv_head, chunk;
   };
 
-  int rows_at_once(const AttendArgs& args) const;
+  static int rows_at_once(int group);
+  void reserve(const Span& span, int heads);
   int rows_until_eviction(const AttendArgs& args, const Span& span, int row, int kv_head) const;
   void rotate(const AttendArgs& args, int row, float* head) const;
   void expire(const AttendArgs& args, const Span& span, int row, int kv_head) const;
-  void append(const AttendArgs& args, const Span& span, Rows rows, int kv_head);
+  bool append(const AttendArgs& args, const Span& span, Rows rows, int kv_head);
   void start(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots, bool keep,
              RowsInFlight& flight) const;
   void finish(const AttendArgs& args, const Span& span, Rows rows, int kv_head, RowsInFlight& flight) const;
   static const std::byte* read_next(const AttendArgs& args, const Span& span, Rows rows, int kv_head);
-  void attend_rows(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots,
+  bool is_finite(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int bad_row) const;
+  bool attend_rows(const AttendArgs& args, const Span& span, Rows rows, int kv_head, int slots,
                    RowsInFlight& flight) const;
   void score_and_evict(const AttendArgs& args, const Span& span, Rows rows, int kv_head, RowsInFlight& flight) const;
 
@@ -70,13 +78,14 @@ class Attention {
   void attend_windowed(const AttendArgs& args, const Span& span);
   void attend_long_row(const AttendArgs& args, const Span& span);
   void attend_hooked(const AttendArgs& args, const Span& span);
-  void call_hook(const AttendArgs& args, const Span& span, int row);
+  Status call_hook(const AttendArgs& args, const Span& span, int row);
   void evict(const AttendArgs& args, const Span& span, int row, int kv_head, float lowest,
              std::vector<int>& victims) const;
   void release(const AttendArgs& args, const Span& span, std::int64_t now, int kv_head, int slot) const;
 
   ThreadPool& pool_;
   const RowKernels& kernels_;
+  SpanFailures& failures_;
   const Step* step_ = nullptr;
   std::vector<Rotations> rotations_;   // one per RoPE table of the step
   std::vector<RowsInFlight> flights_;  // one per worker, or per KV head where a row is shared out
@@ -85,7 +94,6 @@ class Attention {
   std::unique_ptr<std::atomic<bool>[]> handed_over_;  // [share]
   std::vector<int> first_slots_;                      // [KV head]
   std::vector<Piece> pieces_;
-  Status status_;
 };
 
 }  // namespace a2sf::cpu

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <new>
 #include <system_error>
 
 #include "core/cores.h"
@@ -14,6 +15,7 @@
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/rate_kernels.h"
 #include "kernels/rows.h"
+#include "kernels/span_failures.h"
 
 namespace a2sf {
 namespace {
@@ -39,17 +41,22 @@ class CpuBackend final : public Backend {
         kernels_(kernels),
         activate_(cpu::activation_kernel(isa_)),
         matmul_(pool_, cpu::panel_kernels(isa_)),
-        attention_(pool_, kernels) {}
+        attention_(pool_, kernels, failures_) {}
 
   Memory& memory() override { return host_memory(); }
   int threads() const override { return pool_.threads(); }
   const std::string& isa() const override { return isa_; }
 
   Status load(WeightView& matrix) override { return matmul_.load(matrix); }
-  Status begin(const Step& step, std::span<const RopeTable> ropes) override {
+  Status begin(const Step& step, const ModelShape& shape) override try {
     step_ = &step;
-    attention_.begin(step, ropes);
+    failures_.begin(step);
+    attention_.begin(step, shape);
+    matmul_.reserve(rows(), shape.widest);
+    embedding_.resize(static_cast<std::size_t>(shape.widest));
     return {};
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorKind::out_of_memory, fmt::format("not enough memory for a step of {} tokens", rows()));
   }
   void embed(const WeightView& table, float scale, Activations out) override {
     pool_.run(rows(), [&](int row, int) {
@@ -57,7 +64,7 @@ class CpuBackend final : public Backend {
     });
   }
   void add_positions(const WeightView& table, int offset, Activations out) override {
-    for (const Span& span : step_->spans) add_positions_of(span, table, offset, out);
+    for (const Span& span : step_->spans) add_positions_of(span, table, offset, embedding_, out);
   }
   void norm(Activations in, const Norm& norm, int count, Activations out) override {
     const cpu::NormValues values{norm.kind == NormKind::layer, norm.epsilon, floats(norm.weight),
@@ -84,7 +91,12 @@ class CpuBackend final : public Backend {
     attention_.attend(args);
   }
   void gather(Activations in, std::span<const int> wanted, Activations out) override { gather_rows(in, wanted, out); }
-  Status end() override { return attention_.status(); }
+  void check_logits(Activations logits, std::span<const int> wanted) override {
+    pool_.run(static_cast<int>(wanted.size()), [&](int i, int) {
+      if (!kernels_.finite(logits.row(i), logits.columns)) failures_.report_logits(wanted[static_cast<std::size_t>(i)]);
+    });
+  }
+  void end(std::span<Status> outcomes) override { failures_.end(outcomes); }
   OperationSeconds seconds() const override { return seconds_; }
   Result<MachineRates> measure_rates() override {
     const cpu::RateKernels* kernels = cpu::rate_kernels(isa_);
@@ -99,7 +111,9 @@ class CpuBackend final : public Backend {
   const cpu::RowKernels& kernels_;
   cpu::ActivationKernel activate_;
   cpu::Matmul matmul_;
+  SpanFailures failures_;
   cpu::Attention attention_;
+  std::vector<float> embedding_;  // room for one
   const Step* step_ = nullptr;
   OperationSeconds seconds_;
 };

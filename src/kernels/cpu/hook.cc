@@ -1,6 +1,9 @@
 // What a hook sees of a layer, and what is done with the victims it names.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <new>
+
 #include "kernels/cpu/attend.h"
 
 namespace a2sf::cpu {
@@ -16,7 +19,7 @@ struct HeadCopy {
     keys.resize(slots * dim);
     values.resize(slots * dim);
     for (std::size_t slot = 0; slot < slots; ++slot) {
-      positions.push_back(head.position(static_cast<int>(slot)));
+      positions.push_back(std::max(-1, head.position(static_cast<int>(slot))));
       scores.push_back(head.score(static_cast<int>(slot)));
       head.read_key(static_cast<int>(slot), std::span(keys).subspan(slot * dim, dim));
       head.read_value(static_cast<int>(slot), std::span(values).subspan(slot * dim, dim));
@@ -32,7 +35,7 @@ struct HeadCopy {
 
 }  // namespace
 
-void Attention::call_hook(const AttendArgs& args, const Span& span, int row) {
+Status Attention::call_hook(const AttendArgs& args, const Span& span, int row) try {
   LayerHook& hook = *span.retention->hook;
   const std::int64_t now = span.first_position + row;
   std::vector<HeadCopy> copies;
@@ -50,20 +53,22 @@ void Attention::call_hook(const AttendArgs& args, const Span& span, int row) {
                         victim.slot < span.cache->head(args.layer, victim.kv_head).used &&
                         span.cache->head(args.layer, victim.kv_head).position(victim.slot) >= 0;
     if (!exists) {
-      status_ = fail(ErrorKind::bad_input,
-                     fmt::format("hook '{}' named a victim that is not there: layer {}, KV head {}, slot {}",
-                                 hook.name(), args.layer, victim.kv_head, victim.slot));
-      return;
+      return fail(ErrorKind::bad_input,
+                  fmt::format("hook '{}' named a victim that is not there: layer {}, KV head {}, slot {}", hook.name(),
+                              args.layer, victim.kv_head, victim.slot));
     }
     release(args, span, now, victim.kv_head, victim.slot);
   }
   for (int h = 0; h < args.kv_heads; ++h) {
     const HeadCache& head = span.cache->head(args.layer, h);
     if (head.occupied() < head.limit) continue;
-    status_ = fail(ErrorKind::bad_input,
-                   fmt::format("hook '{}' left {} tokens in layer {}, KV head {}: more than its capacity", hook.name(),
-                               head.occupied(), args.layer, h));
+    return fail(ErrorKind::bad_input,
+                fmt::format("hook '{}' left {} tokens in layer {}, KV head {}: more than its capacity", hook.name(),
+                            head.occupied(), args.layer, h));
   }
+  return {};
+} catch (const std::bad_alloc&) {
+  return fail(ErrorKind::out_of_memory, "out of memory in a hook");
 }
 
 }  // namespace a2sf::cpu

@@ -13,6 +13,7 @@ constexpr std::size_t kSlab = std::size_t{64} << 20;
 constexpr std::size_t kTaskBytes = 32 << 10;  // of weights: long enough for the prefetcher, short enough to balance
 constexpr int kTaskRows = 64;                 // of activations: they stay in the second-level cache
 constexpr int kOutputsPerTask = 48;           // of a mapped weight
+constexpr std::size_t kMostInputBytes = 2;    // per column of an input that is converted: bf16 and f16 are the largest
 
 const PackedWeight* packed(const Product& product) { return static_cast<const PackedWeight*>(product.weight->loaded); }
 ggml_type input_type(const Product& product) { return ggml_get_type_traits_cpu(product.weight->type)->vec_dot_type; }
@@ -81,6 +82,13 @@ Status Matmul::load(WeightView& weight) {
   weight.loaded = shape.get();
   packed_.push_back(std::move(shape));
   return {};
+}
+
+void Matmul::reserve(int rows, int columns) {
+  const auto count = static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns);
+  if (codes_.capacity() < count) codes_.reserve(count);
+  if (blocks_.capacity() < count / kInputBlock) blocks_.reserve(count / kInputBlock);
+  if (quantised_.capacity() < count * kMostInputBytes) quantised_.reserve(count * kMostInputBytes);
 }
 
 void Matmul::run(Activations in, int rows, std::span<const Product> products) {

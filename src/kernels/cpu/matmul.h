@@ -19,6 +19,8 @@ class Matmul {
   Matmul(ThreadPool& pool, const PanelKernels* kernels) : pool_(pool), kernels_(kernels) {}
   // Packs a copy of the weight and notes it there. A type without a packed form is left as it is.
   Status load(WeightView& weight);
+  // Makes room for inputs of so many rows and columns: run() allocates nothing. May throw std::bad_alloc.
+  void reserve(int rows, int columns);
   // All products share the input. Every output adds up the whole of K in one order: batch invariant by construction.
   void run(Activations in, int rows, std::span<const Product> products);
 

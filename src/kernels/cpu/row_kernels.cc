@@ -20,6 +20,7 @@ HWY_BEFORE_NAMESPACE();
 namespace a2sf::cpu::HWY_NAMESPACE {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kLowest = std::numeric_limits<float>::lowest();
 
 // A whole vector, with zeros in the lanes from `count` on.
 HWY_INLINE V load_first(const float* from, int count) {
@@ -59,6 +60,11 @@ void norm(const NormValues& norm, const float* in, int columns, float* out) {
     const V x = hn::Mul(hn::Mul(hn::Sub(part(in), mean), scale), part(norm.weight));
     store_first(norm.bias == nullptr ? x : hn::Add(x, part(norm.bias)), out + i, columns - i);
   }
+}
+
+// 0 times a number that is not finite is NaN.
+bool finite(const float* x, int count) {
+  return sum_over(count, [&](int i) { return hn::Mul(load_first(x + i, count - i), hn::Zero(F())); }) == 0;
 }
 
 void rotate(float* head, const float* cosine, const float* sine, int pairs, bool interleaved) {
@@ -130,7 +136,7 @@ void bounds(const std::int32_t* positions, int slots, std::int32_t& least, std::
 void hide(float* x, const std::int32_t* positions, int slots, std::int32_t first, std::int32_t last) {
   const F f;
   for (int slot = 0; slot < slots; slot += kLanes) {
-    hn::StoreU(hn::IfThenElse(inside(positions + slot, first, last), hn::LoadU(f, x + slot), hn::Set(f, -kInfinity)), f,
+    hn::StoreU(hn::IfThenElse(inside(positions + slot, first, last), hn::LoadU(f, x + slot), hn::Set(f, kLowest)), f,
                x + slot);
   }
 }
@@ -151,8 +157,12 @@ HWY_INLINE V power_of_two(V x) {
 
 float exponentials(float* x, int slots, float& largest) {
   const F f;
-  V most = hn::Set(f, std::numeric_limits<float>::lowest()), sum = hn::Zero(f);
-  for (int slot = 0; slot < slots; slot += kLanes) most = hn::Max(most, hn::LoadU(f, x + slot));
+  V most = hn::Set(f, kLowest / 2), sum = hn::Zero(f), nothing = hn::Zero(f);
+  for (int slot = 0; slot < slots; slot += kLanes) {
+    const V logit = hn::LoadU(f, x + slot);
+    most = hn::Max(most, logit);
+    nothing = hn::MulAdd(logit, hn::Zero(f), nothing);  // NaN once a logit is not finite
+  }
   most = hn::MaxOfLanes(f, most);
   for (int slot = 0; slot < slots; slot += kLanes) {
     const V power = power_of_two(hn::Max(hn::Sub(hn::LoadU(f, x + slot), most), hn::Set(f, -127.0F)));
@@ -160,7 +170,7 @@ float exponentials(float* x, int slots, float& largest) {
     sum = hn::Add(sum, power);
   }
   largest = hn::GetLane(most);
-  return hn::GetLane(hn::SumOfLanes(f, sum));
+  return hn::GetLane(hn::SumOfLanes(f, hn::Add(sum, nothing)));
 }
 
 float score(const float* x, std::ptrdiff_t step, int group, const float* factors, const Chunk& chunk, int slots,
@@ -210,7 +220,8 @@ void add_up(const float* x, std::ptrdiff_t x_step, const float* factors, std::pt
   }
 }
 
-const RowKernels kKernels = {norm, rotate, store, multiply, bounds, hide, exponentials, score, find_score, add_up};
+const RowKernels kKernels = {norm, rotate,       store, multiply,   bounds, finite,
+                             hide, exponentials, score, find_score, add_up};
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

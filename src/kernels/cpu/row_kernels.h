@@ -39,9 +39,12 @@ struct RowKernels {
                    float* out, std::ptrdiff_t out_step);
   // The least and the largest position; a free slot counts as -1.
   void (*bounds)(const std::int32_t* positions, int slots, std::int32_t& least, std::int32_t& most);
-  // x = -infinity wherever the position is not in [first, last]; first is at least 0.
+  // Whether all of x are finite.
+  bool (*finite)(const float* x, int count);
+  // x = the lowest float wherever the position is not in [first, last]; first is at least 0.
   void (*hide)(float* x, const std::int32_t* positions, int slots, std::int32_t first, std::int32_t last);
-  // x = 2^(x - largest); returns the sum, and `largest` of the x that there were. -infinity becomes 0.
+  // x = 2^(x - largest); returns the sum, and `largest` of the x that there were, but at least half the lowest float:
+  // what is hidden becomes 0. The sum is NaN if an x was not finite.
   float (*exponentials)(float* x, int slots, float& largest);
   // scores = alpha * scores + sum over the group of factors[g] * x[g]. Returns the lowest new score among positions in
   // [first, last], infinity if there are none.

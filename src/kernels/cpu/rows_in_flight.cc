@@ -1,6 +1,7 @@
 #include "kernels/cpu/rows_in_flight.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -16,12 +17,21 @@ void ask_for(const T* data, int count) {
 }
 
 // Amortised: steady state allocates nothing.
-void grow(std::vector<float>& buffer, std::ptrdiff_t size) {
+void grow(std::vector<float>& buffer, std::int64_t size) {
   const auto wanted = static_cast<std::size_t>(size);
   if (buffer.size() < wanted) buffer.resize(wanted + wanted / 2);
 }
 
 }  // namespace
+
+void RowsInFlight::reserve(std::int64_t queries, std::int64_t slots, std::int64_t dim, bool keep) {
+  const std::int64_t chunks = (slots + kChunk - 1) / kChunk;
+  grow(queries_, queries * dim);
+  grow(weights_, (keep ? chunks : 1) * queries * kChunk);
+  grow(values_, chunks * queries * dim);
+  for (std::vector<float>* buffer : {&largest_, &sums_, &factors_}) grow(*buffer, chunks * queries);
+  victims_.reserve(static_cast<std::size_t>(chunks * kChunk));
+}
 
 void RowsInFlight::start(const RowKernels& kernels, HeadCache& head, const QueryGroup& group, std::int64_t first,
                          int count, int slots, bool keep) {
@@ -32,10 +42,8 @@ void RowsInFlight::start(const RowKernels& kernels, HeadCache& head, const Query
   count_ = count;
   slots_ = static_cast<int>(round_up(slots, kTile));
   keep_ = keep;
-  grow(queries_, queries() * head.dim);
-  grow(weights_, (keep ? chunks() : 1) * queries() * kChunk);
-  grow(values_, chunks() * queries() * head.dim);
-  for (std::vector<float>* buffer : {&largest_, &sums_, &factors_}) grow(*buffer, chunks() * queries());
+  assert(values_.size() >= static_cast<std::size_t>(chunks() * queries() * head.dim));
+  assert(weights_.size() >= static_cast<std::size_t>((keep ? chunks() : 1) * queries() * kChunk));
   for (int i = 0; i < queries() && group.head_dim < head.dim; ++i) {
     std::fill(queries_.data() + i * head.dim + group.head_dim, queries_.data() + (i + 1) * head.dim, 0.0F);
   }
@@ -70,7 +78,7 @@ void RowsInFlight::add_values(int c, const std::byte* next) {
                      dim);
 }
 
-void RowsInFlight::normalise() {
+int RowsInFlight::normalise() {
   const auto count = static_cast<std::size_t>(queries()), size = count * static_cast<std::size_t>(chunks());
   for (std::size_t query = 0; query < count; ++query) {
     float largest = largest_[query], sum = 0;
@@ -80,23 +88,25 @@ void RowsInFlight::normalise() {
       sum += factors_[at] * sums_[at];
     }
     for (std::size_t at = query; at < size; at += count) factors_[at] /= sum;
+    if (!(sum > 0 && std::isfinite(sum))) return static_cast<int>(query) / group_.heads;
   }
+  return -1;
 }
 
-void RowsInFlight::run(const std::byte* next) {
+int RowsInFlight::run(const std::byte* next) {
   for (int c = 0; c < chunks(); ++c) {
     weigh(c);
     add_values(c, c + 1 < chunks() ? chunk(c + 1).keys : next);
   }
-  normalise();
+  return normalise();
 }
 
-void RowsInFlight::run_ideal(std::int64_t budget) {
+int RowsInFlight::run_ideal(std::int64_t budget) {
   for (int c = 0; c < chunks(); ++c) weigh(c);
-  normalise();
+  if (const int row = normalise(); row >= 0) return row;
   for (int row = 0; row < count_; ++row) hide_from_ideal(row, budget);
   for (int c = 0; c < chunks(); ++c) add_values(c, nullptr);
-  normalise();
+  return normalise();
 }
 
 void RowsInFlight::hide_from_ideal(int row, std::int64_t budget) {
@@ -109,7 +119,8 @@ void RowsInFlight::hide_from_ideal(int row, std::int64_t budget) {
     }
     return sum;
   };
-  const std::vector<int> hidden = hidden_from_ideal(*head_, first_ + row, budget, sum_of);
+  std::vector<int>& hidden = victims_;
+  hidden_from_ideal(*head_, first_ + row, budget, sum_of, hidden);
   if (hidden.empty()) return;
   for (int g = 0; g < group_.heads; ++g) {
     const std::ptrdiff_t i = query_index(row, g);

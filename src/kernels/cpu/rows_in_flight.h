@@ -21,9 +21,12 @@ struct QueryGroup {
 // rows, chunks may be computed by different threads, and the bytes of a row depend on neither.
 class RowsInFlight {
  public:
+  // Makes room for tiles of so many queries over so many slots of a padded dim, with or without `keep`. May throw
+  // std::bad_alloc; what was there stays.
+  void reserve(std::int64_t queries, std::int64_t slots, std::int64_t dim, bool keep);
   // `count` rows from position `first` on, over the first `slots` slots of the head; a row sees those with positions up
   // to its own, within the window. With `keep`, the weights of every chunk stay until the next start: score() and the
-  // like need them. Buffers are kept for the next tile.
+  // like need them. Needs reserve() of as much.
   void start(const RowKernels& kernels, HeadCache& head, const QueryGroup& group, std::int64_t first, int count,
              int slots, bool keep);
   float* query(int row, int head) { return queries_.data() + query_index(row, head) * head_->dim; }  // [padded dim]
@@ -33,9 +36,11 @@ class RowsInFlight {
   void weigh(int chunk);  // the exponentials
   // Needs weigh(). Meanwhile `next`, what will be read after it, is asked for (nullptr: nothing).
   void add_values(int chunk, const std::byte* next);
-  void normalise();                     // needs all chunks weighed; before anything below
-  void run(const std::byte* next);      // all of these, of all chunks; `next` as above
-  void run_ideal(std::int64_t budget);  // the same of the oracle's subset
+  // Needs all chunks weighed; before anything below. Returns the first row with a logit that is not finite, -1 if there
+  // is none; rows from there on are of no use.
+  int normalise();
+  int run(const std::byte* next);      // all of these, of all chunks; `next` as above
+  int run_ideal(std::int64_t budget);  // the same of the oracle's subset
 
   void write(int row, float* out) const;  // [heads of the group][head dim]
   // Updates the head's scores; returns the lowest one that may be evicted, infinity if none may.

@@ -5,18 +5,11 @@
 #include "kernels/cpu/attend.h"
 
 namespace a2sf::cpu {
-namespace {
-
-// A single row over more slots than this is shared out over the threads chunk by chunk.
-constexpr int kLongRow = 2 * kChunk;
-
-}  // namespace
 
 void Attention::attend(const AttendArgs& args) {
-  if (!status_) return;
-  flights_.resize(std::max(flights_.size(), static_cast<std::size_t>(args.kv_heads)));
   chains_.clear();
   for (const Span& span : step_->spans) {
+    if (failures_.failed(span)) continue;
     const RetentionMode mode = span.retention->mode;
     if (mode == RetentionMode::hook) {
       attend_hooked(args, span);
@@ -77,6 +70,7 @@ void Attention::attend_windowed(const AttendArgs& args, const Span& span) {
   for (int first = 0; first < span.rows; first += kWindowRows) {
     const Rows rows{first, std::min(kWindowRows, span.rows - first)};
     attend_all_rows(args, span, rows);
+    if (failures_.failed(span)) return;
     pool_.run(args.kv_heads, [&](int h, int) {
       for (int row = rows.first; row < rows.end(); ++row) expire(args, span, row, h);
     });
@@ -86,12 +80,12 @@ void Attention::attend_windowed(const AttendArgs& args, const Span& span) {
 // Nothing is evicted before the last row: rows are independent once all keys are there, but for the scores, which are
 // updated in order.
 void Attention::attend_all_rows(const AttendArgs& args, const Span& span, Rows rows) {
-  first_slots_.resize(static_cast<std::size_t>(args.kv_heads));
   pool_.run(args.kv_heads, [&](int h, int) {
     first_slots_[static_cast<std::size_t>(h)] = span.cache->head(args.layer, h).used;
     append(args, span, rows, h);
   });
-  const int at_once = span.retention->mode == RetentionMode::ideal ? 1 : rows_at_once(args);
+  if (failures_.failed(span)) return;
+  const int at_once = span.retention->mode == RetentionMode::ideal ? 1 : rows_at_once(args.heads / args.kv_heads);
   const int tiles = (rows.count + at_once - 1) / at_once;
   const auto rows_of = [&](int tile) {
     return Rows{rows.first + tile * at_once, std::min(at_once, rows.count - tile * at_once)};
@@ -115,6 +109,7 @@ void Attention::attend_all_rows(const AttendArgs& args, const Span& span, Rows r
     pool_.run(end - begin, [&](int i, int) {
       attend_tile((begin + i) / args.kv_heads, (begin + i) % args.kv_heads, flights_[static_cast<std::size_t>(i)]);
     });
+    if (failures_.failed(span)) return;
     pool_.run(args.kv_heads, [&](int h, int) {
       for (int i = 0; i < end - begin; ++i) {
         if ((begin + i) % args.kv_heads != h) continue;
@@ -129,7 +124,7 @@ void Attention::attend_long_row(const AttendArgs& args, const Span& span) {
   const auto flight = [&](int h) -> RowsInFlight& { return flights_[static_cast<std::size_t>(h)]; };
   pieces_.clear();
   for (int h = 0; h < args.kv_heads; ++h) {
-    append(args, span, {0, 1}, h);
+    if (!append(args, span, {0, 1}, h)) return;
     start(args, span, {0, 1}, h, span.cache->head(args.layer, h).used, true, flight(h));
     for (int c = 0; c < flight(h).chunks(); ++c) pieces_.push_back({h, c});
   }
@@ -141,7 +136,7 @@ void Attention::attend_long_row(const AttendArgs& args, const Span& span) {
         .add_values(piece.chunk, next == nullptr ? nullptr : flight(next->kv_head).chunk(next->chunk).keys);
   });
   pool_.run(args.kv_heads, [&](int h, int) {
-    flight(h).normalise();
+    if (!is_finite(args, span, {0, 1}, h, flight(h).normalise())) return;
     finish(args, span, {0, 1}, h, flight(h));
     score_and_evict(args, span, {0, 1}, h, flight(h));
   });
@@ -149,15 +144,16 @@ void Attention::attend_long_row(const AttendArgs& args, const Span& span) {
 
 // A hook sees the whole layer after each row, so rows are outermost and heads come one after the other.
 void Attention::attend_hooked(const AttendArgs& args, const Span& span) {
-  for (int row = 0; row < span.rows && status_; ++row) {
+  for (int row = 0; row < span.rows && !failures_.failed(span); ++row) {
     pool_.run(args.kv_heads, [&](int h, int) {
       RowsInFlight& flight = flights_[static_cast<std::size_t>(h)];
       expire(args, span, row, h);
-      append(args, span, {row, 1}, h);
-      attend_rows(args, span, {row, 1}, h, span.cache->head(args.layer, h).used, flight);
-      score_and_evict(args, span, {row, 1}, h, flight);
+      const HeadCache& head = span.cache->head(args.layer, h);
+      if (append(args, span, {row, 1}, h) && attend_rows(args, span, {row, 1}, h, head.used, flight))
+        score_and_evict(args, span, {row, 1}, h, flight);
     });
-    call_hook(args, span, row);
+    if (failures_.failed(span)) return;
+    if (auto called = call_hook(args, span, row); !called) failures_.report_hook(span, std::move(called.error()));
   }
 }
 

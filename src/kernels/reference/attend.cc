@@ -2,13 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace a2sf::reference {
 namespace {
 
+constexpr double kMostFloat = std::numeric_limits<float>::max();
 constexpr double kNearTie = 1e-5;  // relative gap under which two implementations may differ
 
-// Softmax over the occupied slots that `visible` allows (empty: all). [slot], 0 elsewhere.
+bool is_finite(std::span<const float> x) {
+  return std::all_of(x.begin(), x.end(), [](float value) { return std::isfinite(value); });
+}
+
+// Softmax over the occupied slots that `visible` allows (empty: all). [slot], 0 elsewhere; NaN if a logit is not finite
+// as a float.
 std::vector<double> softmax_row(const Row& row, int query_head, const std::vector<char>& visible) {
   const HeadCache& head = *row.head;
   std::vector<double> p(static_cast<std::size_t>(head.used), 0.0);
@@ -25,8 +32,9 @@ std::vector<double> softmax_row(const Row& row, int query_head, const std::vecto
       dot += static_cast<double>(row.q[static_cast<std::size_t>(query_head * row.head_dim + i)]) *
              key[static_cast<std::size_t>(i)];
     }
-    p[static_cast<std::size_t>(slot)] = dot * row.scale;
-    largest = std::max(largest, p[static_cast<std::size_t>(slot)]);
+    const double logit = std::abs(dot * row.scale) <= kMostFloat ? dot * row.scale : NAN;
+    p[static_cast<std::size_t>(slot)] = logit;
+    largest = std::max(largest, logit);
   }
   for (int slot = 0; slot < head.used; ++slot) {
     double& x = p[static_cast<std::size_t>(slot)];
@@ -55,9 +63,9 @@ std::vector<double> sum_over_group(const std::vector<std::vector<double>>& p) {
 std::vector<char> ideal_mask(const Row& row, const std::vector<double>& group_sum) {
   std::vector<char> mask(group_sum.size(), 1);
   const auto sum_of = [&](int slot) { return group_sum[static_cast<std::size_t>(slot)]; };
-  for (const int slot : hidden_from_ideal(*row.head, row.position, row.rule->budget, sum_of)) {
-    mask[static_cast<std::size_t>(slot)] = 0;
-  }
+  std::vector<int> hidden;
+  hidden_from_ideal(*row.head, row.position, row.rule->budget, sum_of, hidden);
+  for (const int slot : hidden) mask[static_cast<std::size_t>(slot)] = 0;
   return mask;
 }
 
@@ -109,7 +117,8 @@ void rotate(std::span<float> head, const RopeTable& rope, std::int64_t position)
   }
 }
 
-std::vector<std::int32_t> attend(const Row& row, std::vector<double>* probabilities) {
+std::optional<std::vector<std::int32_t>> attend(const Row& row, std::vector<double>* probabilities) {
+  if (!is_finite(row.k) || !is_finite(row.v)) return std::nullopt;
   HeadCache& head = *row.head;
   std::vector<std::int32_t> victims;
   const auto release = [&](int slot) {
@@ -119,8 +128,10 @@ std::vector<std::int32_t> attend(const Row& row, std::vector<double>* probabilit
   free_expired(head, row.window, row.position, release);
   head.insert(static_cast<std::int32_t>(row.position), row.k, row.v);
   auto p = softmax_group(row, {});
+  const std::vector<double> sums = sum_over_group(p);
+  if (std::any_of(sums.begin(), sums.end(), [](double sum) { return std::isnan(sum); })) return std::nullopt;
   if (row.retention->mode == RetentionMode::ideal) {
-    p = softmax_group(row, ideal_mask(row, sum_over_group(p)));
+    p = softmax_group(row, ideal_mask(row, sums));
   }
   weigh_values(row, p);
   if (probabilities != nullptr) {
@@ -128,7 +139,7 @@ std::vector<std::int32_t> attend(const Row& row, std::vector<double>* probabilit
     for (const auto& x : p) probabilities->insert(probabilities->end(), x.begin(), x.end());
   }
   if (row.retention->mode != RetentionMode::score && row.retention->mode != RetentionMode::hook) return victims;
-  update_scores(row, sum_over_group(p));
+  update_scores(row, sums);
   if (row.retention->mode == RetentionMode::hook || !row.may_evict) return victims;
   if (!row.evict_all && head.occupied() < row.rule->budget + row.retention->block) return victims;
   const Evictable evictable(*row.rule, row.retention->pin, row.position);

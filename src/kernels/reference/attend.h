@@ -1,6 +1,7 @@
 // The definition of attend: one row of one KV head, in plain C++ and double precision.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -24,9 +25,10 @@ struct Row {
   const std::vector<std::int32_t>* follow = nullptr;  // positions another implementation evicted in this row
 };
 
-// Steps 0 to 4 of the semantics. Returns the positions evicted, in order. `probabilities`, if given, receives
-// [group][slots used] of this row, 0 in free slots.
-std::vector<std::int32_t> attend(const Row& row, std::vector<double>* probabilities = nullptr);
+// Steps 0 to 4 of the semantics. Returns the positions evicted, in order; nothing, and no score has changed, if the
+// key, the value or a logit is not finite. `probabilities`, if given, receives [group][slots used] of this row, 0 in
+// free slots.
+std::optional<std::vector<std::int32_t>> attend(const Row& row, std::vector<double>* probabilities = nullptr);
 
 // Rotates the leading 2 * angles.size() dimensions of a head in place.
 void rotate(std::span<float> head, const RopeTable& rope, std::int64_t position);

@@ -1,7 +1,11 @@
 // The forward pass's operations as plain loops: float32 weights and activations, sums in double.
+#include <algorithm>
+#include <cmath>
+
 #include "kernels/backend.h"
 #include "kernels/reference/attend.h"
 #include "kernels/rows.h"
+#include "kernels/span_failures.h"
 
 namespace a2sf {
 namespace {
@@ -13,10 +17,10 @@ class ReferenceBackend final : public Backend {
   const std::string& isa() const override { return isa_; }
 
   Status load(WeightView&) override { return {}; }
-  Status begin(const Step& step, std::span<const RopeTable> ropes) override {
+  Status begin(const Step& step, const ModelShape& shape) override {
     step_ = &step;
-    ropes_ = ropes;
-    status_ = {};
+    ropes_ = shape.ropes;
+    failures_.begin(step);
     return {};
   }
   void embed(const WeightView& table, float scale, Activations out) override {
@@ -24,7 +28,8 @@ class ReferenceBackend final : public Backend {
       embed_row(table, step_->tokens[static_cast<std::size_t>(row)], scale, out.row(row));
   }
   void add_positions(const WeightView& table, int offset, Activations out) override {
-    for (const Span& span : step_->spans) add_positions_of(span, table, offset, out);
+    std::vector<float> embedding(static_cast<std::size_t>(table.columns));
+    for (const Span& span : step_->spans) add_positions_of(span, table, offset, embedding, out);
   }
   void norm(Activations in, const Norm& norm, int count, Activations out) override {
     for (int row = 0; row < count; ++row) norm_row(norm, in.row(row), in.columns, out.row(row));
@@ -58,16 +63,23 @@ class ReferenceBackend final : public Backend {
   void attend(const AttendArgs& args) override {
     for (const Span& span : step_->spans) {
       if (span.retention->mode == RetentionMode::hook) {
-        status_ = fail(ErrorKind::unsupported, "the reference backend runs no hooks; use the cpu device");
-        return;
+        failures_.report_hook(span,
+                              {ErrorKind::unsupported, "the reference backend runs no hooks; use the cpu device"});
       }
       for (int row = 0; row < span.rows; ++row) {
-        for (int h = 0; h < args.kv_heads; ++h) attend_row(args, span, row, h);
+        for (int h = 0; h < args.kv_heads && !failures_.failed(span); ++h) attend_row(args, span, row, h);
       }
     }
   }
   void gather(Activations in, std::span<const int> wanted, Activations out) override { gather_rows(in, wanted, out); }
-  Status end() override { return status_; }
+  void check_logits(Activations logits, std::span<const int> wanted) override {
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      const float* x = logits.row(static_cast<std::int64_t>(i));
+      if (!std::all_of(x, x + logits.columns, [](float logit) { return std::isfinite(logit); }))
+        failures_.report_logits(wanted[i]);
+    }
+  }
+  void end(std::span<Status> outcomes) override { failures_.end(outcomes); }
 
  private:
   int rows() const { return static_cast<int>(step_->tokens.size()); }
@@ -85,11 +97,16 @@ class ReferenceBackend final : public Backend {
     for (std::size_t g = 0; g < static_cast<std::size_t>(group); ++g)
       reference::rotate(q.subspan(g * dim, dim), rope, now);
     const bool prompt_ends = span.prompt_ends && row == span.rows - 1;
+    if (span.cache->head(args.layer, kv_head).is_full()) {
+      failures_.report(span, FailureCause::eviction, now, args.layer, kv_head);
+      return;
+    }
     const auto victims = reference::attend(
         {&span.cache->head(args.layer, kv_head), span.retention, &span.retention->rule(args.layer, kv_head), now, group,
          args.head_dim, args.window, args.scale, !span.in_prompt || prompt_ends, prompt_ends, q, k, v, out});
-    if (span.evictions == nullptr) return;
-    for (const std::int32_t victim : victims) {
+    if (!victims) failures_.report(span, FailureCause::attention, now, args.layer, kv_head);
+    if (!victims || span.evictions == nullptr) return;
+    for (const std::int32_t victim : *victims) {
       (*span.evictions)[static_cast<std::size_t>(args.layer * args.kv_heads + kv_head)].push_back(
           {victim, static_cast<std::int32_t>(now)});
     }
@@ -97,7 +114,7 @@ class ReferenceBackend final : public Backend {
 
   const Step* step_ = nullptr;
   std::span<const RopeTable> ropes_;
-  Status status_;
+  SpanFailures failures_;
   std::string isa_ = "reference";
 };
 
