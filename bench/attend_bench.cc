@@ -39,13 +39,12 @@ class Sequence {
         v_(random_vector(k_.size())),
         out_(q_.size()) {
     const auto heads = static_cast<std::size_t>(shape.layers * shape.kv_heads);
-    const std::int64_t slots = budget == 0 ? 0 : budget + 1;
+    const SlotPlan plan = budget == 0 ? SlotPlan() : SlotPlan::bounded(budget + 1);
     retention_.mode = budget == 0 ? RetentionMode::all : RetentionMode::score;
     retention_.kv_heads = shape.kv_heads;
     retention_.rules.assign(heads, HeadRule{budget, .99, 0, budget / 2});
-    cache_ = std::move(SequenceCache::create(host_memory(), {shape.layers, shape.kv_heads, shape.dim, shape.type},
-                                             SlotCounts(heads, slots))
-                           .value());
+    cache_ =
+        SequenceCache(host_memory(), {shape.layers, shape.kv_heads, shape.dim, shape.type}, SlotPlans(heads, plan));
   }
 
   // Tokens that are simply there.
@@ -100,7 +99,7 @@ class Sequence {
     --position_;
     for (int i = 0; i < shape_.layers * shape_.kv_heads; ++i) {
       HeadCache& head = cache_.head(i / shape_.kv_heads, i % shape_.kv_heads);
-      for (int slot = 0; slot < head.used; ++slot) {
+      for (int slot = 0; slot < head.used(); ++slot) {
         if (head.position(slot) == position_) head.release(slot);
       }
     }

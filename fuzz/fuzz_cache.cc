@@ -43,20 +43,21 @@ std::array<float, kDim> vector_of(std::int32_t position, float sign) {
   return x;
 }
 
-SlotCounts random_counts(Bytes& bytes) {
-  SlotCounts counts;
+SlotPlans random_plans(Bytes& bytes) {
+  SlotPlans plans;
   for (int h = 0; h < kHeads; ++h) {
     const int kind = bytes.next(), slots = bytes.next() + 256 * (kind % 2) + 1;
-    counts.emplace_back(kind % 4 == 0 ? 0 : slots);
+    plans.push_back(kind % 4 == 0 ? SlotPlan() : SlotPlan::bounded(slots));
   }
-  return counts;
+  return plans;
 }
 
 class Program {
  public:
   explicit Program(Bytes& bytes) : bytes_(bytes) {
     const KvType type = bytes_.next() % 2 == 0 ? KvType::f16 : KvType::f32;
-    cache_ = std::move(SequenceCache::create(host_memory(), {1, kHeads, kDim, type}, random_counts(bytes_)).value());
+    plans_ = random_plans(bytes_);
+    cache_ = SequenceCache(host_memory(), {1, kHeads, kDim, type}, plans_);
   }
 
   void run() {
@@ -81,11 +82,11 @@ class Program {
 
   void insert(int h, int count) {
     HeadCache& head = cache_.head(0, h);
-    if (head.limit == 0) require(cache_.make_room(count).has_value());
+    require(cache_.make_room(count).has_value());
     for (int i = 0; i < count && now_ < kMostTokens; ++i) {
-      if (head.limit != 0 && head.occupied() == head.limit) return;
+      if (head.is_full()) return;
       const int slot = head.insert(now_, vector_of(now_, 1), vector_of(now_, -1));
-      require(slot >= 0 && slot < head.used && head.position(slot) == now_ && head.score(slot) == 0);
+      require(slot >= 0 && slot < head.used() && head.position(slot) == now_ && head.score(slot) == 0);
       head.score(slot) = static_cast<float>(now_) / 2;
       held_[static_cast<std::size_t>(h)][now_] = static_cast<float>(now_) / 2;
       ++now_;
@@ -94,8 +95,8 @@ class Program {
 
   void release(int h, int which) {
     HeadCache& head = cache_.head(0, h);
-    if (head.used == 0) return;
-    const int slot = which * 7 % head.used;
+    if (head.used() == 0) return;
+    const int slot = which * 7 % head.used();
     if (head.position(slot) < 0) return;
     require(held_[static_cast<std::size_t>(h)].erase(head.position(slot)) == 1);
     head.release(slot);
@@ -106,36 +107,37 @@ class Program {
     require(copy.has_value() && copy->bytes() == cache_.bytes());
     for (int h = 0; h < kHeads; ++h) {
       const HeadCache &a = cache_.head(0, h), &b = copy->head(0, h);
-      require(a.used == b.used && a.occupied() == b.occupied() && a.room() == b.room());
-      for (int slot = 0; slot < a.used; ++slot) require(a.position(slot) == b.position(slot));
+      require(a.used() == b.used() && a.occupied() == b.occupied() && a.room() == b.room());
+      for (int slot = 0; slot < a.used(); ++slot) require(a.position(slot) == b.position(slot));
     }
     check_contents(*copy);
     cache_ = std::move(*copy);
   }
 
   void rebuild() {
-    const auto counts = random_counts(bytes_);
+    const SlotPlans plans = random_plans(bytes_);
     bool fits = true;
     for (std::size_t h = 0; h < kHeads; ++h) {
-      fits = fits && (counts[h].slots == 0 || static_cast<std::int64_t>(held_[h].size()) <= counts[h].slots);
+      fits = fits && static_cast<std::int64_t>(held_[h].size()) <= plans[h].most;
     }
-    auto copy = cache_.rebuilt(counts);
+    auto copy = cache_.rebuilt(plans);
     require(copy.has_value() == fits);
     if (!fits) return;
     check_contents(*copy);
     for (int h = 0; h < kHeads; ++h) {
       const HeadCache& head = copy->head(0, h);
-      require(head.occupied() == head.used);
-      for (int slot = 1; slot < head.used; ++slot) require(head.position(slot - 1) < head.position(slot));
+      require(head.occupied() == head.used());
+      for (int slot = 1; slot < head.used(); ++slot) require(head.position(slot - 1) < head.position(slot));
     }
     cache_ = std::move(*copy);
+    plans_ = plans;
   }
 
   void check_counts() const {
     for (int h = 0; h < kHeads; ++h) {
       const HeadCache& head = cache_.head(0, h);
-      require(head.used <= head.room() && head.room() % kTile == 0);
-      require(head.limit == 0 || head.occupied() <= head.limit);
+      require(head.used() <= head.room() && head.room() % kTile == 0);
+      require(head.occupied() <= plans_[static_cast<std::size_t>(h)].most);
       require(static_cast<std::size_t>(head.occupied()) == held_[static_cast<std::size_t>(h)].size());
     }
   }
@@ -145,7 +147,7 @@ class Program {
     for (int h = 0; h < kHeads; ++h) {
       const HeadCache& head = cache.head(0, h);
       Held found;
-      for (int slot = 0; slot < head.used; ++slot) {
+      for (int slot = 0; slot < head.used(); ++slot) {
         const std::int32_t position = head.position(slot);
         if (position < 0) continue;
         head.read_key(slot, x);
@@ -154,13 +156,14 @@ class Program {
         require(x == vector_of(position, -1));
         found[position] = head.score(slot);
       }
-      for (std::int64_t slot = head.used; slot < head.room(); ++slot)
+      for (std::int64_t slot = head.used(); slot < head.room(); ++slot)
         require(head.position(static_cast<int>(slot)) == -1);
       require(found == held_[static_cast<std::size_t>(h)]);
     }
   }
 
   Bytes& bytes_;
+  SlotPlans plans_;
   SequenceCache cache_;
   std::array<Held, kHeads> held_;
   std::int32_t now_ = 0;

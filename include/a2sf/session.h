@@ -15,7 +15,13 @@ struct SessionOptions {
   PolicySpec policy;
   KvType kv_type = KvType::f16;
   std::int64_t sequence_tokens = 0;  // what a budget ratio is a ratio of; 0: ratios are refused
+  std::int64_t most_tokens = 0;      // the sequence will never have more: no memory is taken for more; 0: not known
 };
+
+// The most bytes that the cache of a sequence takes until it has `tokens` tokens: slots that exist, in whole tiles or
+// chunks, scores and padding included; under block = prompt, of one prompt of so many tokens, with both caches while it
+// is cut to its budget. A session never takes more, and unless it is cut just so much. Fails where creating it would.
+Result<std::uint64_t> cache_cost(const ModelInfo& info, const SessionOptions& options, std::int64_t tokens);
 
 // A token that left the cache of one KV head.
 struct Eviction {
@@ -37,7 +43,7 @@ struct Feed {
 // Not thread safe: a session belongs to one thread at a time.
 class Session {
  public:
-  // Fails if the spec does not fit (names the option) or memory does not suffice (names how much).
+  // Fails if the spec does not fit (names the option). The cache takes memory as tokens come.
   static Result<Session> create(std::shared_ptr<const Model> model, const SessionOptions& options);
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
@@ -60,7 +66,7 @@ class Session {
   std::span<const float> logits() const;  // [rows wanted][vocabulary] of the last feed or step; none after a failure
   std::int64_t position() const;          // tokens so far
   std::size_t kv_bytes() const;           // allocated now: slots that exist, scores and padding included
-  std::size_t peak_kv_bytes() const;
+  std::size_t peak_kv_bytes() const;      // both caches counted while one is rebuilt
 
   // A copy with a cache of its own.
   Result<Session> fork() const;

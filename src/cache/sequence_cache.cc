@@ -43,35 +43,43 @@ std::size_t value_index(int slot, int dim, std::size_t i) {
 
 }  // namespace
 
-void HeadCache::reserve(std::int64_t slots) {
+SlotPlan SlotPlan::within(std::int64_t tokens) const {
+  return {kind == Kind::unbounded ? Kind::bounded : kind, std::min(most, tokens)};
+}
+
+std::int64_t SlotPlan::room_for(std::int64_t needed) const {
+  const std::int64_t chunks = round_up(std::min(needed, most), kChunk);
+  // What is left for a shorter last chunk comes along.
+  return chunks > 0 && most - chunks < kChunk ? round_up(most, kTile) : chunks;
+}
+
+std::int64_t HeadCache::needed(std::int64_t tokens) const {
+  return is_ring() ? most_used(tokens) : std::max<std::int64_t>(used_, std::min(plan_.most, occupied() + tokens));
+}
+
+void HeadCache::reserve_chunks(std::int64_t slots) {
   const auto wanted = static_cast<std::size_t>((slots + kChunk - 1) / kChunk);
-  if (chunks.capacity() < wanted) chunks.reserve(std::max(wanted, 2 * chunks.capacity()));
+  if (chunks_.capacity() < wanted) chunks_.reserve(std::max(wanted, 2 * chunks_.capacity()));
 }
 
 void HeadCache::add(const Chunk& chunk) {
-  chunks.push_back(chunk);
+  chunks_.push_back(chunk);
   room_ += chunk.slots;
 }
 
 // A slot that was given back holds the one given back before it, as -2 - slot; -1: it was the first.
 int HeadCache::take_slot(std::int32_t position) {
-  if (ring) {  // nothing is chained: a token's slot is known
-    const int slot = static_cast<int>(position % limit);
-    free_ += std::max(0, slot + 1 - used) - 1;
-    used = std::max(used, slot + 1);
+  if (is_ring()) {  // nothing is chained: a token's slot is known
+    const int slot = static_cast<int>(position % plan_.most);
+    free_ += std::max(0, slot + 1 - used_) - 1;
+    used_ = std::max(used_, slot + 1);
     return slot;
   }
-  if (next_free_ < 0) return used++;
+  if (next_free_ < 0) return used_++;
   const int slot = next_free_;
   next_free_ = -2 - this->position(slot);
   --free_;
   return slot;
-}
-
-void HeadCache::copy_slots_from(const HeadCache& other) {
-  used = other.used;
-  free_ = other.free_;
-  next_free_ = other.next_free_;
 }
 
 int HeadCache::claim(std::int32_t position) {
@@ -84,20 +92,20 @@ int HeadCache::claim(std::int32_t position) {
 int HeadCache::insert(std::int32_t position, std::span<const float> key, std::span<const float> value) {
   const int slot = claim(position);
   const Chunk& chunk = chunk_of(slot);
-  for (std::size_t i = 0; i < key.size(); ++i) store(chunk.keys, key_index(slot, dim, i), type, key[i]);
-  for (std::size_t i = 0; i < value.size(); ++i) store(chunk.values, value_index(slot, dim, i), type, value[i]);
+  for (std::size_t i = 0; i < key.size(); ++i) store(chunk.keys, key_index(slot, dim_, i), type_, key[i]);
+  for (std::size_t i = 0; i < value.size(); ++i) store(chunk.values, value_index(slot, dim_, i), type_, value[i]);
   return slot;
 }
 
 void HeadCache::release(int slot) {
-  chunk_of(slot).positions[slot % kChunk] = ring ? -1 : -2 - next_free_;
-  next_free_ = ring ? -1 : slot;
+  chunk_of(slot).positions[slot % kChunk] = is_ring() ? -1 : -2 - next_free_;
+  next_free_ = is_ring() ? -1 : slot;
   ++free_;
 }
 
 std::vector<int> HeadCache::slots_by_position() const {
   std::vector<int> slots;
-  for (int slot = 0; slot < used; ++slot) {
+  for (int slot = 0; slot < used_; ++slot) {
     if (position(slot) >= 0) slots.push_back(slot);
   }
   std::sort(slots.begin(), slots.end(), [this](int a, int b) { return position(a) < position(b); });
@@ -105,12 +113,12 @@ std::vector<int> HeadCache::slots_by_position() const {
 }
 
 void HeadCache::read_key(int slot, std::span<float> key) const {
-  for (std::size_t i = 0; i < key.size(); ++i) key[i] = load(chunk_of(slot).keys, key_index(slot, dim, i), type);
+  for (std::size_t i = 0; i < key.size(); ++i) key[i] = load(chunk_of(slot).keys, key_index(slot, dim_, i), type_);
 }
 
 void HeadCache::read_value(int slot, std::span<float> value) const {
   for (std::size_t i = 0; i < value.size(); ++i) {
-    value[i] = load(chunk_of(slot).values, value_index(slot, dim, i), type);
+    value[i] = load(chunk_of(slot).values, value_index(slot, dim_, i), type_);
   }
 }
 
@@ -130,117 +138,94 @@ Chunk SequenceCache::carve(std::byte* data, int slots) const {
   return chunk;
 }
 
-Result<SequenceCache> SequenceCache::create(Memory& memory, const CacheShape& shape, SlotCounts counts) {
-  SequenceCache cache;
-  cache.memory_ = &memory;
-  cache.shape_ = shape;
-  cache.counts_ = std::move(counts);
-  cache.heads_.resize(cache.counts_.size());
-  double wanted = 0;  // in double first: a hostile budget must not wrap around
-  for (const SlotCount& count : cache.counts_) {
-    wanted += static_cast<double>(count.slots + kTile) * static_cast<double>(slot_bytes(shape));
+SequenceCache::SequenceCache(Memory& memory, const CacheShape& shape, const SlotPlans& plans)
+    : memory_(&memory), shape_(shape), heads_(plans.size()) {
+  for (std::size_t i = 0; i < heads_.size(); ++i) {
+    heads_[i].plan_ = plans[i];
+    heads_[i].dim_ = static_cast<int>(round_up(shape.head_dim, kTile));
+    heads_[i].type_ = shape.type;
   }
-  if (wanted > 1e15) {
-    return fail(ErrorKind::out_of_memory,
-                fmt::format("the cache would need {:.0f} GiB; choose a smaller budget", wanted / (1 << 30)));
-  }
-  std::size_t bytes = 0;
-  for (const SlotCount& count : cache.counts_) {
-    bytes += slot_bytes(shape) * static_cast<std::size_t>(round_up(count.slots, kTile));
-  }
-  auto arena = OwnedBuffer::create(memory, bytes);
-  if (!arena) return fail(ErrorKind::out_of_memory, arena.error().message + " for the cache; choose a smaller budget");
-  cache.arena_ = std::move(*arena);
-  std::byte* next = cache.arena_.data();
-  for (std::size_t i = 0; i < cache.heads_.size(); ++i) {
-    HeadCache& head = cache.heads_[i];
-    head.dim = static_cast<int>(round_up(shape.head_dim, kTile));
-    head.type = shape.type;
-    head.limit = cache.counts_[i].slots;
-    head.ring = cache.counts_[i].ring;
-    for (std::int64_t left = round_up(head.limit, kTile); left > 0; left -= kChunk) {
-      const int slots = static_cast<int>(std::min<std::int64_t>(left, kChunk));
-      head.add(cache.carve(next, slots));
-      next += cache.chunk_bytes(slots);
-    }
-  }
-  return cache;
 }
 
 // What all heads want at once is one piece of memory: large enough for huge pages, and a layer's heads lie side by
 // side.
-Status SequenceCache::grow(std::span<const std::int64_t> slots) {
-  std::int64_t chunks = 0;
+Status SequenceCache::grow(std::span<const std::int64_t> needed) {
+  std::int64_t slots = 0;
   for (std::size_t i = 0; i < heads_.size(); ++i)
-    chunks += std::max<std::int64_t>(0, (slots[i] - heads_[i].room() + kChunk - 1) / kChunk);
-  if (chunks == 0) return {};
-  // First what may throw: a chunk must not outlive its memory.
-  grown_.reserve(grown_.size() + 1);
-  for (std::size_t i = 0; i < heads_.size(); ++i) heads_[i].reserve(slots[i]);
-  auto buffer = OwnedBuffer::create(*memory_, static_cast<std::size_t>(chunks) * chunk_bytes(kChunk));
+    slots += std::max<std::int64_t>(0, heads_[i].plan_.room_for(needed[i]) - heads_[i].room());
+  if (slots == 0) return {};
+  auto buffer = OwnedBuffer::create(*memory_, static_cast<std::size_t>(slots) * slot_bytes(shape_));
   if (!buffer) {
-    return fail(ErrorKind::out_of_memory, fmt::format("{}: the cache holds {} MiB already; a budget bounds it",
+    return fail(ErrorKind::out_of_memory, fmt::format("{}: the cache holds {} MiB already; a smaller budget bounds it",
                                                       buffer.error().message, bytes() >> 20));
   }
+  // All that may throw comes before the first chunk: none must outlive its memory.
+  buffers_.reserve(buffers_.size() + 1);
+  for (std::size_t i = 0; i < heads_.size(); ++i) heads_[i].reserve_chunks(heads_[i].plan_.room_for(needed[i]));
   std::byte* next = buffer->data();
   for (std::size_t i = 0; i < heads_.size(); ++i) {
-    for (; heads_[i].room() < slots[i]; next += chunk_bytes(kChunk)) heads_[i].add(carve(next, kChunk));
+    const std::int64_t room = heads_[i].plan_.room_for(needed[i]);
+    while (heads_[i].room() < room) {
+      const auto count = static_cast<int>(std::min<std::int64_t>(kChunk, room - heads_[i].room()));
+      heads_[i].add(carve(next, count));
+      next += chunk_bytes(count);
+    }
   }
-  grown_.push_back(std::move(*buffer));
+  buffers_.push_back(std::move(*buffer));
   return {};
 }
 
 Status SequenceCache::make_room(std::int64_t tokens) {
-  const auto has_room = [&](const HeadCache& head) {
-    return head.limit != 0 || head.room() >= head.occupied() + tokens;
-  };
+  const auto has_room = [&](const HeadCache& head) { return head.room() >= head.needed(tokens); };
   if (std::all_of(heads_.begin(), heads_.end(), has_room)) return {};
-  std::vector<std::int64_t> slots(heads_.size(), 0);
-  for (std::size_t i = 0; i < heads_.size(); ++i) {
-    if (heads_[i].limit == 0) slots[i] = heads_[i].occupied() + tokens;
-  }
-  return grow(slots);
+  std::vector<std::int64_t> needed;
+  for (const HeadCache& head : heads_) needed.push_back(head.needed(tokens));
+  return grow(needed);
 }
 
 Result<SequenceCache> SequenceCache::clone() const {
-  auto copy = create(*memory_, shape_, counts_);
-  if (!copy) return copy;
-  std::vector<std::int64_t> slots;
-  for (const HeadCache& head : heads_) slots.push_back(head.room());
-  if (auto grown = copy->grow(slots); !grown) return tl::unexpected(grown.error());
+  SequenceCache copy;
+  copy.memory_ = memory_;
+  copy.shape_ = shape_;
+  copy.heads_ = heads_;
+  std::vector<std::int64_t> needed;
+  for (HeadCache& head : copy.heads_) {
+    needed.push_back(head.room_);
+    head.chunks_.clear();
+    head.room_ = 0;
+  }
+  if (auto grown = copy.grow(needed); !grown) return tl::unexpected(grown.error());
   for (std::size_t i = 0; i < heads_.size(); ++i) {
-    const HeadCache& from = heads_[i];
-    HeadCache& to = copy->heads_[i];
-    for (std::size_t c = 0; c < from.chunks.size(); ++c) {
-      memory_->copy(to.chunks[c].keys, from.chunks[c].keys, chunk_bytes(from.chunks[c].slots));
-    }
-    to.copy_slots_from(from);
+    const auto from = heads_[i].chunks(), to = copy.heads_[i].chunks();
+    for (std::size_t c = 0; c < from.size(); ++c) memory_->copy(to[c].keys, from[c].keys, chunk_bytes(from[c].slots));
   }
   return copy;
 }
 
-Result<SequenceCache> SequenceCache::rebuilt(SlotCounts counts, std::span<const std::vector<int>> left_out) const {
-  auto copy = create(*memory_, shape_, std::move(counts));
-  if (!copy) return copy;
+Result<SequenceCache> SequenceCache::rebuilt(const SlotPlans& plans, std::span<const std::vector<int>> left_out) const {
+  SequenceCache copy(*memory_, shape_, plans);
   std::vector<std::vector<int>> kept(heads_.size());
-  std::vector<std::int64_t> wanted(heads_.size(), 0);
+  std::vector<std::int64_t> needed(heads_.size(), 0);
   for (std::size_t i = 0; i < heads_.size(); ++i) {
     kept[i] = heads_[i].slots_by_position();
     if (!left_out.empty()) {
-      std::vector<char> goes(static_cast<std::size_t>(heads_[i].used), 0);
+      std::vector<char> goes(static_cast<std::size_t>(heads_[i].used()), 0);
       for (const int slot : left_out[i]) goes[static_cast<std::size_t>(slot)] = 1;
       std::erase_if(kept[i], [&](int slot) { return goes[static_cast<std::size_t>(slot)] != 0; });
     }
-    const auto tokens = static_cast<std::int64_t>(kept[i].size()), limit = copy->heads_[i].limit;
-    if (limit != 0 && tokens > limit)
-      return fail(ErrorKind::bad_input, fmt::format("{} tokens do not fit into {} slots", tokens, limit));
-    if (limit == 0) wanted[i] = tokens;
+    const auto tokens = static_cast<std::int64_t>(kept[i].size());
+    if (tokens > plans[i].most)
+      return fail(ErrorKind::bad_input, fmt::format("{} tokens do not fit into {} slots", tokens, plans[i].most));
+    needed[i] = tokens;
+    for (const int slot : kept[i]) {  // in a ring they may lie further on
+      if (copy.heads_[i].is_ring()) needed[i] = std::max(needed[i], heads_[i].position(slot) % plans[i].most + 1);
+    }
   }
-  if (auto grown = copy->grow(wanted); !grown) return tl::unexpected(grown.error());
+  if (auto grown = copy.grow(needed); !grown) return tl::unexpected(grown.error());
   std::vector<float> key(static_cast<std::size_t>(shape_.head_dim)), value(key.size());
   for (std::size_t i = 0; i < heads_.size(); ++i) {
     const HeadCache& from = heads_[i];
-    HeadCache& to = copy->heads_[i];
+    HeadCache& to = copy.heads_[i];
     for (const int slot : kept[i]) {
       from.read_key(slot, key);
       from.read_value(slot, value);
@@ -252,15 +237,12 @@ Result<SequenceCache> SequenceCache::rebuilt(SlotCounts counts, std::span<const 
 
 std::int64_t SequenceCache::most_used(std::int64_t tokens) const {
   std::int64_t most = 0;
-  for (const HeadCache& head : heads_) {
-    const std::int64_t used = head.ring ? head.limit : head.used + tokens;
-    most = std::max(most, std::min(used, head.room()));
-  }
+  for (const HeadCache& head : heads_) most = std::max(most, head.most_used(tokens));
   return most;
 }
 
 std::size_t SequenceCache::bytes() const {
-  return std::accumulate(grown_.begin(), grown_.end(), arena_.bytes(),
+  return std::accumulate(buffers_.begin(), buffers_.end(), std::size_t{0},
                          [](std::size_t sum, const OwnedBuffer& buffer) { return sum + buffer.bytes(); });
 }
 

@@ -1,9 +1,12 @@
-// The slot cache of one sequence: per layer and KV head, memory for just the slots its budget asks for.
+// The slot cache of one sequence: per layer and KV head, memory for just the slots that its budget asks for and its
+// tokens have filled.
 #pragma once
 
 #include <a2sf/session.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -30,29 +33,45 @@ struct Chunk {
   int slots;
 };
 
-// One KV head of one layer. `used` slots have ever held a token; the free ones among them are chained through their
-// positions, the latest first, so that taking and giving back a slot needs no memory.
-struct HeadCache {
-  std::vector<Chunk> chunks;
-  int used = 0;
-  int dim = 0;  // of a key and a value, padded to a multiple of kTile with zeros
-  KvType type = KvType::f16;
-  // Slots that may be occupied while a row is attended to; 0: as many as have been made room for.
-  std::int64_t limit = 0;
-  bool ring = false;  // a token's slot is its position modulo the limit
+// How many slots a head may have, and which of them a token gets. Memory comes in chunks, as tokens do, so that a
+// budget larger than its sequence costs no more than the sequence.
+struct SlotPlan {
+  // ring: a token's slot is its position modulo `most`. Tokens leave in order, each before its slot is due again: where
+  // a token lies says nothing about when others left.
+  enum class Kind { unbounded, bounded, ring };
+  Kind kind = Kind::unbounded;
+  std::int64_t most = std::numeric_limits<std::int64_t>::max();
 
-  int occupied() const { return used - free_; }
+  static SlotPlan bounded(std::int64_t most) { return {Kind::bounded, most}; }
+  static SlotPlan ring(std::int64_t most) { return {Kind::ring, most}; }
+  SlotPlan within(std::int64_t tokens) const;  // of a sequence that never has more
+  // The slots that exist once `needed` have been: whole chunks up to the last one, which ends with the tile of the last
+  // slot.
+  std::int64_t room_for(std::int64_t needed) const;
+};
+using SlotPlans = std::vector<SlotPlan>;  // [layer][kv head]
+
+// One KV head of one layer. used() slots have ever held a token; the free ones among them are chained through their
+// positions, the latest first, so that taking and giving back a slot needs no memory.
+class HeadCache {
+ public:
+  int used() const { return used_; }
+  int occupied() const { return used_ - free_; }
   std::int64_t room() const { return room_; }  // slots that exist
-  bool is_full() const { return occupied() == (limit != 0 ? limit : room_); }
-  Chunk& chunk_of(int slot) { return chunks[static_cast<std::size_t>(slot / kChunk)]; }
-  const Chunk& chunk_of(int slot) const { return chunks[static_cast<std::size_t>(slot / kChunk)]; }
+  bool is_full() const { return occupied() >= std::min(plan_.most, room_); }
+  bool is_ring() const { return plan_.kind == SlotPlan::Kind::ring; }
+  // The most slots that are used once there are `tokens` more.
+  std::int64_t most_used(std::int64_t tokens) const { return std::min(plan_.most, used_ + tokens); }
+  int dim() const { return dim_; }  // of a key and a value, padded to a multiple of kTile with zeros
+  KvType type() const { return type_; }
+
+  std::span<const Chunk> chunks() const { return chunks_; }
+  const Chunk& chunk_of(int slot) const { return chunks_[static_cast<std::size_t>(slot / kChunk)]; }
   float& score(int slot) { return chunk_of(slot).scores[slot % kChunk]; }
   float score(int slot) const { return chunk_of(slot).scores[slot % kChunk]; }
-  std::int32_t position(int slot) const { return chunk_of(slot).positions[slot % kChunk]; }
-  std::vector<int> slots_by_position() const;  // the occupied ones
+  std::int32_t position(int slot) const { return chunk_of(slot).positions[slot % kChunk]; }  // negative: it is free
+  std::vector<int> slots_by_position() const;                                                // the occupied ones
 
-  void reserve(std::int64_t slots);  // so that chunks for so many slots can be added without an allocation
-  void add(const Chunk& chunk);      // of free slots
   // Gives a token a free slot (its own in a ring), with score 0; its key and value are still to be written. The head
   // must not be full.
   int claim(std::int32_t position);
@@ -62,26 +81,23 @@ struct HeadCache {
   void read_key(int slot, std::span<float> key) const;
   void read_value(int slot, std::span<float> value) const;
 
-  // As many used and free slots, in the same order of reuse; the chunks are copied by the caller.
-  void copy_slots_from(const HeadCache& other);
-
  private:
+  friend class SequenceCache;
   int take_slot(std::int32_t position);
+  // The slots that must exist for `tokens` more.
+  std::int64_t needed(std::int64_t tokens) const;
+  void reserve_chunks(std::int64_t slots);  // add() allocates nothing until there are so many
+  void add(const Chunk& chunk);             // of free slots
 
+  SlotPlan plan_;
+  std::vector<Chunk> chunks_;
   std::int64_t room_ = 0;
+  int used_ = 0;
   int free_ = 0;        // of the used slots
   int next_free_ = -1;  // the slot that is given out next, -1: none was given back
+  int dim_ = 0;
+  KvType type_ = KvType::f16;
 };
-
-// How many slots a head gets; 0: it grows in whole chunks. In a ring, tokens leave in order, each before its slot is
-// due again: where a token lies says nothing about when others left.
-struct SlotCount {
-  std::int64_t slots;
-  bool ring;
-
-  SlotCount(std::int64_t count, bool as_ring = false) : slots(count), ring(as_ring) {}  // a count is one
-};
-using SlotCounts = std::vector<SlotCount>;  // [layer][kv head]
 
 struct CacheShape {
   int layers, kv_heads, head_dim;
@@ -91,26 +107,28 @@ struct CacheShape {
 // Of one slot: key, value, score and position.
 std::size_t slot_bytes(const CacheShape& shape);
 
-// Not thread safe across calls; different heads may be used by different threads at once.
+// Not thread safe across calls; different heads may be used by different threads at once. Whatever makes a vector may
+// throw std::bad_alloc, and leaves everything as it was.
 class SequenceCache {
  public:
-  // Bounded heads share one arena.
-  static Result<SequenceCache> create(Memory& memory, const CacheShape& shape, SlotCounts counts);
+  SequenceCache() = default;
+  // Takes no memory yet.
+  SequenceCache(Memory& memory, const CacheShape& shape, const SlotPlans& plans);
 
   HeadCache& head(int layer, int kv_head) { return heads_[index(layer, kv_head)]; }
   const HeadCache& head(int layer, int kv_head) const { return heads_[index(layer, kv_head)]; }
   const CacheShape& shape() const { return shape_; }
 
-  // Makes room for `tokens` more in every head that grows. Called before a step: nothing allocates inside one.
+  // Makes room for `tokens` more in every head. Called before a step: nothing allocates inside one.
   Status make_room(std::int64_t tokens);
   // The same bytes in the same slots, in memory of its own.
   Result<SequenceCache> clone() const;
-  // The retained tokens, in order of position, in a cache of other sizes; without those in the slots of `left_out`
+  // The retained tokens, in order of position, in a cache of other plans; without those in the slots of `left_out`
   // ([layer][kv head], or empty). Fails if a head does not fit.
-  Result<SequenceCache> rebuilt(SlotCounts counts, std::span<const std::vector<int>> left_out = {}) const;
+  Result<SequenceCache> rebuilt(const SlotPlans& plans, std::span<const std::vector<int>> left_out = {}) const;
 
   std::size_t bytes() const;
-  // The most slots that a head will use once it holds `tokens` more.
+  // The most slots that a head uses once it holds `tokens` more.
   std::int64_t most_used(std::int64_t tokens) const;
 
  private:
@@ -118,15 +136,13 @@ class SequenceCache {
     return static_cast<std::size_t>(layer * shape_.kv_heads + kv_head);
   }
   std::size_t chunk_bytes(int slots) const { return static_cast<std::size_t>(slots) * slot_bytes(shape_); }
-  Status grow(std::span<const std::int64_t> slots);  // until every head has that many
+  Status grow(std::span<const std::int64_t> needed);  // until every head has room for so many slots
   Chunk carve(std::byte* data, int slots) const;
 
   Memory* memory_ = nullptr;
   CacheShape shape_{};
-  SlotCounts counts_;
   std::vector<HeadCache> heads_;
-  OwnedBuffer arena_;
-  std::vector<OwnedBuffer> grown_;
+  std::vector<OwnedBuffer> buffers_;
 };
 
 }  // namespace a2sf

@@ -18,22 +18,31 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;
 
+void Session::State::plan(ResolvedRetention resolved) {
+  retention = std::move(resolved.retention);
+  slots = within(std::move(resolved.slots), options.most_tokens);
+  bounded_slots = within(std::move(resolved.bounded_slots), options.most_tokens);
+}
+
+// The old one goes when the new one is there.
+void Session::State::replace_cache(SequenceCache rebuilt) {
+  peak_bytes = std::max(peak_bytes, cache.bytes() + rebuilt.bytes());
+  cache = std::move(rebuilt);
+}
+
 Result<Session> Session::create(std::shared_ptr<const Model> model, const SessionOptions& options) {
   return catch_bad_alloc([&]() -> Result<Session> {
     const Architecture& a = model->parts().weights.architecture;
     auto resolved = resolve_all(options.policy, a.windows, a.kv_heads, options.sequence_tokens);
     if (!resolved) return tl::unexpected(resolved.error());
-    auto cache = SequenceCache::create(model->parts().backend->memory(),
-                                       {a.layers, a.kv_heads, a.head_dim, options.kv_type}, std::move(resolved->slots));
-    if (!cache) return tl::unexpected(cache.error());
     auto state = std::make_unique<State>();
     state->model = std::move(model);
     state->options = options;
-    state->retention = std::move(resolved->retention);
-    state->bounded_slots = std::move(resolved->bounded_slots);
-    state->cache = std::move(*cache);
+    state->plan(std::move(*resolved));
+    state->holds_prompt = state->retention.whole_prompt;
+    state->cache = SequenceCache(state->model->parts().backend->memory(),
+                                 {a.layers, a.kv_heads, a.head_dim, options.kv_type}, state->slots);
     state->evictions.resize(static_cast<std::size_t>(a.layers * a.kv_heads));
-    state->note_peak();
     return Session(std::move(state));
   });
 }
@@ -80,14 +89,14 @@ Result<Session> Session::fork() const {
 
 // What a smaller budget evicts at once: slots of each head, in the order in which they go.
 std::vector<std::vector<int>> Session::State::excess(const Retention& resized) const {
-  std::vector<std::vector<int>> slots(resized.rules.size());
-  if (position() == 0 || resized.mode == RetentionMode::all || resized.mode == RetentionMode::ideal) return slots;
-  for (std::size_t i = 0; i < slots.size(); ++i) {
+  std::vector<std::vector<int>> victims(resized.rules.size());
+  if (position() == 0 || resized.mode == RetentionMode::all || resized.mode == RetentionMode::ideal) return victims;
+  for (std::size_t i = 0; i < victims.size(); ++i) {
     const HeadCache& head = cache.head(static_cast<int>(i) / resized.kv_heads, static_cast<int>(i) % resized.kv_heads);
     const HeadRule& rule = resized.rules[i];
-    select_victims(head, Evictable(rule, resized.pin, position() - 1), head.occupied() - rule.budget, slots[i]);
+    select_victims(head, Evictable(rule, resized.pin, position() - 1), head.occupied() - rule.budget, victims[i]);
   }
-  return slots;
+  return victims;
 }
 
 void Session::State::make_room_to_record(const std::vector<std::vector<int>>& victims) {
@@ -120,11 +129,10 @@ Status Session::resize(const Budget& budget) {
     state.make_room_to_record(victims);
     // From here on nothing can fail.
     state.record(victims);
-    state.cache = std::move(*rebuilt);
+    state.replace_cache(std::move(*rebuilt));
+    state.holds_prompt = false;
     state.options.policy = std::move(spec);
-    state.retention = std::move(resolved->retention);
-    state.bounded_slots = std::move(resolved->bounded_slots);
-    state.note_peak();
+    state.plan(std::move(*resolved));
     return {};
   });
 }

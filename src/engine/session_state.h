@@ -18,7 +18,8 @@ struct Sequence {
   std::shared_ptr<const Model> model;
   SessionOptions options;
   Retention retention;
-  SlotCounts bounded_slots;
+  SlotPlans slots, bounded_slots;  // while rows run, and after a prompt under block = prompt
+  bool holds_prompt = false;       // the cache is as a prompt under block = prompt needs it
   std::vector<std::int32_t> token_ids;
   std::vector<float> logits;
   bool records = false;
@@ -55,6 +56,8 @@ struct Session::State : Sequence {
   const Architecture& architecture() const { return model->parts().weights.architecture; }
   std::int64_t position() const { return static_cast<std::int64_t>(token_ids.size()); }
   void note_peak() { peak_bytes = std::max(peak_bytes, cache.bytes()); }
+  void replace_cache(SequenceCache rebuilt);
+  void plan(ResolvedRetention resolved);  // for the sequence's length, where that is known
 
   // Of a step: one sequence's part in it.
   Status check(const Feed& feed) const;
@@ -68,6 +71,9 @@ struct Session::State : Sequence {
   void make_room_to_record(const std::vector<std::vector<int>>& victims);
   void record(const std::vector<std::vector<int>>& victims);
 };
+
+// The plans of a sequence that never has more than `most_tokens`; 0: its length is not known.
+SlotPlans within(SlotPlans plans, std::int64_t most_tokens);
 
 // What `function` returns, or an error where it runs out of memory.
 template <class Function>

@@ -29,6 +29,10 @@ Status Session::State::check(const Feed& feed) const {
     }
   }
   const auto count = static_cast<std::int64_t>(feed.tokens.size());
+  if (options.most_tokens > 0 && position() + count > options.most_tokens) {
+    return fail(ErrorKind::bad_input, fmt::format("the sequence was made for {} tokens; it would have {}",
+                                                  options.most_tokens, position() + count));
+  }
   if (position() + count > INT32_MAX) return fail(ErrorKind::bad_input, "a sequence is at most 2147483647 tokens long");
   if (const std::int64_t most = architecture().most_positions; most > 0 && position() + count > most) {
     const char* why =
@@ -42,10 +46,11 @@ Status Session::State::check(const Feed& feed) const {
 
 Status Session::State::make_room(const Feed& feed) {
   // A later user turn under block = prompt: the bounded cache grows again for its prompt.
-  if (retention.whole_prompt && feed.prompt && !bounded_slots.empty() && cache.head(0, 0).limit != 0) {
-    auto grown = cache.rebuilt(SlotCounts(bounded_slots.size(), 0));
+  if (retention.whole_prompt && feed.prompt && !holds_prompt) {
+    auto grown = cache.rebuilt(slots);
     if (!grown) return tl::unexpected(grown.error());
-    cache = std::move(*grown);
+    replace_cache(std::move(*grown));
+    holds_prompt = true;
   }
   if (auto room = cache.make_room(static_cast<std::int64_t>(feed.tokens.size())); !room) return room;
   note_peak();
@@ -77,8 +82,9 @@ void Session::State::take_back(const Feed& feed) { token_ids.resize(token_ids.si
 void Session::State::end(const Feed& feed, Status outcome) {
   if (outcome && retention.whole_prompt && feed.prompt_ends) {
     auto compacted = cache.rebuilt(bounded_slots);
-    if (compacted) cache = std::move(*compacted);
+    if (compacted) replace_cache(std::move(*compacted));
     if (!compacted) outcome = tl::unexpected(compacted.error());
+    holds_prompt = false;
   }
   if (outcome) return;
   broken = std::move(outcome.error());

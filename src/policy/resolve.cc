@@ -198,16 +198,19 @@ Result<HeadRule> resolve_head(const PolicySpec& spec, const HeadBudgets& budgets
 
 HeadRule rule_of_full(std::int64_t window) { return {window > 0 ? window : kMostTokens, 0, 0, 0}; }
 
-// The slots a head needs while rows run; 0: it grows.
-Result<SlotCount> slots_of(const Retention& retention, const HeadRule& rule, int window) {
+// The slots a head needs while rows run.
+Result<SlotPlan> slots_of(const Retention& retention, const HeadRule& rule, int window) {
   if (retention.mode == RetentionMode::all || retention.mode == RetentionMode::ideal)
-    return window > 0 ? SlotCount(std::int64_t{window} + kWindowRows, true) : SlotCount(0);
-  if (retention.mode != RetentionMode::hook) return rule.budget + retention.block;
+    return window > 0 ? SlotPlan::ring(std::int64_t{window} + kWindowRows) : SlotPlan();
+  if (retention.mode != RetentionMode::hook) return SlotPlan::bounded(rule.budget + retention.block);
   const std::int64_t capacity = retention.hook->capacity(rule.budget);
-  if (capacity >= 1 && capacity <= kMostTokens) return capacity + retention.block;
+  if (capacity >= 1 && capacity <= kMostTokens) return SlotPlan::bounded(capacity + retention.block);
   return fail(ErrorKind::bad_input, fmt::format("hook '{}' has a capacity of {} tokens, not 1 to {}",
                                                 retention.hook->name(), capacity, kMostTokens));
 }
+
+// In a prompt under block = prompt nothing goes but what a window leaves behind.
+SlotPlan slots_of_prompt(int window) { return window > 0 ? SlotPlan::bounded(window) : SlotPlan(); }
 
 }  // namespace
 
@@ -248,7 +251,7 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const in
       if (!slots) return tl::unexpected(slots.error());
       retention.rules.push_back(*rule);
       resolved.bounded_slots.push_back(*slots);
-      resolved.slots.push_back(retention.whole_prompt ? SlotCount(0) : *slots);
+      resolved.slots.push_back(retention.whole_prompt ? slots_of_prompt(windows[layer]) : *slots);
     }
   }
   return resolved;

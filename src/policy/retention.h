@@ -41,7 +41,7 @@ struct Evictable {
 // is never evictable. -1 if nothing may go.
 inline int select_victim(const HeadCache& head, const Evictable& evictable) {
   int victim = -1;
-  for (int slot = 0; slot < head.used; ++slot) {
+  for (int slot = 0; slot < head.used(); ++slot) {
     const std::int32_t position = head.position(slot);
     if (!evictable(position)) continue;
     if (victim < 0 || head.score(slot) < head.score(victim) ||
@@ -59,7 +59,7 @@ void select_victims(const HeadCache& head, const Evictable& evictable, std::int6
 // Step 0 of a sliding-window layer: calls release(slot) for every token that the row at `now` has left behind.
 template <class Release>
 void free_expired(const HeadCache& head, int window, std::int64_t now, Release release) {
-  for (int slot = 0; window > 0 && slot < head.used; ++slot) {
+  for (int slot = 0; window > 0 && slot < head.used(); ++slot) {
     if (head.position(slot) >= 0 && head.position(slot) <= now - window) release(slot);
   }
 }
@@ -70,7 +70,7 @@ template <class SumOf>
 void hidden_from_ideal(const HeadCache& head, std::int64_t now, std::int64_t budget, SumOf sum_of,
                        std::vector<int>& earlier) {
   earlier.clear();
-  for (int slot = 0; slot < head.used; ++slot) {
+  for (int slot = 0; slot < head.used(); ++slot) {
     if (head.position(slot) >= 0 && head.position(slot) < now) earlier.push_back(slot);
   }
   const auto kept = earlier.begin() + std::min<std::ptrdiff_t>(std::ssize(earlier), budget);
@@ -86,8 +86,8 @@ inline constexpr int kWindowRows = 64;
 // Resolves a spec for every head of a model, and the memory each head needs.
 struct ResolvedRetention {
   Retention retention;
-  SlotCounts slots;          // while rows run: grows where nothing is evicted yet
-  SlotCounts bounded_slots;  // after the prompt under block = prompt
+  SlotPlans slots;          // while rows run: unbounded where nothing is evicted yet
+  SlotPlans bounded_slots;  // after the prompt under block = prompt
 };
 // `windows`: the sliding window of each layer, 0 where it has none.
 Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const int> windows, int kv_heads,

@@ -7,7 +7,7 @@ namespace a2sf {
 
 void select_victims(const HeadCache& head, const Evictable& evictable, std::int64_t count, std::vector<int>& victims) {
   victims.clear();
-  for (int slot = 0; slot < head.used; ++slot) {
+  for (int slot = 0; slot < head.used(); ++slot) {
     if (evictable(head.position(slot))) victims.push_back(slot);
   }
   const auto wanted = static_cast<std::size_t>(std::clamp<std::int64_t>(count, 0, std::ssize(victims)));

@@ -91,7 +91,7 @@ TEST(SequenceCache, ACloneHasTheSameBytesInMemoryOfItsOwn) {
   cache.head(0, 0).release(4);
   auto copy = cache.clone().value();
   EXPECT_EQ(copy.head(0, 0).occupied(), cache.head(0, 0).occupied());
-  EXPECT_EQ(std::memcmp(copy.head(0, 0).chunks[0].keys, cache.head(0, 0).chunks[0].keys, copy.bytes()), 0);
+  EXPECT_EQ(std::memcmp(copy.head(0, 0).chunks()[0].keys, cache.head(0, 0).chunks()[0].keys, copy.bytes()), 0);
   copy.head(0, 0).release(0);
   EXPECT_EQ(cache.head(0, 0).position(0), 0);
 }
@@ -105,14 +105,14 @@ TEST(SequenceCache, RebuildingKeepsTokensAndScoresInOrderOfPosition) {
     head.score(slot) = static_cast<float>(slot);
     if (slot % 100 != 7) head.release(slot);
   }
-  const auto small = cache.rebuilt({4}).value();
-  ASSERT_EQ(small.head(0, 0).used, 3);
+  const auto small = cache.rebuilt({SlotPlan::bounded(4)}).value();
+  ASSERT_EQ(small.head(0, 0).used(), 3);
   for (int slot = 0; slot < 3; ++slot) {
     EXPECT_EQ(small.head(0, 0).position(slot), 7 + 100 * slot);
     EXPECT_EQ(small.head(0, 0).score(slot), static_cast<float>(7 + 100 * slot));
   }
   EXPECT_LT(small.bytes(), cache.bytes());
-  EXPECT_FALSE(cache.rebuilt({2}));
+  EXPECT_FALSE(cache.rebuilt({SlotPlan::bounded(2)}));
 }
 
 // Memory for so many allocations.
@@ -134,44 +134,66 @@ class LittleMemory : public Memory {
   int left, held = 0;
 };
 
-TEST(SequenceCache, OneThatCannotBeRebuiltStaysAsItWas) {
+TEST(SequenceCache, OneThatCannotBeRebuiltOrGrownStaysAsItWas) {
   constexpr int kHeads = 3;
   LittleMemory memory(1);
-  auto cache = SequenceCache::create(memory, {1, kHeads, kDim, KvType::f32}, SlotCounts(kHeads, 9)).value();
-  for (int h = 0; h < kHeads; ++h) fill(cache.head(0, h), 0, 9);
-  constexpr int kNeeded = 2;  // the arena, and what all heads grow by
-  for (int allocations = 0; allocations < kNeeded; ++allocations) {
-    memory.left = allocations;
-    const auto rebuilt = cache.rebuilt(SlotCounts(kHeads, 0));
-    ASSERT_FALSE(rebuilt) << allocations;
-    EXPECT_EQ(rebuilt.error().kind, ErrorKind::out_of_memory);
-    EXPECT_EQ(memory.held, 1);
-    for (int h = 0; h < kHeads; ++h) EXPECT_EQ(cache.head(0, h).occupied(), 9);
+  SequenceCache cache(memory, {1, kHeads, kDim, KvType::f32}, SlotPlans(kHeads));
+  ASSERT_TRUE(cache.make_room(kChunk));
+  for (int h = 0; h < kHeads; ++h) fill(cache.head(0, h), 0, kChunk);
+  const auto rebuilt = cache.rebuilt(SlotPlans(kHeads));
+  const auto grown = cache.make_room(1);
+  ASSERT_FALSE(rebuilt);
+  ASSERT_FALSE(grown);
+  EXPECT_EQ(rebuilt.error().kind, ErrorKind::out_of_memory);
+  EXPECT_EQ(grown.error().kind, ErrorKind::out_of_memory);
+  EXPECT_EQ(memory.held, 1);
+  for (int h = 0; h < kHeads; ++h) {
+    EXPECT_EQ(cache.head(0, h).occupied(), kChunk);
+    EXPECT_EQ(cache.head(0, h).room(), kChunk);
   }
-  memory.left = kNeeded;
-  EXPECT_TRUE(cache.rebuilt(SlotCounts(kHeads, 0)));
+  memory.left = 1;
+  EXPECT_TRUE(cache.rebuilt(SlotPlans(kHeads)));
 }
 
 TEST(SequenceCache, InARingATokensSlotIsItsPositionAlsoOnceRebuilt) {
-  auto cache = SequenceCache::create(host_memory(), {1, 1, kDim, KvType::f32}, {SlotCount(20, true)});
-  ASSERT_TRUE(cache);
-  HeadCache& head = cache->head(0, 0);
+  SequenceCache cache(host_memory(), {1, 1, kDim, KvType::f32}, {SlotPlan::ring(20)});
+  ASSERT_TRUE(cache.make_room(20));
+  HeadCache& head = cache.head(0, 0);
   fill(head, 0, 20);
   for (const int slot : {3, 0, 1, 2}) head.release(slot);
   fill(head, 20, 23);
   EXPECT_EQ(head.position(2), 22);
   EXPECT_EQ(head.occupied(), 19);
-  const auto again = cache->rebuilt({SlotCount(20, true)});
+  const auto again = cache.rebuilt({SlotPlan::ring(20)});
   ASSERT_TRUE(again);
   EXPECT_EQ(again->head(0, 0).position(2), 22);
   EXPECT_EQ(again->head(0, 0).position(3), -1);
   EXPECT_EQ(again->head(0, 0).occupied(), 19);
 }
 
-TEST(SequenceCache, ABudgetLargerThanMemoryIsAnError) {
-  const auto cache = SequenceCache::create(host_memory(), {1, 1, 128, KvType::f32}, {INT64_MAX / 2});
-  ASSERT_FALSE(cache);
-  EXPECT_EQ(cache.error().kind, ErrorKind::out_of_memory);
+TEST(SequenceCache, ABoundedHeadTakesMemoryAsTokensComeAndNoMoreThanItsBound) {
+  for (const SlotPlan& plan : {SlotPlan::bounded(700), SlotPlan::ring(700)}) {
+    SequenceCache cache(host_memory(), {1, 1, kDim, KvType::f16}, {plan});
+    EXPECT_EQ(cache.bytes(), 0U);
+    HeadCache& head = cache.head(0, 0);
+    // The third chunk would be the last one, and short: it comes with the second.
+    for (const auto& [tokens, room] : {std::pair{1, 256}, {256, 256}, {257, 704}, {700, 704}}) {
+      ASSERT_TRUE(cache.make_room(tokens - head.used()));
+      EXPECT_EQ(head.room(), room) << tokens;
+      fill(head, head.used(), tokens);
+    }
+    EXPECT_TRUE(head.is_full());
+    ASSERT_TRUE(cache.make_room(100));
+    EXPECT_EQ(head.room(), 704);
+  }
+}
+
+TEST(SequenceCache, MoreThanTheMachineHasIsAnErrorWhenItIsNeeded) {
+  SequenceCache cache(host_memory(), {1, 1, 128, KvType::f32}, {SlotPlan::bounded(INT64_MAX / 2)});
+  const auto room = cache.make_room(std::int64_t{1} << 40);
+  ASSERT_FALSE(room);
+  EXPECT_EQ(room.error().kind, ErrorKind::out_of_memory);
+  EXPECT_TRUE(cache.make_room(1));
 }
 
 }  // namespace

@@ -27,9 +27,10 @@ struct Stream {
   int kv_columns() const { return kv_heads * dim; }
   SequenceCache cache() const {
     const bool ring = window > 0 && retention.mode == RetentionMode::all;
-    const SlotCount count = ring ? SlotCount(window + kWindowRows, true) : SlotCount(whole_prompt ? 0 : slots);
-    SlotCounts counts(static_cast<std::size_t>(kv_heads), count);
-    return std::move(SequenceCache::create(host_memory(), {1, kv_heads, dim, type}, std::move(counts)).value());
+    const SlotPlan plan = ring                         ? SlotPlan::ring(window + kWindowRows)
+                          : whole_prompt || slots == 0 ? SlotPlan()
+                                                       : SlotPlan::bounded(slots);
+    return SequenceCache(host_memory(), {1, kv_heads, dim, type}, SlotPlans(static_cast<std::size_t>(kv_heads), plan));
   }
   // Quarter turns are exact: rounded to f16, keys must be those of the reference to the bit.
   std::vector<double> angles() const {
@@ -360,7 +361,7 @@ TEST_P(NotFinite, EndsTheSequenceAtItsRowInEveryMode) {
         EXPECT_EQ(cpu.status.error().message,
                   "attention is not finite at position 75, layer 0, KV head 0: this sequence cannot go on");
         const HeadCache& head = cpu.cache.head(0, 0);
-        EXPECT_LE(head.used, head.room());
+        EXPECT_LE(head.used(), head.room());
         for (const int slot : head.slots_by_position()) EXPECT_TRUE(std::isfinite(head.score(slot)));
       }
     }
@@ -399,7 +400,7 @@ TEST(Attend, ATokenWithoutASlotEndsItsSequence) {
     ASSERT_FALSE(outcome.status);
     EXPECT_EQ(outcome.status.error().message,
               "no token could be evicted before position 16, layer 0, KV head 0: this sequence cannot go on");
-    EXPECT_LE(outcome.cache.head(0, 0).used, 16);
+    EXPECT_LE(outcome.cache.head(0, 0).used(), 16);
   }
 }
 

@@ -23,7 +23,7 @@ SequenceCache cache_with(const std::vector<float>& scores) {
 std::vector<std::int32_t> victims_of(const HeadCache& head, const HeadRule& rule, std::int64_t pin,
                                      std::int64_t count) {
   std::vector<int> slots;
-  select_victims(head, Evictable(rule, pin, head.used - 1), count, slots);
+  select_victims(head, Evictable(rule, pin, head.used() - 1), count, slots);
   std::vector<std::int32_t> positions;
   for (const int slot : slots) positions.push_back(head.position(slot));
   return positions;

@@ -149,7 +149,7 @@ TEST(PolicySpec, TheLongestWindowHasARingForItAndTheRowsBesideIt) {
   constexpr int kWindow = std::numeric_limits<int>::max();
   const auto resolved = resolve_all(parse_policy("full").value(), std::array{kWindow}, 1, 0);
   ASSERT_TRUE(resolved);
-  EXPECT_EQ(resolved->slots.front().slots, std::int64_t{kWindow} + kWindowRows);
+  EXPECT_EQ(resolved->slots.front().most, std::int64_t{kWindow} + kWindowRows);
 }
 
 TEST(PolicySpec, AWindowHidesNothingThatDoesNotFitTheBudget) {

@@ -1,6 +1,7 @@
 // A small cache of one head and random rows to put through it.
 #pragma once
 
+#include <new>
 #include <random>
 #include <vector>
 
@@ -9,8 +10,11 @@
 
 namespace a2sf::test {
 
+// With room for `slots` tokens if it is bounded by so many (0: unbounded, and no room yet).
 inline SequenceCache one_head_cache(int dim, KvType type, std::int64_t slots) {
-  return std::move(SequenceCache::create(host_memory(), {1, 1, dim, type}, {slots}).value());
+  SequenceCache cache(host_memory(), {1, 1, dim, type}, {slots == 0 ? SlotPlan() : SlotPlan::bounded(slots)});
+  if (!cache.make_room(slots)) throw std::bad_alloc();
+  return cache;
 }
 
 inline std::vector<float> random_vector(std::mt19937& random, std::size_t size, float scale = 1) {

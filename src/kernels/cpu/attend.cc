@@ -12,10 +12,10 @@ constexpr int kQueriesAtOnce = 24;
 // The oldest of the tokens with the lowest score among those that may go.
 int find_victim(const RowKernels& kernels, const HeadCache& head, const Evictable& evictable, float lowest) {
   int victim = -1;
-  for (int c = 0; c * kChunk < head.used && std::isfinite(lowest); ++c) {
-    const int slots = static_cast<int>(round_up(std::min(kChunk, head.used - c * kChunk), kTile));
+  for (int c = 0; c * kChunk < head.used() && std::isfinite(lowest); ++c) {
+    const int slots = static_cast<int>(round_up(std::min(kChunk, head.used() - c * kChunk), kTile));
     const int found =
-        kernels.find_score(head.chunks[static_cast<std::size_t>(c)], slots, lowest,
+        kernels.find_score(head.chunks()[static_cast<std::size_t>(c)], slots, lowest,
                            static_cast<std::int32_t>(evictable.first), static_cast<std::int32_t>(evictable.last));
     if (found < 0) continue;
     if (victim < 0 || head.position(c * kChunk + found) < head.position(victim)) victim = c * kChunk + found;
@@ -104,7 +104,7 @@ bool Attention::append(const AttendArgs& args, const Span& span, Rows rows, int 
       return false;
     }
     const int slot = head.claim(static_cast<std::int32_t>(span.first_position + row));
-    kernels_.store(head.chunk_of(slot), head.type, slot % kChunk, head.dim, args.head_dim, key, value);
+    kernels_.store(head.chunk_of(slot), head.type(), slot % kChunk, head.dim(), args.head_dim, key, value);
   }
   return true;
 }
@@ -135,7 +135,7 @@ void Attention::finish(const AttendArgs& args, const Span& span, Rows rows, int 
 const std::byte* Attention::read_next(const AttendArgs& args, const Span& span, Rows rows, int kv_head) {
   if (rows.end() < span.rows) return nullptr;
   const HeadCache& head = span.cache->head((args.layer + 1) % span.cache->shape().layers, kv_head);
-  return head.chunks.empty() ? nullptr : head.chunks.front().keys;
+  return head.chunks().empty() ? nullptr : head.chunks().front().keys;
 }
 
 // `bad_row`: of these rows, the first with a logit that is not finite, or -1. False: the sequence has failed.
@@ -185,7 +185,7 @@ void Attention::attend_in_order(const AttendArgs& args, const Span& span, Rows r
   for (int row = rows.first; row < rows.end() && !failures_.failed(span);) {
     expire(args, span, row, kv_head);
     const Rows block{row, std::min(rows_until_eviction(args, span, row, kv_head), rows.end() - row)};
-    if (!append(args, span, block, kv_head) || !attend_rows(args, span, block, kv_head, head.used, flight)) return;
+    if (!append(args, span, block, kv_head) || !attend_rows(args, span, block, kv_head, head.used(), flight)) return;
     score_and_evict(args, span, block, kv_head, flight);
     row = block.end();
   }

@@ -15,7 +15,7 @@ struct HeadCopy {
   std::vector<float> scores, probabilities, queries, keys, values;
 
   HeadCopy(const HeadCache& head, RowsInFlight& flight, int group, int head_dim) {
-    const auto slots = static_cast<std::size_t>(head.used), dim = static_cast<std::size_t>(head_dim);
+    const auto slots = static_cast<std::size_t>(head.used()), dim = static_cast<std::size_t>(head_dim);
     keys.resize(slots * dim);
     values.resize(slots * dim);
     for (std::size_t slot = 0; slot < slots; ++slot) {
@@ -50,7 +50,7 @@ Status Attention::call_hook(const AttendArgs& args, const Span& span, int row) t
   hook.evict({args.layer, now, span.token_ids.first(static_cast<std::size_t>(now) + 1), views}, victims);
   for (const Victim& victim : victims) {
     const bool exists = victim.kv_head >= 0 && victim.kv_head < args.kv_heads && victim.slot >= 0 &&
-                        victim.slot < span.cache->head(args.layer, victim.kv_head).used &&
+                        victim.slot < span.cache->head(args.layer, victim.kv_head).used() &&
                         span.cache->head(args.layer, victim.kv_head).position(victim.slot) >= 0;
     if (!exists) {
       return fail(ErrorKind::bad_input,
@@ -61,7 +61,7 @@ Status Attention::call_hook(const AttendArgs& args, const Span& span, int row) t
   }
   for (int h = 0; h < args.kv_heads; ++h) {
     const HeadCache& head = span.cache->head(args.layer, h);
-    if (head.occupied() < head.limit) continue;
+    if (head.occupied() <= hook.capacity(span.retention->rule(args.layer, h).budget)) continue;
     return fail(ErrorKind::bad_input,
                 fmt::format("hook '{}' left {} tokens in layer {}, KV head {}: more than its capacity", hook.name(),
                             head.occupied(), args.layer, h));

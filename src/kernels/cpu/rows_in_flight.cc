@@ -42,18 +42,18 @@ void RowsInFlight::start(const RowKernels& kernels, HeadCache& head, const Query
   count_ = count;
   slots_ = static_cast<int>(round_up(slots, kTile));
   keep_ = keep;
-  assert(values_.size() >= static_cast<std::size_t>(chunks() * queries() * head.dim));
+  assert(values_.size() >= static_cast<std::size_t>(chunks() * queries() * head.dim()));
   assert(weights_.size() >= static_cast<std::size_t>((keep ? chunks() : 1) * queries() * kChunk));
-  for (int i = 0; i < queries() && group.head_dim < head.dim; ++i) {
-    std::fill(queries_.data() + i * head.dim + group.head_dim, queries_.data() + (i + 1) * head.dim, 0.0F);
+  for (int i = 0; i < queries() && group.head_dim < head.dim(); ++i) {
+    std::fill(queries_.data() + i * head.dim() + group.head_dim, queries_.data() + (i + 1) * head.dim(), 0.0F);
   }
 }
 
 int RowsInFlight::slots_of(int chunk) const { return std::min(kChunk, slots_ - chunk * kChunk); }
 
 void RowsInFlight::weigh(int c) {
-  const int slots = slots_of(c), dim = head_->dim;
-  const ChunkMatrix keys{chunk(c).keys,  head_->type, dim, slots, kTile, static_cast<std::ptrdiff_t>(dim) * kTile,
+  const int slots = slots_of(c), dim = head_->dim();
+  const ChunkMatrix keys{chunk(c).keys,  head_->type(), dim, slots, kTile, static_cast<std::ptrdiff_t>(dim) * kTile,
                          chunk(c).values};
   float* const x = weights(c);
   ask_for(chunk(c).scores, slots);
@@ -72,8 +72,8 @@ void RowsInFlight::weigh(int c) {
 }
 
 void RowsInFlight::add_values(int c, const std::byte* next) {
-  const int slots = slots_of(c), dim = head_->dim;
-  const ChunkMatrix values{chunk(c).values, head_->type, slots, dim, dim, kTile, next};
+  const int slots = slots_of(c), dim = head_->dim();
+  const ChunkMatrix values{chunk(c).values, head_->type(), slots, dim, dim, kTile, next};
   kernels_->multiply(weights(c), kChunk, static_cast<int>(queries()), values, 1, values_.data() + c * queries() * dim,
                      dim);
 }
@@ -135,8 +135,8 @@ void RowsInFlight::hide_from_ideal(int row, std::int64_t budget) {
 void RowsInFlight::write(int row, float* out) const {
   for (int g = 0; g < group_.heads; ++g) {
     const std::ptrdiff_t i = query_index(row, g);
-    kernels_->add_up(values_.data() + i * head_->dim, queries() * head_->dim, factors_.data() + i, queries(), chunks(),
-                     group_.head_dim, out + g * group_.head_dim);
+    kernels_->add_up(values_.data() + i * head_->dim(), queries() * head_->dim(), factors_.data() + i, queries(),
+                     chunks(), group_.head_dim, out + g * group_.head_dim);
   }
 }
 

@@ -29,9 +29,9 @@ class RowsInFlight {
   // like need them. Needs reserve() of as much.
   void start(const RowKernels& kernels, HeadCache& head, const QueryGroup& group, std::int64_t first, int count,
              int slots, bool keep);
-  float* query(int row, int head) { return queries_.data() + query_index(row, head) * head_->dim; }  // [padded dim]
+  float* query(int row, int head) { return queries_.data() + query_index(row, head) * head_->dim(); }  // [padded dim]
   int chunks() const { return (slots_ + kChunk - 1) / kChunk; }
-  const Chunk& chunk(int c) const { return head_->chunks[static_cast<std::size_t>(c)]; }
+  const Chunk& chunk(int c) const { return head_->chunks()[static_cast<std::size_t>(c)]; }
 
   void weigh(int chunk);  // the exponentials
   // Needs weigh(). Meanwhile `next`, what will be read after it, is asked for (nullptr: nothing).

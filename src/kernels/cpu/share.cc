@@ -13,12 +13,12 @@ void Attention::attend(const AttendArgs& args) {
     const RetentionMode mode = span.retention->mode;
     if (mode == RetentionMode::hook) {
       attend_hooked(args, span);
-    } else if (span.rows == 1 && span.cache->head(args.layer, 0).used > kLongRow && args.window == 0 &&
+    } else if (span.rows == 1 && span.cache->head(args.layer, 0).used() > kLongRow && args.window == 0 &&
                mode != RetentionMode::ideal) {
       attend_long_row(args, span);
     } else if (span.rows > 1 && args.window == 0 && (!scores(span) || span.in_prompt)) {
       attend_all_rows(args, span, {0, span.rows});
-    } else if (span.rows > 1 && mode == RetentionMode::all && span.cache->head(args.layer, 0).ring) {
+    } else if (span.rows > 1 && mode == RetentionMode::all && span.cache->head(args.layer, 0).is_ring()) {
       attend_windowed(args, span);
     } else {
       add_chains(args, span);
@@ -30,8 +30,7 @@ void Attention::attend(const AttendArgs& args) {
 void Attention::add_chains(const AttendArgs& args, const Span& span) {
   for (int h = 0; h < args.kv_heads; ++h) {
     const HeadCache& head = span.cache->head(args.layer, h);
-    const std::int64_t slots =
-        head.limit == 0 ? head.used + span.rows : std::min<std::int64_t>(head.limit, head.used + span.rows);
+    const std::int64_t slots = head.most_used(span.rows);
     chains_.push_back({&span, h, chains_.empty() ? 0 : chains_.back().end(), slots + kTile});
   }
 }
@@ -81,7 +80,7 @@ void Attention::attend_windowed(const AttendArgs& args, const Span& span) {
 // updated in order.
 void Attention::attend_all_rows(const AttendArgs& args, const Span& span, Rows rows) {
   pool_.run(args.kv_heads, [&](int h, int) {
-    first_slots_[static_cast<std::size_t>(h)] = span.cache->head(args.layer, h).used;
+    first_slots_[static_cast<std::size_t>(h)] = span.cache->head(args.layer, h).used();
     append(args, span, rows, h);
   });
   if (failures_.failed(span)) return;
@@ -93,7 +92,7 @@ void Attention::attend_all_rows(const AttendArgs& args, const Span& span, Rows r
   const auto attend_tile = [&](int tile, int h, RowsInFlight& flight) {
     const HeadCache& head = span.cache->head(args.layer, h);
     const int slots =
-        head.ring ? head.used : first_slots_[static_cast<std::size_t>(h)] + rows_of(tile).end() - rows.first;
+        head.is_ring() ? head.used() : first_slots_[static_cast<std::size_t>(h)] + rows_of(tile).end() - rows.first;
     attend_rows(args, span, rows_of(tile), h, slots, flight);
   };
   if (!scores(span)) {
@@ -125,7 +124,7 @@ void Attention::attend_long_row(const AttendArgs& args, const Span& span) {
   pieces_.clear();
   for (int h = 0; h < args.kv_heads; ++h) {
     if (!append(args, span, {0, 1}, h)) return;
-    start(args, span, {0, 1}, h, span.cache->head(args.layer, h).used, true, flight(h));
+    start(args, span, {0, 1}, h, span.cache->head(args.layer, h).used(), true, flight(h));
     for (int c = 0; c < flight(h).chunks(); ++c) pieces_.push_back({h, c});
   }
   pool_.run(static_cast<int>(pieces_.size()), [&](int i, int) {
@@ -149,7 +148,7 @@ void Attention::attend_hooked(const AttendArgs& args, const Span& span) {
       RowsInFlight& flight = flights_[static_cast<std::size_t>(h)];
       expire(args, span, row, h);
       const HeadCache& head = span.cache->head(args.layer, h);
-      if (append(args, span, {row, 1}, h) && attend_rows(args, span, {row, 1}, h, head.used, flight))
+      if (append(args, span, {row, 1}, h) && attend_rows(args, span, {row, 1}, h, head.used(), flight))
         score_and_evict(args, span, {row, 1}, h, flight);
     });
     if (failures_.failed(span)) return;

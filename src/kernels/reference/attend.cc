@@ -18,13 +18,13 @@ bool is_finite(std::span<const float> x) {
 // as a float.
 std::vector<double> softmax_row(const Row& row, int query_head, const std::vector<char>& visible) {
   const HeadCache& head = *row.head;
-  std::vector<double> p(static_cast<std::size_t>(head.used), 0.0);
+  std::vector<double> p(static_cast<std::size_t>(head.used()), 0.0);
   std::vector<float> key(static_cast<std::size_t>(row.head_dim));
   const auto sees = [&](int slot) {
     return head.position(slot) >= 0 && (visible.empty() || visible[static_cast<std::size_t>(slot)] != 0);
   };
   double largest = -INFINITY, sum = 0;
-  for (int slot = 0; slot < head.used; ++slot) {
+  for (int slot = 0; slot < head.used(); ++slot) {
     if (!sees(slot)) continue;
     head.read_key(slot, key);
     double dot = 0;
@@ -36,7 +36,7 @@ std::vector<double> softmax_row(const Row& row, int query_head, const std::vecto
     p[static_cast<std::size_t>(slot)] = logit;
     largest = std::max(largest, logit);
   }
-  for (int slot = 0; slot < head.used; ++slot) {
+  for (int slot = 0; slot < head.used(); ++slot) {
     double& x = p[static_cast<std::size_t>(slot)];
     x = sees(slot) ? std::exp(x - largest) : 0;
     sum += x;
@@ -73,7 +73,7 @@ void weigh_values(const Row& row, const std::vector<std::vector<double>>& p) {
   const auto dim = static_cast<std::size_t>(row.head_dim);
   std::vector<double> out(static_cast<std::size_t>(row.group) * dim, 0.0);
   std::vector<float> value(dim);
-  for (int slot = 0; slot < row.head->used; ++slot) {
+  for (int slot = 0; slot < row.head->used(); ++slot) {
     row.head->read_value(slot, value);
     for (std::size_t g = 0; g < p.size(); ++g) {
       for (std::size_t i = 0; i < dim; ++i) out[g * dim + i] += p[g][static_cast<std::size_t>(slot)] * value[i];
@@ -83,7 +83,7 @@ void weigh_values(const Row& row, const std::vector<std::vector<double>>& p) {
 }
 
 void update_scores(const Row& row, const std::vector<double>& sum) {
-  for (int slot = 0; slot < row.head->used; ++slot) {
+  for (int slot = 0; slot < row.head->used(); ++slot) {
     if (row.head->position(slot) < 0) continue;
     float& score = row.head->score(slot);
     score = static_cast<float>(row.rule->alpha * score + sum[static_cast<std::size_t>(slot)]);
@@ -94,7 +94,7 @@ void update_scores(const Row& row, const std::vector<double>& sum) {
 int prefer_followed(const Row& row, int victim) {
   if (row.follow == nullptr) return victim;
   const HeadCache& head = *row.head;
-  for (int slot = 0; slot < head.used; ++slot) {
+  for (int slot = 0; slot < head.used(); ++slot) {
     if (std::find(row.follow->begin(), row.follow->end(), head.position(slot)) == row.follow->end()) continue;
     const double ours = head.score(victim), theirs = head.score(slot);
     if (std::abs(theirs - ours) <= kNearTie * std::max(std::abs(ours), std::abs(theirs))) return slot;

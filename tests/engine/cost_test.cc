@@ -1,0 +1,98 @@
+#include <a2sf/profile.h>
+#include <a2sf/session.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "support/tiny_model.h"
+
+namespace a2sf {
+namespace {
+
+constexpr std::int64_t kTokens = 300;  // more than one chunk of a cache that grows
+
+struct Loaded {
+  std::shared_ptr<const Model> model;
+  ModelInfo info;
+};
+
+Loaded load(const TinyModel& sizes) {
+  const std::string path = write_tiny_model(sizes, temporary_path("cache_size.gguf"));
+  Loaded loaded{Model::load(path).value(), inspect(path)->model.value()};
+  std::filesystem::remove(path);
+  return loaded;
+}
+
+void expect_what_a_session_allocates(const Loaded& loaded, const PolicySpec& policy, KvType type) {
+  const std::vector<std::int32_t> tokens(kTokens, 1);
+  for (const std::int64_t most_tokens : {std::int64_t{0}, kTokens}) {
+    const SessionOptions options{policy, type, kTokens, most_tokens};
+    auto session = Session::create(loaded.model, options).value();
+    EXPECT_EQ(session.kv_bytes(), 0U);
+    ASSERT_TRUE(session.feed(tokens, WantLogits::none, policy.whole_prompt));
+    EXPECT_EQ(cache_cost(loaded.info, options, kTokens).value(), session.peak_kv_bytes()) << to_string(policy);
+  }
+}
+
+class CacheCost : public testing::TestWithParam<std::string> {};
+
+TEST_P(CacheCost, IsWhatASessionAllocatesAtMost) {
+  TinyModel sizes;
+  sizes.architecture = GetParam();
+  sizes.window = 40;
+  const Loaded loaded = load(sizes);
+  for (const char* text : {"full", "a2sf:budget=20", "a2sf:budget=1000", "h2o:budget=20:block=9", "local:budget=10%",
+                           "a2sf:budget=20:block=prompt", "shared-budget:budget=20", "ideal:budget=20"}) {
+    for (const KvType type : {KvType::f16, KvType::f32})
+      expect_what_a_session_allocates(loaded, parse_policy(text).value(), type);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Architectures, CacheCost, testing::Values("llama", "gemma3", "gpt2"),
+                         [](const auto& architecture) { return architecture.param; });
+
+TEST(CacheCostOfRaggedHeads, IsWhatASessionAllocatesAtMost) {
+  const Loaded loaded = load({});
+  PolicySpec table = parse_policy("a2sf").value();
+  table.budget.table = {{4, 20}, {9, 300}};
+  expect_what_a_session_allocates(loaded, table, KvType::f16);
+  PolicySpec shared = parse_policy("a2sf:budget=50").value();
+  shared.profile = std::make_shared<const Profile>(Profile{.shares = {{1, 9}, {3, 2}}, .alphas = {}, .file = {}});
+  expect_what_a_session_allocates(loaded, shared, KvType::f16);
+}
+
+// The budgets are far beyond the sequence.
+TEST(CacheCostOfALargeBudget, IsThatOfTheFullCacheOfTheSequence) {
+  const Loaded loaded = load({});
+  for (const std::int64_t most_tokens : {std::int64_t{0}, kTokens}) {
+    const auto cost = [&](const char* spec) {
+      return cache_cost(loaded.info, {parse_policy(spec).value(), KvType::f16, 0, most_tokens}, kTokens).value();
+    };
+    EXPECT_EQ(cost("a2sf:budget=100000"), cost("full"));
+    expect_what_a_session_allocates(loaded, parse_policy("a2sf:budget=100000").value(), KvType::f16);
+  }
+}
+
+TEST(CacheCostOfABadSpec, IsTheErrorOfASession) {
+  const SessionOptions options{parse_policy("a2sf:budget=8:sink=9").value(), KvType::f16, 0, 0};
+  EXPECT_FALSE(cache_cost(load({}).info, options, kTokens));
+}
+
+TEST(MostTokens, AreAllThatASequenceCanHave) {
+  const Loaded loaded = load({});
+  auto session =
+      Session::create(loaded.model, {.policy = parse_policy("a2sf:budget=8").value(), .most_tokens = 5}).value();
+  const std::vector<std::int32_t> tokens(6, 1);
+  ASSERT_TRUE(session.feed(std::span(tokens).first(4)));
+  const Status fed = session.feed(std::span(tokens).first(2));
+  ASSERT_FALSE(fed);
+  EXPECT_EQ(fed.error().message, "the sequence was made for 5 tokens; it would have 6");
+  EXPECT_EQ(session.position(), 4);
+  EXPECT_TRUE(session.feed(std::span(tokens).first(1)));
+}
+
+}  // namespace
+}  // namespace a2sf
