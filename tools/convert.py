@@ -607,6 +607,7 @@ def main():
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="model.gguf", help="the file to write")
     parser.add_argument("--type", choices=TYPES, default="f16", metavar="TYPE",
                         help=f"of the matrices, one of {', '.join(TYPES)} (default: f16); vectors are f32")
+    parser.error = lambda message: parser.exit(2, f"convert: {message}; see tools/convert --help\n")
     arguments = parser.parse_args()
     if gguf is None:
         print("convert: no Python packages gguf and numpy yet, run tools/deps", file=sys.stderr)

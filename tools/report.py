@@ -456,6 +456,7 @@ def parse_arguments():
     parser.add_argument("-o", metavar="report.html", dest="output", required=True, help="the page to write")
     parser.add_argument("files", nargs="+", metavar="FILE",
                         help="output of `a2sf compare|perplexity|bench --json`, or a file of `a2sf trace`")
+    parser.error = lambda message: parser.exit(2, f"tools/report: {message}; see tools/report --help\n")
     arguments = parser.parse_args()
     taken = os.path.realpath(arguments.output) in map(os.path.realpath, arguments.files)
     if taken or os.path.exists(arguments.output) and not os.path.isfile(arguments.output):
