@@ -177,6 +177,10 @@ class ConvertTest(unittest.TestCase):
         for changes, mention in (({"model_type": "mamba"}, "model_type 'mamba' is not supported; supported: llama, "),
                                  ({"activation_function": "gelu"}, "activation_function is 'gelu'; supported: 'relu'"),
                                  ({"enable_bias": False}, "enable_bias is False"),
+                                 ({"model_type": "gemma3_text", "use_bidirectional_attention": True},
+                                  "use_bidirectional_attention is True; supported: False, None"),
+                                 ({"model_type": "llama", "rope_scaling": {"rope_type": "linear"}},
+                                  "its RoPE scaling 'linear' has no factor"),
                                  ({"hidden_size": None}, "no hidden_size")):
             self.write_config(**changes)
             self.refuse(mention)
