@@ -99,6 +99,17 @@ class PathsTest(ScriptTest):
                              f"{self.here}\n{self.root}/tools/{name}.py a b -o c\n")
 
 
+    def test_bench_writes_where_the_caller_is(self):
+        (self.here / "model.gguf").touch()
+        (self.root / "tools/deps").write_text("#!/bin/sh\necho /peer\n")
+        (self.root / "tools/build").write_text("#!/bin/sh\n")
+        self.in_cache("venv/bin/python", '#!/bin/sh\npwd\necho "$@"\n', 0o755)
+        self.assertEqual(self.succeed("bench", "--only", "decode", "--json", "b.json", A2SF_MODEL="model.gguf"),
+                         f"{self.here}\n{self.root}/bench/whole_model.py --model {self.here}/model.gguf --a2sf "
+                         f"{self.root}/build/release/apps/a2sf/a2sf --llama-bench /peer/llama-bench "
+                         "--only decode --json b.json\n")
+
+
 SUDO = """#!/bin/bash
 # Like sudo, it drops the variables that it is not told to keep.
 kept=("PATH=$PATH")
