@@ -1,17 +1,27 @@
-"""One measurement of OpenVINO GenAI as JSON: openvino_peer.py MODEL.gguf THREADS PROMPT DECODE DEPTH."""
+"""One measurement of OpenVINO GenAI as JSON: PROMPT tokens in one go or, where PROMPT is 0, DECODE tokens one by one."""
 
 import json
-import sys
 
-import numpy
-import openvino
-import openvino_genai
+import usage
 
 VOCABULARY = 1000  # ids below are text in every model
 
 
-def main():
-    model, (threads, prompt, decode, depth) = sys.argv[1], map(int, sys.argv[2:])
+def parse_arguments():
+    parser = usage.Parser(prog="openvino_peer.py", description=__doc__, epilog="example: openvino_peer.py model.gguf 2 512 0 0")
+    parser.add_argument("model", metavar="MODEL.gguf")
+    parser.add_argument("threads", metavar="THREADS", type=usage.count)
+    for name, text in (("prompt", "tokens"), ("decode", "tokens"), ("depth", "tokens read before")):
+        parser.add_argument(name, metavar=name.upper(), type=int, help=text)
+    return parser.parse_args()
+
+
+def measure(model, threads, prompt, decode, depth):
+    """Tokens per second."""
+    import numpy
+    import openvino
+    import openvino_genai
+
     pipeline = openvino_genai.LLMPipeline(model, "CPU", INFERENCE_NUM_THREADS=threads)
     random, read = numpy.random.default_rng(20407), max(prompt, depth, 1)
 
@@ -26,11 +36,9 @@ def main():
         generate(2)  # warm up
     # Times in ms: to the first token, and per token after it.
     if prompt > 0:
-        speed = prompt / generate(1).get_ttft().mean * 1000
-    else:
-        speed = 1000 / generate(decode + 1).get_tpot().mean
-    print(json.dumps({"tokens_per_s": speed}))
+        return prompt / generate(1).get_ttft().mean * 1000
+    return 1000 / generate(decode + 1).get_tpot().mean
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps({"tokens_per_s": measure(**vars(parse_arguments()))}))

@@ -1,4 +1,4 @@
-"""Writes a random model in the shape of Llama 2 7B: shaped_model.py FILE.gguf. It says nothing, but it takes its time.
+"""Writes a random model in the shape of Llama 2 7B. It says nothing, but it takes its time.
 
 32 layers, 32 heads of 128, Q4_0: 3.8 GB. The file appears under its name when it is complete.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gguf
 import numpy
+import usage
 
 Q4_0 = gguf.GGMLQuantizationType.Q4_0
 BLOCK, BLOCK_BYTES = gguf.GGML_QUANT_SIZES[Q4_0]
@@ -76,6 +77,7 @@ def add_tensors(writer, shape):
 
 def write_model(path, shape):
     part = path.with_suffix(".part")
+    part.touch()  # a path that cannot be written is refused before the work
     # Tensors wait in a temporary file, not in memory.
     writer = gguf.GGUFWriter(part, "llama", use_temp_file=True)
     add_metadata(writer, shape)
@@ -87,5 +89,15 @@ def write_model(path, shape):
     part.rename(path)
 
 
+def main():
+    parser = usage.Parser(prog="shaped_model.py", description=__doc__, epilog="example: shaped_model.py random-7b.Q4_0.gguf")
+    parser.add_argument("file", metavar="FILE.gguf", type=Path)
+    path = parser.parse_args().file
+    try:
+        write_model(path, LLAMA_2_7B)
+    except OSError as error:
+        sys.exit(f"shaped_model.py: {path}: {error.strerror}")
+
+
 if __name__ == "__main__":
-    write_model(Path(sys.argv[1]), LLAMA_2_7B)
+    main()

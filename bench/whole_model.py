@@ -4,7 +4,6 @@ Machines drift, so the engines take turns: in every round each row is measured b
 of the rounds' ratios. Of a peer's variants (llama.cpp with and without flash attention) the faster one counts.
 """
 
-import argparse
 import json
 import platform
 import subprocess
@@ -13,6 +12,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+import usage
 
 OURS, LLAMA, OPENVINO = "a2sf", "llama.cpp", "OpenVINO"
 COLOURS = {OURS: "#D55E00", LLAMA: "#0072B2", OPENVINO: "#009E73"}
@@ -156,12 +157,14 @@ def processor():
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__.split("\n\n")[1].replace("\n", " "),
-                                     epilog="Rows: " + ", ".join(row.name for row in ROWS))
-    for name in ("model", "a2sf", "llama-bench"):
-        parser.add_argument(f"--{name}", required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each row is measured (default: 3)")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="of every engine (default: 2)")
+    parser = usage.Parser(prog="tools/bench", description=__doc__.split("\n\n")[1].replace("\n", " "),
+                          epilog="Rows: " + ", ".join(row.name for row in ROWS))
+    paths = ("model", "a2sf", "llama-bench")
+    for name in paths:
+        parser.add_argument(f"--{name}", help=usage.HIDDEN)
+    parser.add_argument("--check", action="store_true", help=usage.HIDDEN)  # of the other options, and nothing more
+    parser.add_argument("--rounds", type=usage.count, default=3, metavar="N", help="how often each row is measured (default: 3)")
+    parser.add_argument("--threads", type=usage.count, default=2, metavar="N", help="of every engine (default: 2)")
     parser.add_argument("--only", metavar="ROW,...", help="rows whose names begin so, for example decode-0,prompt")
     parser.add_argument("--openvino", action="store_true", help="measure OpenVINO GenAI as well; installs it")
     parser.add_argument("--json", metavar="FILE", help="write every measurement")
@@ -169,13 +172,15 @@ def parse_arguments():
     arguments = parser.parse_args()
     wanted = tuple(arguments.only.split(",")) if arguments.only else ("",)
     arguments.rows = [row for row in ROWS if row.name.startswith(wanted)]
-    if not arguments.rows or arguments.rounds < 1:
-        parser.error("nothing to measure: see --help for the rows")
+    if not arguments.rows:
+        parser.error(f"--only {arguments.only}: no row begins so")
+    for name in paths:
+        if not arguments.check and not vars(arguments)[name.replace("-", "_")]:
+            parser.error(f"--{name} FILE is missing")
     return arguments
 
 
-def main():
-    arguments = parse_arguments()
+def compare(arguments):
     speeds = {row: defaultdict(list) for row in arguments.rows}
     for number in range(1, arguments.rounds + 1):
         for row, measured in measure_round(arguments, arguments.rows):
@@ -193,6 +198,16 @@ def main():
         Path(arguments.json).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     if arguments.picture:
         draw(summaries, heading, arguments.picture)
+
+
+def main():
+    arguments = parse_arguments()
+    if arguments.check:
+        return
+    try:
+        compare(arguments)
+    except OSError as error:
+        sys.exit(f"bench: {error.filename}: {error.strerror}")
 
 
 if __name__ == "__main__":

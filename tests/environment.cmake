@@ -1,7 +1,11 @@
-# Read by ctest itself: what every test sees unless the caller has set it.
+# Read by ctest itself: what every test sees unless the caller has set it, and A2SF_MODEL from where the caller is.
 foreach(setting "GGML_NO_BACKTRACE=1" "RC_PARAMS=seed=20407")
   string(REGEX MATCH "^([^=]+)=(.*)$" _ "${setting}")
   if(NOT DEFINED ENV{${CMAKE_MATCH_1}})
     set(ENV{${CMAKE_MATCH_1}} "${CMAKE_MATCH_2}")
   endif()
 endforeach()
+if(NOT "$ENV{A2SF_MODEL}" STREQUAL "")
+  file(REAL_PATH "$ENV{A2SF_MODEL}" model BASE_DIRECTORY "$ENV{PWD}")
+  set(ENV{A2SF_MODEL} "${model}")
+endif()

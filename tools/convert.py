@@ -8,12 +8,13 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import gguf
-import numpy as np
+try:
+    import gguf
+    import numpy as np
+except ImportError:
+    gguf = np = None  # help and refusals work without
 
-TYPES = {"f32": gguf.GGMLQuantizationType.F32, "f16": gguf.GGMLQuantizationType.F16,
-         "bf16": gguf.GGMLQuantizationType.BF16, "q8_0": gguf.GGMLQuantizationType.Q8_0,
-         "q4_0": gguf.GGMLQuantizationType.Q4_0}
+TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # types of tokens
 
 
@@ -21,13 +22,23 @@ class ConvertError(Exception):
     """Bad input; the message names the file, key or tensor and what is supported."""
 
 
-def read_json(path):
+def read_text(path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConvertError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise ConvertError(f"{path}: not UTF-8") from None
+
+
+def read_json(path):
+    try:
+        value = json.loads(read_text(path))
     except ValueError as error:
         raise ConvertError(f"{path}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ConvertError(f"{path}: not a JSON object")
+    return value
 
 
 def read_json_if(path):
@@ -38,7 +49,7 @@ def read_json_if(path):
 
 class Checkpoint:
     """The tensors of all safetensors files of a folder, by name, read on demand."""
-    DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64}
+    DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
 
     def __init__(self, folder):
         files = sorted(folder.glob("*.safetensors"))
@@ -46,7 +57,10 @@ class Checkpoint:
             raise ConvertError(f"{folder}: no *.safetensors file")
         self.places = {}
         for path in files:
-            self.places.update(self.header(path))
+            places = self.header(path)
+            for name in places.keys() & self.places.keys():
+                raise ConvertError(f"{path}: tensor '{name}' is in {self.places[name][0].name} as well")
+            self.places.update(places)
 
     def header(self, path):
         with path.open("rb") as file:
@@ -56,8 +70,13 @@ class Checkpoint:
             try:
                 entries = json.loads(file.read(size))
             except ValueError:
-                raise ConvertError(f"{path}: not a safetensors file: its header is no JSON") from None
+                entries = None
+            if not isinstance(entries, dict):
+                raise ConvertError(f"{path}: not a safetensors file: its header is no JSON object")
         entries.pop("__metadata__", None)
+        for name, entry in entries.items():
+            if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+                raise ConvertError(f"{path}: not a safetensors file: tensor '{name}' is not described")
         return {name: (path, 8 + size, entry) for name, entry in entries.items()}
 
     def read(self, name):
@@ -75,6 +94,10 @@ class Checkpoint:
         if entry["dtype"] == "BF16":
             raw = (raw.astype(np.uint32) << 16).view(np.float32)
         return raw.astype(np.float32).reshape(entry["shape"])
+
+
+def type_named(name):
+    return gguf.GGMLQuantizationType[name.upper()]
 
 
 def interleave(rows, heads):
@@ -164,7 +187,8 @@ FAMILIES = {
     "qwen2": Family("qwen2", LLAMA_LIKE, {**SILU, "use_sliding_window": (False,)}),
     "qwen3": Family("qwen3", LLAMA_LIKE, {**SILU, "use_sliding_window": (False,)}),
     "gemma3_text": Family("gemma3", GEMMA3, {"hidden_activation": ("gelu_pytorch_tanh",),
-                                             "attn_logit_softcapping": (None,)}),
+                                             "attn_logit_softcapping": (None,),
+                                             "use_bidirectional_attention": (False, None)}),
     "phi3": Family("phi3", LLAMA_LIKE, SILU),
     "gpt2": Family("gpt2", GPT2, {"activation_function": ("gelu_new", "gelu_pytorch_tanh"),
                                   "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
@@ -210,11 +234,16 @@ class Sizes:
         self.vocabulary = first("vocab_size")
 
 
+class Rope(dict):
+    def __missing__(self, key):
+        raise ConvertError(f"config.json: its RoPE scaling '{self['kind']}' has no {key}")
+
+
 def rope_of(config):
     """Base, the share of a head that is rotated, and the scaling, wherever this version of the config keeps them."""
-    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    rope = Rope(config.get("rope_parameters") or config.get("rope_scaling") or {})
     if "full_attention" in rope:
-        rope = dict(rope["full_attention"])
+        rope = Rope(rope["full_attention"])
     rope.setdefault("rope_theta", config.get("rope_theta", config.get("rotary_emb_base", 10000.0)))
     rope.setdefault("partial_rotary_factor", config.get("partial_rotary_factor", config.get("rotary_pct", 1.0)))
     rope["kind"] = rope.get("rope_type", rope.get("type", "default"))
@@ -237,8 +266,9 @@ class Converter:
         self.family = find_family(self.config)
         self.sizes = Sizes(self.config)
         self.checkpoint = Checkpoint(folder)
-        self.folder, self.type = folder, TYPES[type_name]
+        self.folder, self.type = folder, type_named(type_name)
         self.writer = gguf.GGUFWriter(output, self.family.architecture)
+        self.shapes = {}  # of the tensors written so far
 
     def run(self):
         self.write_keys()
@@ -248,6 +278,7 @@ class Converter:
         write_tokenizer(self.writer, self.folder, self.config, self.sizes.vocabulary)
         for name in sorted(self.checkpoint.places):
             self.write_tensor(name)
+        self.check_tensors()
         self.writer.write_header_to_file()
         self.writer.write_kv_data_to_file()
         self.writer.write_tensors_to_file()
@@ -367,21 +398,42 @@ class Converter:
 
     def type_of(self, target, data):
         if data.ndim == 1 or target.startswith("position_embd"):
-            return TYPES["f32"]
+            return type_named("f32")
         wanted = self.type
-        if wanted == TYPES["q4_0"] and target in ("token_embd.weight", "output.weight"):
-            wanted = TYPES["q8_0"]  # the most sensitive ones
-        return wanted if data.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0] == 0 else TYPES["f16"]
+        if wanted == type_named("q4_0") and target in ("token_embd.weight", "output.weight"):
+            wanted = type_named("q8_0")  # the most sensitive ones
+        return wanted if data.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0] == 0 else type_named("f16")
+
+    def is_tied(self):
+        return self.config.get("tie_word_embeddings", self.family.architecture in ("gemma3", "gpt2", "opt"))
 
     def write_tensor(self, name):
         target = self.gguf_name(name)
-        tied = target == "output.weight" and self.config.get(
-            "tie_word_embeddings", self.family.architecture in ("gemma3", "gpt2", "opt"))
-        if target is None or tied:
+        if target is None or (target == "output.weight" and self.is_tied()):
             return
         data = np.ascontiguousarray(self.arrange(target, self.checkpoint.read(name)))
         kind = self.type_of(target, data)
+        self.shapes[target] = data.shape
         self.writer.add_tensor(target, gguf.quants.quantize(data, kind), raw_dtype=kind)
+
+    def check_tensors(self):
+        """What a shard that is not there, or a config.json of another model, would leave out unnoticed."""
+        sizes = self.sizes
+        layers = {layer: set() for layer in range(sizes.layers)}
+        for name in self.shapes:
+            if match := re.fullmatch(r"blk\.(\d+)\.(.+)", name):
+                layers.setdefault(int(match[1]), set()).add(match[2])
+        if len(layers) > sizes.layers:
+            raise ConvertError(f"{self.folder}: tensors of layer {max(layers)}, config.json says {sizes.layers} layers")
+        wanted = {f"blk.{layer}.{name}" for layer in layers for name in set().union(*layers.values())}
+        wanted |= {"token_embd.weight"} | (set() if self.is_tied() else {"output.weight"})
+        for name in sorted(wanted - self.shapes.keys()):
+            why = "tie_word_embeddings is not true" if name == "output.weight" else "is a *.safetensors file missing?"
+            raise ConvertError(f"{self.folder}: no tensor for '{name}'; {why}")
+        for name in ("token_embd.weight", "output.weight"):
+            rows = self.shapes.get(name, (sizes.vocabulary,))[0]
+            if rows != sizes.vocabulary:
+                raise ConvertError(f"{self.folder}: '{name}' has {rows} rows, config.json says vocab_size {sizes.vocabulary}")
 
 
 # --- Tokenizers ---
@@ -395,6 +447,8 @@ PATTERNS = {LLAMA3_PATTERN: "llama-bpe", LLAMA3_PATTERN.replace(r"\p{N}{1,3}", r
 def pre_tokenizer_name(pre_tokenizer):
     parts = pre_tokenizer.get("pretokenizers", [pre_tokenizer]) if pre_tokenizer else []
     kinds = [part["type"] for part in parts]
+    if any(part.get("add_prefix_space") for part in parts):
+        raise ConvertError("tokenizer.json: add_prefix_space of its pre_tokenizer is True; supported: False")
     if kinds == ["ByteLevel"] and parts[0].get("use_regex", True):
         return "gpt-2"
     if kinds == ["Digits", "ByteLevel"] and parts[0].get("individual_digits"):
@@ -412,14 +466,17 @@ def read_tokenizer(folder):
     if (folder / "tokenizer.json").is_file():
         return read_json(folder / "tokenizer.json")
     if not (folder / "vocab.json").is_file():
+        if (folder / "tokenizer.model").is_file():
+            raise ConvertError(f"{folder}: no tokenizer.json; tokenizer.model alone is not supported, "
+                               "AutoTokenizer.from_pretrained(...).save_pretrained(...) writes both")
         return None
-    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-    vocabulary = read_json(folder / "vocab.json")
+    lines = read_text(folder / "merges.txt").splitlines()
+    vocabulary, settings = read_json(folder / "vocab.json"), read_json_if(folder / "tokenizer_config.json")
     special = {text_of(value) for value in read_json_if(folder / "special_tokens_map.json").values()}
     special |= {"<s>", "</s>", "<pad>", "<unk>", "<|endoftext|>"}
     return {"model": {"type": "BPE", "vocab": vocabulary,
                       "merges": [line for line in lines if line and not line.startswith("#version")]},
-            "pre_tokenizer": {"type": "ByteLevel"},
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": settings.get("add_prefix_space", False)},
             "added_tokens": [{"id": id_, "content": text, "special": True}
                              for text, id_ in vocabulary.items() if text in special]}
 
@@ -448,6 +505,36 @@ def tokens_of(tokenizer, size, blank):
 def merges_of(tokenizer):
     pairs = tokenizer["model"]["merges"]
     return [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
+
+
+NORMALIZERS = {True: ("Prepend", "Replace"), False: ("NFC",)}  # by byte fallback: what libllama does by itself or need not
+
+
+def check_tokenizer(tokenizer, size):
+    """Whatever would give a file that loads, and tokenizes otherwise than the original."""
+    model = tokenizer.get("model") or {}
+    if model.get("type") != "BPE":
+        raise ConvertError(f"tokenizer.json: model '{model.get('type')}' is not supported; supported: BPE")
+    vocabulary = model.get("vocab")
+    if not vocabulary:
+        raise ConvertError("the tokenizer has no vocabulary")
+    if not model.get("merges"):
+        raise ConvertError("the tokenizer has no merges: it would cut every text into single bytes")
+    for pair in merges_of(tokenizer):
+        if (whole := pair.replace(" ", "", 1)) not in vocabulary:
+            raise ConvertError(f"the merge '{pair}' of the tokenizer makes '{whole}', which its vocabulary does not have")
+    added = {token["content"] for token in tokenizer.get("added_tokens", [])}
+    for text, id_ in vocabulary.items():
+        if id_ >= size and text not in added:
+            raise ConvertError(f"token {id_} of the tokenizer is '{text}', config.json says vocab_size {size}")
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise ConvertError(f"tokenizer.json: {key} is {model[key]!r}, which is not supported")
+    supported = NORMALIZERS[bool(model.get("byte_fallback"))]
+    normalizer = tokenizer.get("normalizer") or {"type": "Sequence", "normalizers": []}
+    for step in normalizer.get("normalizers", [normalizer]):
+        if step["type"] not in supported:
+            raise ConvertError(f"tokenizer.json: normalizer '{step['type']}' is not supported; supported: {', '.join(supported)}")
 
 
 def write_sentencepiece(writer, tokenizer, size):
@@ -490,8 +577,7 @@ def write_tokenizer(writer, folder, config, size):
         print("no tokenizer in the folder: the file takes and gives token ids only", file=sys.stderr)
         writer.add_tokenizer_model("none")
         return
-    if tokenizer["model"].get("type") != "BPE":
-        raise ConvertError(f"tokenizer.json: model '{tokenizer['model'].get('type')}' is not supported; supported: BPE")
+    check_tokenizer(tokenizer, size)
     settings = read_json_if(folder / "tokenizer_config.json")
     write = write_sentencepiece if tokenizer["model"].get("byte_fallback") else write_byte_level
     write(writer, tokenizer, size)
@@ -513,11 +599,20 @@ def write_tokenizer(writer, folder, config, size):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="tools/convert", description=__doc__)
-    parser.add_argument("folder", type=Path, help="config.json, *.safetensors, tokenizer.json or vocab.json and merges.txt")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the GGUF file to write")
-    parser.add_argument("--type", choices=TYPES, default="f16", help="of the matrices (default: f16); vectors are f32")
+    parser = argparse.ArgumentParser(
+        prog="tools/convert", usage="tools/convert FOLDER -o model.gguf [--type TYPE]",
+        description="Converts a Hugging Face folder to GGUF.",
+        epilog="example: tools/convert ~/models/opt-125m -o opt-125m.gguf --type q8_0")
+    parser.add_argument("folder", type=Path, metavar="FOLDER",
+                        help="config.json, *.safetensors, tokenizer.json or vocab.json and merges.txt")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="model.gguf", help="the file to write")
+    parser.add_argument("--type", choices=TYPES, default="f16", metavar="TYPE",
+                        help=f"of the matrices, one of {', '.join(TYPES)} (default: f16); vectors are f32")
+    parser.error = lambda message: parser.exit(2, f"convert: {message}; see tools/convert --help\n")
     arguments = parser.parse_args()
+    if gguf is None:
+        print("convert: no Python packages gguf and numpy yet, run tools/deps", file=sys.stderr)
+        return 1
     part = arguments.output.with_name(arguments.output.name + ".part")
     try:
         Converter(arguments.folder, part, arguments.type).run()

@@ -1,15 +1,19 @@
-# Sourced by the scripts beside it: where things are, stages with a log each, pinned downloads.
+# Sourced by the scripts beside it: where things are, arguments, stages with a log each, pinned downloads.
 # shellcheck shell=bash disable=SC2034
 set -euo pipefail
 
+caller=$PWD
+script=$(realpath "$0")
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/a2sf
 venv=$cache/venv
 logs=$root/build/logs
 jobs=$(nproc)
+models="smollm2-135m gemma3-270m"  # what tools/fetch knows
 export A2SF_STARTED=${A2SF_STARTED:-$(date +%s)}
 export DEBIAN_FRONTEND=noninteractive
-mkdir -p "$cache" "$logs"
+# Everything below works in the root, tests in folders of their own: a model is where the caller says it is.
+[[ -z ${A2SF_MODEL:-} ]] || export A2SF_MODEL=$(realpath -ms "$A2SF_MODEL")
 cd "$root"
 
 say() { echo "$@" >&2; }
@@ -19,11 +23,36 @@ die() {
   exit 1
 }
 
+# answer_help ARGUMENT...: the comment at the head of a script is its help, with what its function more_help adds.
+answer_help() {
+  local argument
+  for argument in "$@"; do
+    [[ $argument == --help || $argument == -h ]] || continue
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$script"
+    if declare -F more_help >/dev/null; then more_help; fi
+    exit 0
+  done
+}
+
+wrong_usage() {
+  say "$(basename "$0"): $*; see tools/$(basename "$0") --help"
+  exit 2
+}
+
+# take_one_of "WORD ..." ARGUMENT...: nothing, or one of the words.
+take_one_of() {
+  local words=$1
+  shift
+  (($# <= 1)) || wrong_usage "more than one argument: $*"
+  (($# == 0)) || [[ " $words " == *" $1 "* ]] || wrong_usage "unknown argument '$1'${words:+, expected: $words}"
+}
+
 # stage NAME COMMAND... runs the command into build/logs/NAME.log and prints one line: seconds since the start, the
 # name, the seconds it took. A failing command ends the script: with its last line if that is the reason it gave to
 # die(), else with the end of its log.
 stage() {
   local name=$1 log ticker="" status=0 began reason
+  mkdir -p "$logs"
   log=$logs/${name//[^A-Za-z0-9.-]/-}.log
   began=$(date +%s)
   shift
@@ -61,6 +90,7 @@ show_progress() {
 
 # One installation or download at a time on this machine; the lock goes when the script ends.
 lock_cache() {
+  mkdir -p "$cache"
   exec {cache_lock}>"$cache/.lock"
   flock -n "$cache_lock" || { say "waiting for another run of tools/ ..."; flock "$cache_lock"; }
 }
@@ -81,3 +111,12 @@ pip_fetch() {
 }
 
 has_sha256() { echo "$2  $1" | sha256sum --check --status; }
+
+# run_python SCRIPT ARGUMENT... ends this script with one of Python, in the caller's folder. Without the environment of
+# tools/deps the script can still show its help and refuse its arguments.
+run_python() {
+  local python=$venv/bin/python
+  [[ -x $python ]] || python=$(command -v python3) || die "no Python environment yet, run tools/deps"
+  cd "$caller"
+  exec "$python" "$root/$1" "${@:2}"
+}

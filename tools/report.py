@@ -15,6 +15,10 @@ from pathlib import Path
 
 MIB, COMMANDS = 1024 * 1024, ("compare", "perplexity", "bench")
 MAX_RESULT_BYTES = 64 * MIB  # a result is a few kB; more is something else, and not worth parsing
+PLACES = {"kl_to_full": 3, "perplexity": 2}  # printed decimals of what says how good a row is, the better measure first
+# Runs that differ in one of these have no place in one table. The hash tells models apart, whatever their path.
+SAME_RUN = ("model_hash", "kv_type", "repack", "threads", "isa", "version")
+SAME_TEXT = ("text", "tokens", "ctx", "score", "prompt")
 MAX_HEADS, MAX_CELLS = 6, 360  # maps per trace; rows and columns of a map
 # Okabe and Ito's palette: distinguishable with every common form of colour blindness; the markers differ as well.
 STYLES = {"full": ("#4a4a4a", "D"), "local": ("#E69F00", "v"), "streaming": ("#56B4E9", "^"), "h2o": ("#0072B2", "s"),
@@ -172,13 +176,16 @@ def name_series(rows: list) -> None:
             row.label = ":".join([row.policy] + own)
 
 def mark_best(rows: list) -> None:
-    bounded = [row for row in rows if row.budget is not None and row.get("perplexity") is not None
+    """By KL to full, where it was measured; what the printed digits do not tell apart is equally good."""
+    bounded = [row for row in rows if row.budget is not None
                and row.policy not in ("full", "ideal")]  # ideal is an oracle, nothing one can run
-    for row in bounded:
-        rivals = [rival.get("perplexity") for rival in bounded if rival.budget == row.budget]
-        row.best = len(rivals) > 1 and row.get("perplexity") == min(rivals)
+    key = next((key for key in PLACES if any(row.get(key) is not None for row in bounded)), None)
+    measured = [(row, round(row.get(key), PLACES[key])) for row in bounded if row.get(key) is not None]
+    for row, value in measured:
+        rivals = {other for rival, other in measured if rival.budget == row.budget}
+        row.best = len(rivals) > 1 and value == min(rivals)
 
-def merge(sources: list, *keys: str) -> list:
+def merge(sources: list, keys: tuple) -> list:
     """(data, rows) of the files that agree in `keys`: perplexity and bench measure one policy a run. full comes first."""
     groups = {}
     for source in sources:
@@ -279,8 +286,8 @@ def budget_text(budget) -> str:
 def table_columns(full: Row | None) -> list:
     """(title, row -> text) of every table of rows; html_table leaves out what a document lacks."""
     whole = full.get("kv_bytes") if full else None
-    plain = [("tokens", "n_tokens", 0, 1), ("depth", "depth", 0, 1), ("perplexity", "perplexity", 2, 1),
-             ("KL to full", "kl_to_full", 3, 1), ("same top-1, %", "top1_agreement", 1, .01),
+    plain = [("tokens", "n_tokens", 0, 1), ("depth", "depth", 0, 1), ("perplexity", "perplexity", PLACES["perplexity"], 1),
+             ("KL to full", "kl_to_full", PLACES["kl_to_full"], 1), ("same top-1, %", "top1_agreement", 1, .01),
              ("KV cache, MiB", "kv_bytes", 1, MIB), ("% of full", "kv_bytes" if whole else "", 1, (whole or 1) / 100),
              ("prompt, tok/s", "prompt_tokens_per_s", None, 1), ("decode, tok/s", "decode_tokens_per_s", None, 1),
              ("tok/s", "tokens_per_s", None, 1), ("repeats", "repeats", 0, 1), ("windows", "windows", 0, 1),
@@ -306,15 +313,18 @@ def html_figures(kind: str, figures: list) -> str:
 def html_section(title: str, data: dict, body: str) -> str:
     tokens = len(data["tokens"]) if isinstance(data.get("tokens"), list) else data.get("tokens")
     facts = [Path(str(data.get("model") or "unnamed model")).name.removesuffix(".gguf")]
-    for value, unit in ((tokens, "tokens"), (data.get("text"), ""), (data.get("ctx"), "tokens a window"),
-                        (data.get("threads"), "threads"), (data.get("isa"), "")):
+    for value, text in ((tokens, "{} tokens"), (data.get("text"), "{}"), (data.get("ctx"), "{} tokens a window"),
+                        (data.get("score"), "{} of it scored"), (data.get("prompt") or None, "a prompt of {} tokens"),
+                        (data.get("threads"), "{} threads"), (data.get("isa"), "{}"), (data.get("kv_type"), "{} cache"),
+                        ("weights as mapped" if data.get("repack") is False else None, "{}")):
         if isinstance(value, (str, int)):
-            facts.append(Path(value).name if isinstance(value, str) else f"{value:,} {unit}")
+            facts.append(text.format(Path(value).name if isinstance(value, str) else f"{value:,}"))
     return f'<section><h2>{title}</h2><p class="facts">{escape(" · ".join(facts))}</p>{body}</section>\n'
 
 READING = ("Budget: tokens kept per layer and KV head. Perplexity: how surprised the model is by the text, lower is better. "
            "KL to full: how far its predictions move from those with the full cache, in nats, 0 is identical. Same top-1: "
-           "how often its first choice of next token is that of the full cache. Ideal: an oracle, not usable in practice.")
+           "how often its first choice of next token is that of the full cache. Ideal: an oracle, not usable in practice. Best "
+           "at this budget: the smallest KL to full or, where none was measured, perplexity; equal digits share it.")
 
 def html_policies(title: str, data: dict, rows: list) -> str:
     name_series(rows)
@@ -417,11 +427,9 @@ dt { color: #5f6a76; } dd { overflow-wrap: anywhere; }
 
 def html_page(sources: list) -> str:
     of = {name: [source for source in sources if source.command == name] for name in COMMANDS + ("trace",)}
-    same = ("model", "model_sha256", "threads", "isa", "version")
     body = [html_policies("Policies side by side", source.data, source.rows) for source in of["compare"]]
-    windows = merge(of["perplexity"], *same, "text", "tokens", "ctx", "score", "prompt")
-    body += [html_policies("Perplexity", *group) for group in windows]
-    body += [html_bench(*group) for group in merge(of["bench"], *same)] + list(map(html_trace, of["trace"]))
+    body += [html_policies("Perplexity", *group) for group in merge(of["perplexity"], SAME_RUN + SAME_TEXT)]
+    body += [html_bench(*group) for group in merge(of["bench"], SAME_RUN)] + list(map(html_trace, of["trace"]))
     return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>A2SF report</title>\n'
             f'<meta name="viewport" content="width=device-width"><style>{CSS}</style></head>\n<body><main>'
             f'<h1>A2SF report</h1>\n<p class="lead">{INTRODUCTION}</p>\n'
@@ -448,6 +456,7 @@ def parse_arguments():
     parser.add_argument("-o", metavar="report.html", dest="output", required=True, help="the page to write")
     parser.add_argument("files", nargs="+", metavar="FILE",
                         help="output of `a2sf compare|perplexity|bench --json`, or a file of `a2sf trace`")
+    parser.error = lambda message: parser.exit(2, f"tools/report: {message}; see tools/report --help\n")
     arguments = parser.parse_args()
     taken = os.path.realpath(arguments.output) in map(os.path.realpath, arguments.files)
     if taken or os.path.exists(arguments.output) and not os.path.isfile(arguments.output):

@@ -20,6 +20,7 @@ WIDTH, WIDE, LAYERS, POSITIONS = 64, 96, 2, 40
 PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 LETTERS = {b: chr(b) for b in PRINTABLE} | {b: chr(256 + i) for i, b in enumerate(set(range(256)) - set(PRINTABLE))}
 VOCABULARY = ["<s>", "<pad>", "</s>", "<unk>", *(LETTERS[b] for b in range(256)), "he", "ll", "hell", "hello"]
+TOKENS = {token: i for i, token in enumerate(VOCABULARY)}
 MERGES = "#version: 0.2\nh e\nl l\nhe ll\nhell o\n"
 CONFIG = {"model_type": "opt", "vocab_size": len(VOCABULARY), "hidden_size": WIDTH, "ffn_dim": WIDE,
           "num_hidden_layers": LAYERS, "num_attention_heads": 4, "max_position_embeddings": POSITIONS,
@@ -59,7 +60,7 @@ class ConvertTest(unittest.TestCase):
         self.folder.mkdir()
         self.write_config()
         write_safetensors(self.folder / "model.safetensors", shapes())
-        (self.folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(VOCABULARY)}))
+        (self.folder / "vocab.json").write_text(json.dumps(TOKENS))
         (self.folder / "merges.txt").write_text(MERGES)
         (self.folder / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": True, "bos_token": "</s>"}))
 
@@ -68,6 +69,11 @@ class ConvertTest(unittest.TestCase):
 
     def write_config(self, **changes):
         (self.folder / "config.json").write_text(json.dumps({**CONFIG, **changes}))
+
+    def write_tokenizer(self, model=None, **changes):
+        tokenizer = {"model": {"type": "BPE", "vocab": TOKENS, "merges": ["h e", "l l", "he ll", "hell o"]} | (model or {}),
+                     "pre_tokenizer": {"type": "ByteLevel"}, "added_tokens": []}
+        (self.folder / "tokenizer.json").write_text(json.dumps(tokenizer | changes))
 
     def convert(self, kind="f32"):
         return subprocess.run([CONVERT, self.folder, "-o", self.output, "--type", kind], capture_output=True, text=True,
@@ -110,10 +116,71 @@ class ConvertTest(unittest.TestCase):
         tokens = json.loads(trace.read_text().splitlines()[0])["tokens"]
         self.assertEqual(tokens, [VOCABULARY.index("</s>"), VOCABULARY.index("hello"), VOCABULARY.index(LETTERS[10])])
 
+    def test_help_has_an_example(self):
+        shown = subprocess.run([CONVERT, "--help"], capture_output=True, text=True, check=True).stdout
+        self.assertIn("example: tools/convert ~/models/opt-125m -o opt-125m.gguf --type q8_0", shown)
+
+    def test_a_tokenizer_that_would_cut_otherwise_than_the_original_is_refused(self):
+        self.write_tokenizer()
+        self.assertEqual(self.convert().returncode, 0)
+        self.output.unlink()
+        for changes, mention in (
+                ({"model": {"merges": []}}, "the tokenizer has no merges: it would cut every text into single bytes"),
+                ({"model": {"merges": None}}, "the tokenizer has no merges"),
+                ({"model": {"merges": ["h e", "he y"]}}, "the merge 'he y' of the tokenizer makes 'hey'"),
+                ({"model": {"merges": [], "byte_fallback": True}}, "the tokenizer has no merges"),
+                ({"model": {"vocab": {}}}, "the tokenizer has no vocabulary"),
+                ({"model": {"vocab": {**TOKENS, "hey": 999}}}, "token 999 of the tokenizer is 'hey', config.json says vocab_size"),
+                ({"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix is '</w>'"),
+                ({"model": {"type": "Unigram"}}, "model 'Unigram' is not supported; supported: BPE"),
+                ({"normalizer": {"type": "Lowercase"}}, "normalizer 'Lowercase' is not supported; supported: NFC"),
+                ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "add_prefix_space")):
+            with self.subTest(mention):
+                self.write_tokenizer(**changes)
+                self.refuse(mention)
+        (self.folder / "tokenizer.json").unlink()
+        (self.folder / "merges.txt").write_text("#version: 0.2\n")
+        self.refuse("the tokenizer has no merges")
+        (self.folder / "merges.txt").unlink()
+        self.refuse("merges.txt: no such file")
+        (self.folder / "vocab.json").unlink()
+        (self.folder / "tokenizer.model").write_text("")
+        self.refuse("no tokenizer.json; tokenizer.model alone is not supported")
+
+    def test_an_added_token_beyond_the_embedding_is_left_out(self):
+        self.write_tokenizer(added_tokens=[{"id": len(VOCABULARY), "content": "<image>", "special": True}])
+        self.assertEqual(self.convert().returncode, 0)
+        self.assertEqual(self.read("inspect", self.output)["vocabulary"], len(VOCABULARY))
+
+    def test_missing_tensors_are_refused(self):
+        def without(*names):
+            write_safetensors(self.folder / "model.safetensors",
+                              {name: shape for name, shape in shapes().items() if name not in names})
+
+        last = [name for name in shapes() if f"layers.{LAYERS - 1}." in name]
+        for names, mention in ((last, f"no tensor for 'blk.{LAYERS - 1}."), (last[:1], f"no tensor for 'blk.{LAYERS - 1}."),
+                               (["model.decoder.embed_tokens.weight"], "no tensor for 'token_embd.weight'")):
+            without(*names)
+            self.refuse(mention)
+        without()
+        self.write_config(tie_word_embeddings=False)
+        self.refuse("no tensor for 'output.weight'; tie_word_embeddings is not true")
+        self.write_config(num_hidden_layers=LAYERS - 1)
+        self.refuse(f"tensors of layer {LAYERS - 1}, config.json says {LAYERS - 1} layers")
+        self.write_config(vocab_size=len(VOCABULARY) + 1)
+        self.refuse(f"'token_embd.weight' has {len(VOCABULARY)} rows, config.json says vocab_size {len(VOCABULARY) + 1}")
+        self.write_config()
+        write_safetensors(self.folder / "more.safetensors", {"model.decoder.final_layer_norm.bias": [WIDTH]})
+        self.refuse("tensor 'model.decoder.final_layer_norm.bias' is in model.safetensors as well")
+
     def test_bad_input(self):
         for changes, mention in (({"model_type": "mamba"}, "model_type 'mamba' is not supported; supported: llama, "),
                                  ({"activation_function": "gelu"}, "activation_function is 'gelu'; supported: 'relu'"),
                                  ({"enable_bias": False}, "enable_bias is False"),
+                                 ({"model_type": "gemma3_text", "use_bidirectional_attention": True},
+                                  "use_bidirectional_attention is True; supported: False, None"),
+                                 ({"model_type": "llama", "rope_scaling": {"rope_type": "linear"}},
+                                  "its RoPE scaling 'linear' has no factor"),
                                  ({"hidden_size": None}, "no hidden_size")):
             self.write_config(**changes)
             self.refuse(mention)

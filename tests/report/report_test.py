@@ -9,21 +9,22 @@ import unittest
 from pathlib import Path
 
 REPORT = Path(__file__).resolve().parents[2] / "tools" / "report.py"
-ORIGIN = {"model": "tiny<b>.gguf", "model_sha256": "c0ffee", "threads": 2, "isa": "avx2", "version": "0.1.0", "seed": 7}
+ORIGIN = {"model": "tiny<b>.gguf", "model_hash": "c0ffee", "threads": 2, "isa": "avx2", "repack": True, "version": "0.1.0",
+          "kv_type": "f16", "seed": 7}
 
 
-def row(policy, budget, perplexity, spec=None):
-    return {"policy": policy, "spec": spec or policy, "budget": budget, "perplexity": perplexity, "kl_to_full": 0.1,
+def row(policy, budget, perplexity, spec=None, kl=0.1):
+    return {"policy": policy, "spec": spec or policy, "budget": budget, "perplexity": perplexity, "kl_to_full": kl,
             "top1_agreement": 0.9, "kv_bytes": (budget or 1000) * 4096, "prompt_tokens_per_s": 100.0,
             "decode_tokens_per_s": 20.5}
 
 
 COMPARE = {"command": "compare", **ORIGIN, "text": "a & b.txt", "tokens": 1000, "rows": [
-    row("full", None, 9.12), row("h2o", 64, 11.98), row("h2o", 128, 10.76), row("a2sf", 64, 11.71),
-    row("a2sf", 64, 12.34, "a2sf:alpha=0.9"), row("a2sf", 128, 10.21), row("a2sf", 128, 11.11, "a2sf:alpha=0.9"),
-    row("ideal", 64, 9.50), row("local", 64, None)]}
+    row("full", None, 9.12, kl=0), row("h2o", 64, 11.98), row("h2o", 128, 10.76), row("a2sf", 64, 11.71, kl=0.08),
+    row("a2sf", 64, 11.69, "a2sf:alpha=0.9"), row("a2sf", 128, 10.21, kl=0.05), row("a2sf", 128, 11.11, "a2sf:alpha=0.9"),
+    row("ideal", 64, 9.50, kl=0.01), row("local", 64, None)]}
 PERPLEXITY = {"command": "perplexity", **ORIGIN, "policy": "tova", "spec": "tova", "budget": 96, "perplexity": 33.33,
-              "windows": 12, "tokens_scored": 6144, "ctx": 1024}
+              "windows": 12, "tokens_scored": 6144, "text": "a.txt", "tokens": 12288, "ctx": 1024, "score": "half", "prompt": 0}
 BENCH = {"command": "bench", **ORIGIN, "rows": [
     {"test": test, "n_tokens": 512, "depth": depth, "policy": "a2sf", "budget": 1024, "tokens_per_s": 123.4,
      "tokens_per_s_min": 120, "tokens_per_s_max": 125, "repeats": 5, "kv_bytes": 1 << 20, "peak_rss_bytes": 1 << 28}
@@ -81,6 +82,44 @@ class ReportTest(unittest.TestCase):
         self.assertEqual(len(sources), 2 + 1 + 1 + 1 + 6)  # lines and bars of compare, perplexity, bench, six heads
         self.assertEqual(sorted(path.name for path in self.folder.iterdir()),
                          ["b.json", "c.json", "p.json", "report.html", "trace.jsonl"])
+
+    def titles(self, *documents):
+        page = self.page(*(self.put(f"{i}.json", document) for i, document in enumerate(documents)))
+        return re.findall("<h2>(.*?)</h2>", page)[:-1]  # the last section is that of the origin
+
+    def test_runs_that_measured_different_things_share_no_table(self):
+        one = PERPLEXITY | {"perplexity": None}  # nothing to draw, which takes time
+        other = one | {"policy": "h2o", "spec": "h2o"}
+        self.assertEqual(self.titles(one, other), ["Perplexity"])
+        self.assertEqual(self.titles(one, other | {"model": "/elsewhere/tiny<b>.gguf"}), ["Perplexity"])
+        for key, value in (("model_hash", "beef"), ("kv_type", "f32"), ("repack", False), ("threads", 3), ("isa", "avx512"),
+                           ("version", "0.2.0"), ("text", "b.txt"), ("tokens", 9), ("ctx", 512), ("score", "all"), ("prompt", 4)):
+            self.assertEqual(self.titles(one, other | {key: value}), ["Perplexity"] * 2, key)
+        bench = BENCH | {"rows": [{"policy": "a2sf", "test": "decode"}]}
+        self.assertEqual(self.titles(bench, bench), ["Speed"])
+        for key, value in (("model_hash", "beef"), ("kv_type", "f32"), ("repack", False), ("threads", 3)):
+            self.assertEqual(self.titles(bench, bench | {key: value}), ["Speed"] * 2, key)
+
+    def test_tables_that_differ_say_in_what(self):
+        page = self.page(self.put("1.json", PERPLEXITY), self.put("2.json", PERPLEXITY | {
+            "kv_type": "f32", "repack": False, "score": "all", "prompt": 64}))
+        self.assertIn("half of it scored · 2 threads · avx2 · f16 cache<", page)
+        self.assertIn("all of it scored · a prompt of 64 tokens · 2 threads · avx2 · f32 cache · weights as mapped<", page)
+
+    def badges(self, *rows):
+        page = self.page(self.put("c.json", COMPARE | {"rows": list(rows)}))
+        return ["badge" in text for text in re.findall(r"<tr.*?</tr>", page)[1:]]
+
+    def test_the_best_is_the_nearest_to_full(self):
+        self.assertEqual(self.badges(row("h2o", 64, 32.20, kl=0.31), row("a2sf", 64, 32.24, kl=0.28)), [False, True])
+        one, other = ({**row(policy, 64, perplexity), "kl_to_full": None} for policy, perplexity in
+                      (("h2o", 1032.2), ("a2sf", 1032.24)))
+        self.assertEqual(self.badges(one, other), [True, False])
+
+    def test_a_difference_that_is_not_printed_is_none(self):
+        near = [row("h2o", 64, 30, kl=0.2801), row("a2sf", 64, 31, kl=0.2799)]
+        self.assertEqual(self.badges(*near), [False, False])
+        self.assertEqual(self.badges(*near, row("local", 64, 29, kl=0.9)), [True, True, False])
 
     def test_table_has_every_row_and_marks_the_best_per_budget(self):
         page = self.page(self.put("c.json", COMPARE))
