@@ -106,7 +106,7 @@ std::string table_of(const ComparisonReport& report) {
 
 std::string heading(const Model& model, const Flags& flags, std::size_t tokens) {
   return fmt::format("{}, {} tokens of {}, {}, {}\n", model_title(model.info()), with_commas(tokens),
-                     harmless(std::filesystem::path(flags.text.file).filename().string()),
+                     harmless(std::filesystem::path(text_name(flags.text.file)).filename().string()),
                      counted(static_cast<std::size_t>(model.threads()), "thread"), model.isa());
 }
 

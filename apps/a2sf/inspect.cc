@@ -1,5 +1,6 @@
 #include "commands.h"
 #include "eval/cache_size.h"
+#include "idle_options.h"
 #include "options.h"
 #include "outcome.h"
 #include "tables.h"
@@ -206,6 +207,9 @@ void run(const Flags& flags) {
   document["supported"] = model.has_value();
   if (model) {
     const Costs costs = costs_of(flags, spec, *model);
+    if (!flags.cache.budget.empty()) {
+      warn_of_budgets_that_hold_all({&spec, 1}, *model, static_cast<std::size_t>(costs.context), "a sequence");
+    }
     document.update(model_json(*model));
     document.update(cost_json(flags, spec, *model, costs));
     text += model_text(*model) + cost_table(flags, *model, costs);

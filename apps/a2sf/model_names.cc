@@ -41,6 +41,11 @@ std::string model_file(const std::string& text) {
     fail_with(kFailed, fmt::format("there is no file {0}, and no model {1} yet: tools/fetch {0} fetches it", name,
                                    kept.string()));
   }
+  const bool is_word = text.find_first_of("/.") == std::string::npos;
+  if (!text.empty() && is_word && !fs::exists(text, ignored)) {
+    fail_with(kFailed, fmt::format("there is no file {}, and tools/fetch has no model of this name; it has {} and {}",
+                                   text, kKnownModels[0].name, kKnownModels[1].name));
+  }
   return text;
 }
 

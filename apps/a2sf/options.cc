@@ -241,16 +241,18 @@ std::shared_ptr<const Model> load_model(const ModelFlags& flags) {
       flags.model, {.threads = flags.threads, .device = flags.device, .repack = flags.repack == "on", .isa = ""}));
 }
 
+std::string text_name(const std::string& file) { return file == "-" ? "standard input" : file; }
+
 std::vector<Token> read_tokens(const TextFlags& flags, const Tokenizer& tokenizer) {
   const std::string text = read_file(flags.file);
-  if (text.empty()) fail_with(kFailed, fmt::format("{} is empty", flags.file));
+  const std::string name = text_name(flags.file);
+  if (text.empty()) fail_with(kFailed, fmt::format("{} is empty", name));
   if (const auto wrong = find_invalid_utf8(text)) {
-    fail_with(kFailed, fmt::format("{} is not valid UTF-8: the first wrong byte is at offset {}", flags.file, *wrong));
+    fail_with(kFailed, fmt::format("{} is not valid UTF-8: the first wrong byte is at offset {}", name, *wrong));
   }
   std::vector<Token> tokens = need(tokenizer.encode(text, true, false));
   if (tokens.size() < flags.tokens) {
-    warn(fmt::format("{} has only {}, fewer than --tokens {}", flags.file, counted(tokens.size(), "token"),
-                     flags.tokens));
+    warn(fmt::format("{} has only {}, fewer than --tokens {}", name, counted(tokens.size(), "token"), flags.tokens));
   }
   if (flags.tokens > 0 && tokens.size() > flags.tokens) tokens.resize(flags.tokens);
   return tokens;

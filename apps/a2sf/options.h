@@ -73,6 +73,8 @@ PolicySpec read_policy(const std::string& text, const PolicySpec& defaults);
 KvType kv_type_of(const CacheFlags& flags);
 
 std::shared_ptr<const Model> load_model(const ModelFlags& flags);
+// The file's name, or what "-" stands for.
+std::string text_name(const std::string& file);
 // Tokens of a file's text, BOS if the model asks for it, cut to the first `flags.tokens`.
 std::vector<Token> read_tokens(const TextFlags& flags, const Tokenizer& tokenizer);
 

@@ -107,6 +107,9 @@ void check_options(CLI::App& command, std::span<const std::string> arguments) {
     const std::string name = arguments[i].substr(0, arguments[i].find('='));
     const CLI::Option* option = find_option(command, name);
     if (option == nullptr) unknown_option(command, name);
+    if (arguments[i] != name && !takes_value(*option)) {
+      fail_with(kWrongUsage, fmt::format("{} takes no value (see {})", name, help_of(command)));
+    }
     if (arguments[i] == name && takes_value(*option) && option == command.get_option_no_throw(name)) ++i;
   }
 }
@@ -139,6 +142,9 @@ std::string message_of(const CLI::ParseError& error, const CLI::App& app) {
   std::string message = error.what();
   if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && !left.empty()) {
     message = fmt::format("unexpected argument{} {}", left.size() == 1 ? "" : "s", fmt::join(left, " "));
+  } else if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
+    const bool too_many = message.find("At Most") != std::string::npos;
+    message = message.substr(0, message.find(": ")) + (too_many ? " is given more than once" : " needs a value");
   }
   return fmt::format("{} (see {})", message, help_of(command));
 }

@@ -178,6 +178,7 @@ class UsageTest(CliTest):
             self.refuse(2, mention, "run", "-m", MODEL, "-p", "x", option, "0")
         self.refuse(2, "unknown option --nonsense (see a2sf policies --help)", "policies", "--nonsense")
         self.refuse(2, "unknown option --json", "--json", "policies")
+        self.refuse(2, "--json takes no value", "policies", "--json=3")
 
     def test_a_context_size_is_answered_with_the_budget(self):
         for option in ("-c", "--ctx-size"):
@@ -188,6 +189,16 @@ class UsageTest(CliTest):
     def test_left_over_arguments_are_listed_as_typed(self):
         self.refuse(2, "unexpected arguments one two three (", "policies", "one", "two", "three")
         self.refuse(2, "unexpected argument extra (", "inspect", MODEL, "extra")
+
+    def test_values_that_are_missing_or_given_twice(self):
+        self.refuse(2, "--threads needs a value (", "bench", MODEL, "--threads")
+        self.refuse(2, "--budget is given more than once (", "inspect", MODEL, "--budget", 8, "--budget", 9)
+        self.refuse(2, "--model is given more than once (", "inspect", MODEL, "-m", MODEL)
+
+    def test_standard_input_is_called_so(self):
+        self.refuse(1, "standard input is empty", "compare", MODEL, "-f", "-")
+        self.assertIn("12 tokens of standard input, ", self.succeed("compare", MODEL, "-f", "-", "--tokens", 12, "--budget", 8,
+                                                                    "--policies", "local", stdin=TEXT.encode()))
 
     def test_what_looks_like_an_option_may_be_a_value(self):
         self.assertEqual(self.read("run", "-m", MODEL, "-p", "-ngl", "-n", 0)["generated_tokens"], 0)
@@ -204,6 +215,7 @@ class UsageTest(CliTest):
         kept = Path(self.folder.name) / "a2sf"
         cache = {"XDG_CACHE_HOME": self.folder.name}
         self.refuse(1, "tools/fetch smollm2-135m fetches it", "inspect", "smollm2-135m", env=cache)
+        self.refuse(1, "it has smollm2-135m and gemma3-270m", "inspect", "smollm2")
         kept.mkdir()
         (kept / "SmolLM2-135M-Instruct.Q4_1.gguf").symlink_to(MODEL)
         for arguments in (["inspect", "smollm2-135m"], ["run", "-m", "smollm2-135m", "-p", "x", "-n", 0]):
@@ -265,6 +277,9 @@ class IdleOptionTest(CliTest):
         self.assertEqual(self.warned("perplexity", *text, "--ctx", 20, "--policy", "full"), [])
         self.assertEqual(self.warned("compare", *text, "--policies", "full,local,a2sf", "--budget", "8,40,100%"),
                          ["local, a2sf evict nothing: a budget of 40 holds all 40 tokens of the text"])
+        self.assertEqual(self.warned("inspect", MODEL, "--ctx", 100, "--budget", 100),
+                         ["a2sf evicts nothing: a budget of 100 holds all 100 tokens of a sequence"])
+        self.assertEqual(self.warned("inspect", MODEL, "--ctx", 100), [])
         self.assertEqual(self.warned("trace", *text, "-o", "/dev/null", "--layers", 0),
                          ["a2sf evicts nothing: a budget of 1024 holds all 40 tokens of the text"])
 
