@@ -66,11 +66,11 @@ std::int64_t smallest_budget(const PolicySpec& spec, const ModelInfo& info, std:
 }  // namespace
 
 void warn_of_idle_options(const CacheFlags& flags, std::span<const TypedPolicy> policies) {
-  for (const auto& [option, value] : given_options(flags)) {
+  for (const auto& given : given_options(flags)) {
     const bool used = std::any_of(policies.begin(), policies.end(), [&](const TypedPolicy& policy) {
-      return uses(policy.spec, option) && !says(policy.text, option);
+      return uses(policy.spec, given.first) && !says(policy.text, given.first);
     });
-    if (!used) warn(fmt::format("--{} {} does nothing under {}", option, value, names_of(policies)));
+    if (!used) warn(fmt::format("--{} {} does nothing under {}", given.first, given.second, names_of(policies)));
   }
   for (const TypedPolicy& policy : policies) {
     for (const std::string& option : options_in(policy.text)) {

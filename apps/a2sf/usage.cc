@@ -107,10 +107,11 @@ void check_options(CLI::App& command, std::span<const std::string> arguments) {
     const std::string name = arguments[i].substr(0, arguments[i].find('='));
     const CLI::Option* option = find_option(command, name);
     if (option == nullptr) unknown_option(command, name);
-    if (arguments[i] != name && !takes_value(*option)) {
+    const bool has_value = arguments[i] != name || command.get_option_no_throw(name) == nullptr;  // --json=3, -n128
+    if (has_value && !takes_value(*option)) {
       fail_with(kWrongUsage, fmt::format("{} takes no value (see {})", name, help_of(command)));
     }
-    if (arguments[i] == name && takes_value(*option) && option == command.get_option_no_throw(name)) ++i;
+    if (!has_value && takes_value(*option)) ++i;
   }
 }
 
