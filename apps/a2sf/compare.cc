@@ -36,7 +36,7 @@ std::vector<PolicySpec> read_specs(const Flags& flags) {
       cache.budget = budget;
       if (budget.empty()) fail_with(kWrongUsage, "--budget: an item of the list is empty");
       specs.push_back(read_policy(policy, default_spec(cache)));
-      if (typed.empty() || typed.back().text != policy) typed.push_back({policy, specs.back()});
+      typed.push_back({policy, specs.back()});
       if (specs.back().whole_prompt && flags.prompt == 0) {
         fail_with(kWrongUsage, "block=prompt needs --prompt N: how many of the first tokens are the prompt");
       }

@@ -72,10 +72,14 @@ void warn_of_idle_options(const CacheFlags& flags, std::span<const TypedPolicy> 
     });
     if (!used) warn(fmt::format("--{} {} does nothing under {}", given.first, given.second, names_of(policies)));
   }
-  for (const TypedPolicy& policy : policies) {
-    for (const std::string& option : options_in(policy.text)) {
-      if (uses(policy.spec, option.substr(0, option.find('=')))) continue;
-      warn(fmt::format("{} does nothing in {}", option, policy.text));
+  for (auto policy = policies.begin(); policy != policies.end(); ++policy) {
+    const auto is_same = [&](const TypedPolicy& other) { return other.text == policy->text; };  // at another budget
+    if (std::any_of(policies.begin(), policy, is_same)) continue;
+    for (const std::string& option : options_in(policy->text)) {
+      const std::string name = option.substr(0, option.find('='));
+      const bool used = std::any_of(policy, policies.end(),
+                                    [&](const TypedPolicy& other) { return is_same(other) && uses(other.spec, name); });
+      if (!used) warn(fmt::format("{} does nothing in {}", option, policy->text));
     }
   }
 }

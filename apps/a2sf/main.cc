@@ -7,7 +7,9 @@
 #include "progress.h"
 #include "usage.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <exception>
 #include <memory>
@@ -17,6 +19,13 @@
 
 namespace a2sf::app {
 namespace {
+
+// A file of ours must not take the place of a standard one that is closed (>&-): what is printed would end up in it.
+void fill_standard_files() {
+  int file = 0;
+  while (file >= 0 && file <= STDERR_FILENO) file = ::open("/dev/null", O_RDONLY);
+  if (file > STDERR_FILENO) ::close(file);
+}
 
 int report(int code, const std::string& message) {
   if (!message.empty()) say(fmt::format("a2sf: {}\n", harmless(message)));
@@ -58,6 +67,7 @@ int run_program(int argc, char** argv) {
 int main(int argc, char** argv) {
   using namespace a2sf::app;
   try {
+    fill_standard_files();
     catch_interrupts();
     return run_program(argc, argv);
   } catch (const Failure& failure) {

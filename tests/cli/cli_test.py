@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -216,6 +217,11 @@ class UsageTest(CliTest):
         cache = {"XDG_CACHE_HOME": self.folder.name}
         self.refuse(1, "tools/fetch smollm2-135m fetches it", "inspect", "smollm2-135m", env=cache)
         self.refuse(1, "it has smollm2-135m and gemma3-270m", "inspect", "smollm2")
+        tool = (Path(__file__).parents[2] / "tools/fetch").read_text()
+        names = dict(re.findall(r"^  (\S+)\)\n    file=(\S+)$", tool, re.MULTILINE))
+        self.assertEqual(sorted(names), ["gemma3-270m", "smollm2-135m"])
+        for name, file in names.items():
+            self.refuse(1, f"no model {kept / file} yet", "inspect", name, env=cache)
         kept.mkdir()
         (kept / "SmolLM2-135M-Instruct.Q4_1.gguf").symlink_to(MODEL)
         for arguments in (["inspect", "smollm2-135m"], ["run", "-m", "smollm2-135m", "-p", "x", "-n", 0]):
@@ -267,6 +273,9 @@ class IdleOptionTest(CliTest):
         self.assertEqual(self.warned(*compare, "--policies", "full,local", "--alpha", 0.5),
                          ["--alpha 0.5 does nothing under full, local"])
         self.assertEqual(self.warned(*compare, "--policies", "full"), ["--budget 8 does nothing under full"])
+        self.assertEqual(self.warned(*compare[:-1], "4,8", "--policies", "full,local:alpha=0.5"),
+                         ["alpha=0.5 does nothing in local:alpha=0.5"])
+        self.assertEqual(self.warned(*compare[:-1], "4,8", "--policies", "a2sf", "--sink", 2, "--recent", 2, "--alpha", 0.9), [])
         self.assertEqual(self.warned(*compare, "--policies", "a2sf:budget=9,local"), [])
 
     def test_budgets_that_hold_everything(self):
@@ -353,6 +362,12 @@ class OutputTest(CliTest):
             with self.subTest(arguments=arguments):
                 self.assertEqual(self.into(">/dev/full", *arguments),
                                  (1, "a2sf: cannot write the output: No space left on device\n"))
+
+    def test_a_closed_output_is_an_error_and_ends_up_in_no_file(self):
+        path = Path(self.folder.name) / "run.json"
+        for arguments in (["policies"], [*self.jobs()["run"], "-o", path]):
+            self.assertEqual(self.into(">&-", *arguments), (1, "a2sf: cannot write the output: Bad file descriptor\n"))
+        self.assertEqual(os.listdir(self.folder.name), ["text.txt"])
 
     def test_messages_that_are_not_taken_change_no_exit_code(self):
         self.assertEqual(self.into("2>/dev/full", "inspect", "/nowhere"), (1, ""))
