@@ -106,7 +106,8 @@ CLI::Option* add_model_file(CLI::App* command, std::string* file) {
 void add_model_flags(CLI::App* command, ModelFlags* flags) {
   add_model_file(command, &flags->model);
   const Heading heading(command, "Machine");
-  command->add_option("-t,--threads", flags->threads, "Threads to compute with; 0: one per core")
+  command
+      ->add_option("-t,--threads", flags->threads, "Threads to compute with; 0: as many as the process may keep busy")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
   command->add_option("--device", flags->device, "What computes: cpu, or reference, the plain definition, slow")

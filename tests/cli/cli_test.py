@@ -78,7 +78,7 @@ class HelpTest(CliTest):
         run, compare, bench = (" ".join(self.succeed(command, "--help").split()) for command in ("run", "compare", "bench"))
         for text in ("--policy P What stays, with options if wanted: a2sf:alpha=0.9:sink=4 (see: a2sf policies) (default: a2sf)",
                      '{"budgets": [[64, 32], [16, 16]]} (default: 1024)', "Format of keys and values (default: f16)",
-                     "0: one per core (default: 0)", "slow (default: cpu)", "mapped (default: on)"):
+                     "Threads to compute with; 0: as many as the process may keep busy (default: 0)", "slow (default: cpu)", "mapped (default: on)"):
             self.assertIn(text, run)
         self.assertIn("(default: full,local,h2o,a2sf)", compare)
         self.assertIn("(default: 1024)", compare)
