@@ -92,7 +92,7 @@ Json measure(const Flags& flags, const SpeedTest& test, const std::optional<Mach
     if (rates) {
       document["bound"] = bound_json(bound_of(*rates, *model, test, result), median_of_sorted(result.tokens_per_s));
     }
-    document = {{"row", document}, {"beginning", new_document("bench", *model)}};
+    document = {{"row", document}, {"beginning", new_document("bench", *model, flags.model)}};
     return dump(document, -1);
   });
   return Json::parse(text);
@@ -160,7 +160,7 @@ void run(const Flags& flags) {
   document["kv_type"] = flags.cache.kv_type;
   document["rows"] = rows;
   const std::string heading =
-      fmt::format("{}, {}, {}, {}, median of {}\n", model_title(info), to_string(tests.front().policy),
+      fmt::format("{}, {}, {}, {}, median of {}\n", model_title(info), harmless(to_string(tests.front().policy)),
                   counted(document["threads"], "thread"), document["isa"].get<std::string>(), flags.repeats);
   delivery.deliver(document, heading + table_of(rows) + (flags.bound ? bound_table_of(rows) : ""));
 }
@@ -173,10 +173,14 @@ void add_bench(CLI::App& app) {
                                   "a2sf bench -m model.gguf -p 512 -n 128 -d 0,4096 --policy a2sf --budget 256");
   add_model_flags(command, &flags->model);
   command->add_option("-p", flags->prompts, "Tokens of prompt tests, separated by commas; 0: none")
+      ->type_name("N,...")
       ->capture_default_str();
   command->add_option("-n", flags->decodes, "Tokens of decode tests, separated by commas; 0: none")
+      ->type_name("N,...")
       ->capture_default_str();
-  command->add_option("-d", flags->depths, "Tokens read before the test, separated by commas")->capture_default_str();
+  command->add_option("-d", flags->depths, "Tokens read before the test, separated by commas")
+      ->type_name("N,...")
+      ->capture_default_str();
   command->add_option("-r", flags->repeats, "Repeats of each test")->check(CLI::Range(1, 1000))->capture_default_str();
   command->add_flag("--bound", flags->bound,
                     "Also measure what the machine can do at best, and say how much of it each part reaches");

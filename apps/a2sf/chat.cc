@@ -181,7 +181,7 @@ void run(const Flags& flags) {
   }
   pin_system(flags, tokenizer, spec);
   const auto model = load_model(flags.model);
-  Json document = new_document("chat", *model);
+  Json document = new_document("chat", *model, flags.model);
   document["seed"] = flags.sampling.options.seed;
   document.update(policy_json(spec));
   document["kv_type"] = flags.cache.kv_type;

@@ -1,5 +1,6 @@
 #include "eval/compare.h"
 #include "commands.h"
+#include "idle_options.h"
 #include "options.h"
 #include "outcome.h"
 #include "progress.h"
@@ -14,30 +15,37 @@
 namespace a2sf::app {
 namespace {
 
+constexpr const char* kBudgets = "1024";  // where none are given
+
 struct Flags {
   ModelFlags model;
   TextFlags text;
   CacheFlags cache;
   OutputFlags output;
-  std::string policies = "full,local,h2o,a2sf", budgets = "1024";
+  std::string policies = "full,local,h2o,a2sf", budgets;
   std::size_t prompt = 0;
 };
 
 // Every policy at every budget; one that names its own budget, and full, once.
 std::vector<PolicySpec> read_specs(const Flags& flags) {
   std::vector<PolicySpec> specs;
+  std::vector<TypedPolicy> typed;
   for (const std::string& policy : split_list(flags.policies)) {
-    for (const std::string& budget : split_list(flags.budgets)) {
+    for (const std::string& budget : split_list(flags.budgets.empty() ? kBudgets : flags.budgets)) {
       CacheFlags cache = flags.cache;
       cache.budget = budget;
       if (budget.empty()) fail_with(kWrongUsage, "--budget: an item of the list is empty");
       specs.push_back(read_policy(policy, default_spec(cache)));
+      typed.push_back({policy, specs.back()});
       if (specs.back().whole_prompt && flags.prompt == 0) {
         fail_with(kWrongUsage, "block=prompt needs --prompt N: how many of the first tokens are the prompt");
       }
       if (specs.back().policy == Policy::full || policy.find(":budget=") != std::string::npos) break;
     }
   }
+  CacheFlags given = flags.cache;
+  given.budget = flags.budgets;
+  warn_of_idle_options(given, typed);
   return specs;
 }
 
@@ -98,7 +106,7 @@ std::string table_of(const ComparisonReport& report) {
 
 std::string heading(const Model& model, const Flags& flags, std::size_t tokens) {
   return fmt::format("{}, {} tokens of {}, {}, {}\n", model_title(model.info()), with_commas(tokens),
-                     std::filesystem::path(flags.text.file).filename().string(),
+                     harmless(std::filesystem::path(text_name(flags.text.file)).filename().string()),
                      counted(static_cast<std::size_t>(model.threads()), "thread"), model.isa());
 }
 
@@ -108,15 +116,17 @@ void run(const Flags& flags) {
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
   const auto tokens = read_tokens(flags.text, tokenizer);
   const auto model = load_model(flags.model);
-  warn_past_context(model->info(), tokens.size());
   const CompareOptions options{.kv_type = kv_type_of(flags.cache), .prompt = flags.prompt};
+  need(check_comparison(*model, tokens, specs, options));
+  warn_past_context(model->info(), tokens.size());
+  warn_of_budgets_that_hold_all(specs, model->info(), tokens.size(), "the text");
   ComparisonReport report;
   {
     Progress progress("compare");
     report = need(compare(model, tokens, specs, options,
                           [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
   }
-  Json document = new_document("compare", *model);
+  Json document = new_document("compare", *model, flags.model);
   document["text"] = flags.text.file;
   document["tokens"] = tokens.size();
   document["tokens_scored"] = report.tokens_scored;
@@ -137,11 +147,21 @@ void add_compare(CLI::App& app) {
                   "--tokens 3000");
   add_model_flags(command, &flags->model);
   add_text_flags(command, &flags->text);
-  command->add_option("--policies", flags->policies, "Policies, separated by commas, with options if wanted")
-      ->capture_default_str();
-  command
-      ->add_option("--budget", flags->budgets, "Budgets, separated by commas: counts or ratios of the text, or @FILE")
-      ->capture_default_str();
+  {
+    const Heading heading(command, kCacheHeading);
+    command
+        ->add_option("--policies", flags->policies,
+                     "Policies, separated by commas, with options if wanted: a2sf:alpha=0.9 (see: a2sf policies)")
+        ->type_name("P,...")
+        ->capture_default_str();
+    command
+        ->add_option("--budget", flags->budgets,
+                     "Tokens kept per layer and KV head, separated by commas: counts, ratios of the text (0.2 or 20%), "
+                     "or @FILE, a JSON table by layer and KV head: {\"budgets\": [[64, 32], [16, 16]]}")
+        ->type_name("B,...")
+        ->default_str(kBudgets)
+        ->check([](const std::string& text) { return text.empty() ? "the value is empty" : ""; });
+  }
   command->add_option("--prompt", flags->prompt, "The first N tokens are a prompt: read, but not scored")
       ->type_name("N")
       ->check(CLI::Range(0, 1 << 30));

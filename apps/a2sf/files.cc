@@ -1,31 +1,37 @@
 #include "files.h"
 
+#include "core/fnv.h"
 #include "outcome.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <memory>
+#include <span>
 #include <vector>
 
 namespace a2sf::app {
 namespace {
 
-constexpr std::uint64_t kMebibyte = 1 << 20;
-constexpr std::uint64_t kHashOfNothing = 0xcbf29ce484222325ULL;
-
 struct Close {
   void operator()(std::FILE* file) const { std::fclose(file); }
 };
 
-void add_to_hash(std::uint64_t& hash, const void* bytes, std::size_t count) {
-  const auto* at = static_cast<const unsigned char*>(bytes);
-  for (std::size_t i = 0; i < count; ++i) hash = (hash ^ at[i]) * 0x100000001b3ULL;
+// What is to take the place of a file has its mode from the first byte on; a new file's is up to the umask.
+std::FILE* create(const std::string& path, const std::filesystem::file_status& replaced) {
+  const bool is_new = replaced.type() == std::filesystem::file_type::not_found;
+  const auto mode = is_new ? mode_t{0666} : static_cast<mode_t>(replaced.permissions()) & 07777;
+  const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+  if (descriptor < 0) return nullptr;
+  std::FILE* file = is_new || ::fchmod(descriptor, mode) == 0 ? ::fdopen(descriptor, "wb") : nullptr;
+  if (file == nullptr) ::close(descriptor);
+  return file;
 }
 
 [[noreturn]] void cannot(const char* what, const std::string& path, int error) {
@@ -48,28 +54,10 @@ std::string read_file(const std::string& path) {
 }
 
 std::string hash_of_profile(const Profile& profile) {
-  std::uint64_t hash = kHashOfNothing;
+  std::uint64_t hash = kFnvOfNothing;
   for (const auto* table : {&profile.shares, &profile.alphas}) {
-    for (const auto& layer : *table) add_to_hash(hash, layer.data(), layer.size() * sizeof(double));
+    for (const auto& layer : *table) hash = fnv1a(std::as_bytes(std::span(layer)), hash);
   }
-  return fmt::format("{:016x}", hash);
-}
-
-std::string hash_of_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  const auto size = static_cast<std::uint64_t>(std::max<std::streamoff>(0, file.tellg()));
-  std::uint64_t hash = kHashOfNothing;
-  unsigned char size_bytes[8];
-  for (int i = 0; i < 8; ++i) size_bytes[i] = static_cast<unsigned char>(size >> (8 * i));
-  add_to_hash(hash, size_bytes, sizeof size_bytes);
-  const std::uint64_t part = std::min(size, kMebibyte);
-  std::vector<char> bytes(part);
-  for (const std::uint64_t begin : {std::uint64_t{0}, size - part}) {
-    file.seekg(static_cast<std::streamoff>(begin));
-    file.read(bytes.data(), static_cast<std::streamsize>(part));
-    add_to_hash(hash, bytes.data(), part);
-  }
-  if (!file) fail_with(kFailed, fmt::format("cannot read {}", path));
   return fmt::format("{:016x}", hash);
 }
 
@@ -81,8 +69,12 @@ void flush_output() {
   if (std::fflush(stdout) != 0) cannot("write", "the output", errno);
 }
 
-OutputFile::OutputFile(const std::string& path) : name_(path), target_(path) {
+OutputFile::OutputFile(const std::string& path) : name_(path == "-" ? "the output" : path), target_(path) {
   namespace fs = std::filesystem;
+  if (path == "-") {
+    file_ = stdout;
+    return;
+  }
   std::error_code error;
   const auto status = fs::status(path, error);
   if (fs::is_directory(status)) cannot("write", path, EISDIR);
@@ -91,15 +83,16 @@ OutputFile::OutputFile(const std::string& path) : name_(path), target_(path) {
   if (!fs::exists(status) || fs::is_regular_file(status)) {
     temporary_ = fmt::format("{}.{}.part", target_, ::getpid());
   }
-  file_ = std::fopen((temporary_.empty() ? target_ : temporary_).c_str(), "wb");
+  file_ = temporary_.empty() ? std::fopen(target_.c_str(), "wb") : create(temporary_, status);
   if (file_ == nullptr) {
-    temporary_.clear();
-    cannot("write", path, errno);
+    const int code = errno;
+    if (!temporary_.empty()) std::remove(temporary_.c_str());
+    cannot("write", path, code);
   }
 }
 
 OutputFile::~OutputFile() {
-  if (file_ != nullptr) std::fclose(file_);
+  if (file_ != nullptr && file_ != stdout) std::fclose(file_);
   if (!temporary_.empty()) std::remove(temporary_.c_str());
 }
 
@@ -110,8 +103,9 @@ void OutputFile::write(std::string_view text) {
 }
 
 void OutputFile::commit() {
-  const bool closed = std::fclose(std::exchange(file_, nullptr)) == 0;
-  if (!closed) give_up("write");
+  std::FILE* file = std::exchange(file_, nullptr);
+  const bool complete = (file == stdout ? std::fflush(file) : std::fclose(file)) == 0;
+  if (!complete) give_up("write");
   if (!temporary_.empty() && std::rename(temporary_.c_str(), target_.c_str()) != 0) give_up("write");
   temporary_.clear();
 }

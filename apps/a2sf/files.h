@@ -13,9 +13,6 @@ namespace a2sf::app {
 // The bytes of a regular file or pipe ("-": stdin). Ends the command if it cannot be read.
 std::string read_file(const std::string& path);
 
-// FNV-1a, 64 bits, of a file's size and its first and last MiB, as 16 hex digits.
-std::string hash_of_file(const std::string& path);
-
 // FNV-1a, 64 bits, of the numbers of a profile: shares, then alphas.
 std::string hash_of_profile(const Profile& profile);
 
@@ -23,7 +20,8 @@ std::string hash_of_profile(const Profile& profile);
 void print(std::string_view text);
 void flush_output();
 
-// Written beside its target and renamed by commit(). A target that exists and is no regular file is written directly.
+// Written beside its target and renamed by commit(), with the mode of the file that it replaces. A target that exists
+// and is no regular file is written directly; "-" is standard output.
 class OutputFile {
  public:
   explicit OutputFile(const std::string& path);

@@ -1,5 +1,6 @@
 #include "commands.h"
 #include "eval/cache_size.h"
+#include "idle_options.h"
 #include "options.h"
 #include "outcome.h"
 #include "tables.h"
@@ -86,7 +87,7 @@ Json file_json(const FileInfo& info) {
   Json document = {{"command", "inspect"},
                    {"version", version()},
                    {"model", info.path},
-                   {"model_hash", hash_of_file(info.path)},
+                   {"model_hash", info.hash},
                    {"name", info.name},
                    {"architecture", info.architecture},
                    {"parameters", info.parameters},
@@ -136,7 +137,9 @@ Json cost_json(const Flags& flags, const PolicySpec& spec, const ModelInfo& info
   return document;
 }
 
-std::string line(const char* label, const std::string& value) { return fmt::format("{:<17} {}\n", label, value); }
+std::string line(const char* label, const std::string& value) {
+  return fmt::format("{:<17} {}\n", label, harmless(value));
+}
 
 std::string windows_text(const ModelInfo& info) {
   const auto without = std::count(info.windows.begin(), info.windows.end(), 0);
@@ -160,7 +163,9 @@ std::string file_text(const FileInfo& info) {
 
 std::string model_text(const ModelInfo& info) {
   std::string text = line("layers", std::to_string(info.layers));
-  text += line("heads", fmt::format("{}, {} KV heads, {} elements each", info.heads, info.kv_heads, info.head_dim));
+  text += line("heads",
+               fmt::format("{}, {}, {} each", info.heads, counted(static_cast<std::size_t>(info.kv_heads), "KV head"),
+                           counted(static_cast<std::size_t>(info.head_dim), "element")));
   text += line("embedding", with_commas(static_cast<std::uint64_t>(info.embedding)));
   text += line("feed forward", with_commas(static_cast<std::uint64_t>(info.feed_forward)));
   text += line("vocabulary", with_commas(static_cast<std::uint64_t>(info.vocabulary)));
@@ -202,6 +207,9 @@ void run(const Flags& flags) {
   document["supported"] = model.has_value();
   if (model) {
     const Costs costs = costs_of(flags, spec, *model);
+    if (!flags.cache.budget.empty()) {
+      warn_of_budgets_that_hold_all({&spec, 1}, *model, static_cast<std::size_t>(costs.context), "a sequence");
+    }
     document.update(model_json(*model));
     document.update(cost_json(flags, spec, *model, costs));
     text += model_text(*model) + cost_table(flags, *model, costs);
@@ -220,10 +228,11 @@ void add_inspect(CLI::App& app) {
   CLI::App* command = add_command(
       app, "inspect", "What is in a GGUF file, whatever its architecture; for one that can be run, what a budget costs",
       "a2sf inspect model.gguf --budget 512 --ctx 8192 --memory 8GiB");
-  command->add_option("model", flags->model, "The model, a GGUF file")->type_name("FILE")->required();
+  add_model_file(command, &flags->model);
   add_budget_flags(command, &flags->cache);
-  command->add_option("--ctx", flags->context, "Length of a sequence; default: what the model was trained on")
+  command->add_option("-c,--ctx", flags->context, "Length of a sequence")
       ->type_name("N")
+      ->default_str("as trained")
       ->check(CLI::Range(std::int64_t{1}, kMostTokens));
   command->add_option("--memory", flags->memory, "Memory for weights and caches: how many sequences fit (8GiB)")
       ->type_name("BYTES")

@@ -1,16 +1,23 @@
 #include "options.h"
 
+#include "idle_options.h"
+#include "model_names.h"
 #include "outcome.h"
+#include "tables.h"
 
 #include <fmt/format.h>
 
 #include <charconv>
 #include <cmath>
-#include <cstdio>
 #include <utility>
 
 namespace a2sf::app {
 namespace {
+
+std::string without_blanks(const std::string& text) {
+  const std::size_t first = text.find_first_not_of(" \t"), last = text.find_last_not_of(" \t");
+  return first == std::string::npos ? "" : text.substr(first, last - first + 1);
+}
 
 // A check of a number that also refuses NaN and infinity.
 CLI::Validator number_in(double least, bool least_allowed, double most, const char* allowed) {
@@ -28,28 +35,35 @@ void add_text_option(CLI::App* command, const char* name, std::string* value, co
   command->add_option(name, *value, help)->type_name(type);
 }
 
-// A text option whose value means something: an empty one is wrong usage.
-void add_value(CLI::App* command, const char* name, std::string* value, const char* help, const char* type) {
-  add_text_option(command, name, value, help, type);
-  const std::string long_name = std::string(name).substr(std::string(name).find("--"));
-  command->get_option(long_name)->check(
-      [=](const std::string& text) { return text.empty() ? "the value is empty" : ""; });
+// A text option whose value means something: an empty one is wrong usage. `standard` is what holds without it.
+void add_value(CLI::App* command, const char* name, std::string* value, const char* help, const char* type,
+               const char* standard) {
+  command->add_option(name, *value, help)->type_name(type)->default_str(standard)->check([](const std::string& text) {
+    return text.empty() ? "the value is empty" : "";
+  });
 }
 
 void add_profile_flag(CLI::App* command, CacheFlags* flags) {
-  add_value(command, "--profile", &flags->profile,
-            "How the heads share the budget, then the mean per head, and their alphas: a JSON file", "FILE");
+  add_value(
+      command, "--profile", &flags->profile,
+      "Share the budget out over the heads, which need unlike parts of it: a JSON file with a share for each layer "
+      "and KV head, and an alpha too if measured; the budget is then the mean of all heads",
+      "FILE", "none");
 }
 
-void apply(PolicySpec& spec, const char* option, const std::string& value) {
-  if (!value.empty()) need(set_option(spec, option, value), kWrongUsage);
+// What this build computes on.
+CLI::Validator is_device() {
+  return {[](std::string& device) {
+            if (device == "cuda") fail_with(kFailed, "this build has no CUDA: use --device cpu");
+            return device == "cpu" || device == "reference" ? "" : device + " is not cpu or reference";
+          },
+          ""};
 }
 
 // Refuses counts that do not fit the budget before a model is loaded; the first head of a table stands for all.
 void check_fit(const PolicySpec& spec) {
   if (spec.policy == Policy::full || spec.policy == Policy::hook) return;
-  const std::int64_t any_length = spec.budget.ratio > 0 ? 1'000'000 : 0;
-  need(resolve(spec, 0, 0, any_length, 0), kWrongUsage);
+  need(resolve(spec, 0, 0, spec.budget.ratio > 0 ? kAnyLength : 0, 0), kWrongUsage);
 }
 
 void warn_of_freezing(const PolicySpec& spec) {
@@ -59,8 +73,9 @@ void warn_of_freezing(const PolicySpec& spec) {
   if (rule.recent == 0 && remembers_longer) {
     warn(fmt::format(
         "alpha={} without a recent window remembers longer than the budget of {}: new tokens go at once and "
-        "the cache freezes on the first ones; use --recent 0.5 or a smaller alpha",
-        rule.alpha, rule.budget));
+        "the cache freezes on the first ones; use {} or a smaller alpha",
+        spec.alpha ? fmt::format("{}", *spec.alpha) : "auto", rule.budget,
+        rule.budget > 1 ? "--recent 0.5" : "a larger budget"));
   }
 }
 
@@ -69,58 +84,97 @@ void warn_of_freezing(const PolicySpec& spec) {
 CLI::App* add_command(CLI::App& app, const char* name, const char* description, const char* example) {
   CLI::App* command = app.add_subcommand(name, description);
   command->footer(fmt::format("Example:\n  {}", example));
-  command->set_version_flag("--version", fmt::format("a2sf {}", version()));
+  command->get_help_ptr()->group(kLastHeading);
+  command->set_version_flag("--version", fmt::format("a2sf {}", version()), "Print the version")->group(kLastHeading);
   return command;
 }
 
+CLI::Option* add_model_file(CLI::App* command, std::string* file) {
+  return command
+      ->add_option("-m,--model,model", *file,
+                   "The model: a GGUF file, or the name of one that tools/fetch keeps (smollm2-135m); also without -m")
+      ->type_name("FILE")
+      ->transform(CLI::Validator(
+          [](std::string& text) {
+            text = model_file(text);
+            return std::string();
+          },
+          ""))
+      ->required();
+}
+
 void add_model_flags(CLI::App* command, ModelFlags* flags) {
-  add_text_option(command, "-m,--model", &flags->model, "The model, a GGUF file", "FILE");
-  command->get_option("--model")->required();
-  command->add_option("--threads", flags->threads, "Threads to compute with; 0: one per core")
+  add_model_file(command, &flags->model);
+  const Heading heading(command, "Machine");
+  command
+      ->add_option("-t,--threads", flags->threads, "Threads to compute with; 0: as many as the process may keep busy")
+      ->capture_default_str()
       ->check(CLI::Range(0, 1024));
-  command->add_option("--device", flags->device, "cpu, cuda, or reference (the plain definition, slow)")
-      ->check(CLI::IsMember({"cpu", "cuda", "reference"}));
+  command->add_option("--device", flags->device, "What computes: cpu, or reference, the plain definition, slow")
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->check(is_device());
   command->add_option("--repack", flags->repack, "on: regroup the weights for speed; off: use them as they are mapped")
+      ->type_name("on|off")
+      ->capture_default_str()
       ->check(CLI::IsMember({"on", "off"}));
 }
 
 void add_json_flag(CLI::App* command, OutputFlags* flags) {
-  command->add_flag("--json", flags->json, "Print one JSON document");
+  command->add_flag("--json", flags->json, "Print one JSON document instead of text")->group(kLastHeading);
 }
 
 void add_output_file(CLI::App* command, OutputFlags* flags) {
-  add_text_option(command, "-o,--output", &flags->file, "Also write the JSON document to a file", "FILE");
+  const auto take = [flags](const std::string& file) {
+    if (file.empty()) throw CLI::ValidationError("--output", "the value is empty");
+    flags->json = flags->json || file == "-";
+    flags->file = file == "-" ? "" : file;
+  };
+  command
+      ->add_option_function<std::string>("-o,--output", take,
+                                         "Also write the JSON document to a file; -: print it instead of text")
+      ->type_name("FILE")
+      ->group(kLastHeading);
 }
 
 void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick) {
+  const Heading heading(command, kCacheHeading);
   if (pick) {
-    add_value(command, "--policy", &flags->policy, "What stays in the cache, with options if wanted (a2sf:alpha=0.9)",
-              "P");
+    add_value(command, "--policy", &flags->policy,
+              "What stays, with options if wanted: a2sf:alpha=0.9:sink=4 (see: a2sf policies)", "P", "a2sf");
     add_budget_flags(command, flags);
   } else {
     add_profile_flag(command, flags);
   }
-  add_value(command, "--alpha", &flags->alpha, "Forgetting factor, 0 to 1, or auto", "A");
-  add_value(command, "--sink", &flags->sink, "First tokens that always stay", "N");
-  add_value(command, "--recent", &flags->recent, "Newest tokens that always stay: a count or a ratio of the budget",
-            "N");
-  add_value(command, "--block", &flags->block, "Evict every N tokens, or once at the end of the prompt: prompt", "N");
-  add_value(command, "--pin", &flags->pin, "First tokens that are never evicted, part of the budget", "N");
+  add_value(command, "--alpha", &flags->alpha, "Forgetting factor, 0 to 1, or auto", "A", "the policy's");
+  add_value(command, "--sink", &flags->sink, "First tokens that always stay", "N", "the policy's");
+  add_value(command, "--recent", &flags->recent, "Newest tokens that always stay: a count, or a ratio of the budget",
+            "N", "the policy's");
+  add_value(command, "--block", &flags->block, "Evict every N tokens; prompt: once, at the end of the prompt", "N",
+            "1");
+  add_value(command, "--pin", &flags->pin, "First tokens that are never evicted, part of the budget", "N", "0");
   add_kv_type_flag(command, flags);
 }
 
 void add_budget_flags(CLI::App* command, CacheFlags* flags) {
+  const Heading heading(command, kCacheHeading);
   add_value(command, "--budget", &flags->budget,
-            "Tokens kept per layer and KV head: a count, a ratio of the sequence (0.2, 20%), or a table @FILE", "B");
+            "Tokens kept per layer and KV head: a count, a ratio of the sequence (0.2 or 20%), or @FILE, a JSON table "
+            "by layer and KV head: {\"budgets\": [[64, 32], [16, 16]]}",
+            "B", "1024");
   add_profile_flag(command, flags);
 }
 
 void add_kv_type_flag(CLI::App* command, CacheFlags* flags) {
-  command->add_option("--kv-type", flags->kv_type, "Format of keys and values: f16 or f32")
+  const Heading heading(command, kCacheHeading);
+  command->add_option("--kv-type", flags->kv_type, "Format of keys and values")
+      ->type_name("f16|f32")
+      ->capture_default_str()
       ->check(CLI::IsMember({"f16", "f32"}));
 }
 
 void add_sampling_flags(CLI::App* command, SamplingFlags* flags) {
+  const Heading heading(command, "Sampling");
   constexpr double kMost = 1e6;
   SamplerOptions& options = flags->options;
   command->add_option("--temp", options.temperature, "Temperature; 0: always the likeliest token")
@@ -154,15 +208,17 @@ void add_text_flags(CLI::App* command, TextFlags* flags) {
       ->check(CLI::Range(1, 1 << 30));
 }
 
+std::vector<std::pair<std::string, std::string>> given_options(const CacheFlags& flags) {
+  std::vector<std::pair<std::string, std::string>> options = {
+      {"budget", flags.budget}, {"profile", flags.profile}, {"alpha", flags.alpha}, {"sink", flags.sink},
+      {"recent", flags.recent}, {"block", flags.block},     {"pin", flags.pin}};
+  std::erase_if(options, [](const auto& option) { return option.second.empty(); });
+  return options;
+}
+
 PolicySpec default_spec(const CacheFlags& flags) {
   PolicySpec spec;
-  apply(spec, "budget", flags.budget);
-  apply(spec, "profile", flags.profile);
-  apply(spec, "alpha", flags.alpha);
-  apply(spec, "sink", flags.sink);
-  apply(spec, "recent", flags.recent);
-  apply(spec, "block", flags.block);
-  apply(spec, "pin", flags.pin);
+  for (const auto& [option, value] : given_options(flags)) need(set_option(spec, option, value), kWrongUsage);
   return spec;
 }
 
@@ -173,31 +229,35 @@ PolicySpec read_policy(const std::string& text, const PolicySpec& defaults) {
   return spec;
 }
 
-PolicySpec spec_of(const CacheFlags& flags) { return read_policy(flags.policy, default_spec(flags)); }
+PolicySpec spec_of(const CacheFlags& flags) {
+  const TypedPolicy policy{flags.policy, read_policy(flags.policy, default_spec(flags))};
+  warn_of_idle_options(flags, {&policy, 1});
+  return policy.spec;
+}
 
 KvType kv_type_of(const CacheFlags& flags) { return flags.kv_type == "f32" ? KvType::f32 : KvType::f16; }
 
 std::shared_ptr<const Model> load_model(const ModelFlags& flags) {
-  if (flags.device == "cuda") fail_with(kFailed, "this build has no CUDA: use --device cpu");
   return need(Model::load(
       flags.model, {.threads = flags.threads, .device = flags.device, .repack = flags.repack == "on", .isa = ""}));
 }
 
+std::string text_name(const std::string& file) { return file == "-" ? "standard input" : file; }
+
 std::vector<Token> read_tokens(const TextFlags& flags, const Tokenizer& tokenizer) {
   const std::string text = read_file(flags.file);
-  if (text.empty()) fail_with(kFailed, fmt::format("{} is empty", flags.file));
+  const std::string name = text_name(flags.file);
+  if (text.empty()) fail_with(kFailed, fmt::format("{} is empty", name));
   if (const auto wrong = find_invalid_utf8(text)) {
-    fail_with(kFailed, fmt::format("{} is not valid UTF-8: the first wrong byte is at offset {}", flags.file, *wrong));
+    fail_with(kFailed, fmt::format("{} is not valid UTF-8: the first wrong byte is at offset {}", name, *wrong));
   }
   std::vector<Token> tokens = need(tokenizer.encode(text, true, false));
   if (tokens.size() < flags.tokens) {
-    warn(fmt::format("{} has only {} tokens, fewer than --tokens {}", flags.file, tokens.size(), flags.tokens));
+    warn(fmt::format("{} has only {}, fewer than --tokens {}", name, counted(tokens.size(), "token"), flags.tokens));
   }
   if (flags.tokens > 0 && tokens.size() > flags.tokens) tokens.resize(flags.tokens);
   return tokens;
 }
-
-void warn(const std::string& line) { fmt::print(stderr, "a2sf: warning: {}\n", line); }
 
 void warn_past_context(const ModelInfo& info, std::size_t tokens) {
   if (info.context <= 0 || tokens <= static_cast<std::size_t>(info.context)) return;
@@ -209,30 +269,34 @@ std::vector<std::string> split_list(const std::string& text) {
   std::size_t begin = 0;
   while (true) {
     const std::size_t comma = text.find(',', begin);
-    items.push_back(text.substr(begin, comma - begin));
+    items.push_back(without_blanks(text.substr(begin, comma - begin)));
     if (comma == std::string::npos) return items;
     begin = comma + 1;
   }
 }
 
-std::vector<std::size_t> read_numbers(const std::string& option, const std::string& text, std::size_t least) {
+std::size_t read_number(const std::string& option, const std::string& text, std::size_t least) {
   constexpr std::size_t kMost = 1 << 30;
+  std::size_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error == std::errc() && end == text.data() + text.size() && number >= least && number <= kMost) return number;
+  fail_with(kWrongUsage, fmt::format("{}: '{}' is not a whole number from {} to {}", option, text, least, kMost));
+}
+
+std::vector<std::size_t> read_numbers(const std::string& option, const std::string& text, std::size_t least) {
   std::vector<std::size_t> numbers;
-  for (const std::string& item : split_list(text)) {
-    std::size_t number = 0;
-    const auto [end, error] = std::from_chars(item.data(), item.data() + item.size(), number);
-    if (error != std::errc() || end != item.data() + item.size() || number < least || number > kMost) {
-      fail_with(kWrongUsage, fmt::format("{}: \"{}\" is not a whole number from {} to {}", option, item, least, kMost));
-    }
-    numbers.push_back(number);
-  }
+  for (const std::string& item : split_list(text)) numbers.push_back(read_number(option, item, least));
   return numbers;
 }
 
-Json new_document(const char* command, const Model& model) {
-  return {{"command", command},         {"version", version()},
-          {"model", model.info().path}, {"model_hash", hash_of_file(model.info().path)},
-          {"threads", model.threads()}, {"isa", model.isa()}};
+Json new_document(const char* command, const Model& model, const ModelFlags& flags) {
+  return {{"command", command},
+          {"version", version()},
+          {"model", model.info().path},
+          {"model_hash", model.info().hash},
+          {"threads", model.threads()},
+          {"isa", model.isa()},
+          {"repack", flags.repack == "on"}};
 }
 
 Json budget_json(const PolicySpec& spec) {
@@ -256,8 +320,21 @@ Json policy_json(const PolicySpec& spec) {
   return json;
 }
 
+// All that a document may hold raw of what a terminal obeys, DEL and C1 (C2 80 to C2 9F), is in its strings.
 std::string dump(const Json& document, int indent) {
-  return document.dump(indent, ' ', false, Json::error_handler_t::replace) + "\n";
+  const std::string text = document.dump(indent, ' ', false, Json::error_handler_t::replace);
+  std::string harmless;
+  harmless.reserve(text.size() + 1);
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const bool c1 = text[at] == '\xc2' && static_cast<unsigned char>(text[at + 1]) < 0xa0;
+    if (c1) ++at;
+    if (c1 || text[at] == '\x7f') {
+      harmless += fmt::format("\\u{:04x}", static_cast<unsigned char>(text[at]));
+    } else {
+      harmless += text[at];
+    }
+  }
+  return harmless + "\n";
 }
 
 Delivery::Delivery(const OutputFlags& flags) : json_(flags.json) {

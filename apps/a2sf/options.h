@@ -2,22 +2,26 @@
 #pragma once
 
 #include "files.h"
+#include "help.h"
+#include "messages.h"
 
 #include <a2sf/a2sf.h>
 #include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace a2sf::app {
 
 using Json = nlohmann::ordered_json;
+
+// A length that a ratio can be taken of where only proportions matter.
+inline constexpr std::int64_t kAnyLength = 1'000'000;
 
 // A subcommand whose help ends with an example.
 CLI::App* add_command(CLI::App& app, const char* name, const char* description, const char* example);
@@ -26,6 +30,8 @@ struct ModelFlags {
   std::string model, device = "cpu", repack = "on";
   int threads = 0;
 };
+// -m FILE or the first argument, required: a GGUF file, or a model that tools/fetch keeps, by its name there.
+CLI::Option* add_model_file(CLI::App* command, std::string* file);
 void add_model_flags(CLI::App* command, ModelFlags* flags);
 
 struct OutputFlags {
@@ -33,7 +39,7 @@ struct OutputFlags {
   std::string file;
 };
 void add_json_flag(CLI::App* command, OutputFlags* flags);
-void add_output_file(CLI::App* command, OutputFlags* flags);
+void add_output_file(CLI::App* command, OutputFlags* flags);  // "-": instead of --json
 
 struct CacheFlags {
   std::string policy = "a2sf", alpha, budget, profile, sink, recent, block, pin, kv_type = "f16";
@@ -41,6 +47,7 @@ struct CacheFlags {
 // Without `pick`: neither --policy nor --budget, which the command has as lists.
 void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick = true);
 void add_budget_flags(CLI::App* command, CacheFlags* flags);  // of these --budget and --profile
+inline constexpr const char* kCacheHeading = "Cache";
 void add_kv_type_flag(CLI::App* command, CacheFlags* flags);
 
 struct SamplingFlags {
@@ -55,26 +62,32 @@ struct TextFlags {
 };
 void add_text_flags(CLI::App* command, TextFlags* flags);
 
+// What the flags other than --policy and --kv-type say: option of a policy and value, where one was given.
+std::vector<std::pair<std::string, std::string>> given_options(const CacheFlags& flags);
 // The spec that the flags other than --policy describe: the defaults of a policy text. Exit code 2 if one is wrong.
 PolicySpec default_spec(const CacheFlags& flags);
+// Reads the flags as one policy, checks what can be checked without a model, and warns of what does nothing.
+PolicySpec spec_of(const CacheFlags& flags);
 // Reads a policy and checks what can be checked without a model.
 PolicySpec read_policy(const std::string& text, const PolicySpec& defaults);
-PolicySpec spec_of(const CacheFlags& flags);
 KvType kv_type_of(const CacheFlags& flags);
 
 std::shared_ptr<const Model> load_model(const ModelFlags& flags);
+// The file's name, or what "-" stands for.
+std::string text_name(const std::string& file);
 // Tokens of a file's text, BOS if the model asks for it, cut to the first `flags.tokens`.
 std::vector<Token> read_tokens(const TextFlags& flags, const Tokenizer& tokenizer);
 
-void warn(const std::string& line);
 void warn_past_context(const ModelInfo& info, std::size_t tokens);
 
+// The items between commas, without blanks around them.
 std::vector<std::string> split_list(const std::string& text);
 // "128,256": exit code 2 unless whole numbers from `least` on.
 std::vector<std::size_t> read_numbers(const std::string& option, const std::string& text, std::size_t least);
+std::size_t read_number(const std::string& option, const std::string& text, std::size_t least);
 
 // The beginning of every JSON document: how the result was got.
-Json new_document(const char* command, const Model& model);
+Json new_document(const char* command, const Model& model, const ModelFlags& flags);
 // A spec's budget: null, a count, a ratio or the mean of a table.
 Json budget_json(const PolicySpec& spec);
 // The part of a document or row that says which policy it is of: `policy`, `spec`, `budget`, `profile`.
@@ -90,6 +103,7 @@ class Delivery {
   bool json_;
   std::optional<OutputFile> file_;
 };
+// As JSON that a terminal can be shown: what is not UTF-8 becomes U+FFFD, control characters are written out.
 std::string dump(const Json& document, int indent);
 
 }  // namespace a2sf::app

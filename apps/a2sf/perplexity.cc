@@ -1,6 +1,7 @@
 #include "eval/perplexity.h"
 
 #include "commands.h"
+#include "idle_options.h"
 #include "options.h"
 #include "outcome.h"
 #include "progress.h"
@@ -43,7 +44,7 @@ void use_bos(const Tokenizer& tokenizer, const std::vector<Token>& tokens, Perpl
 
 Json document_of(const Model& model, const Flags& flags, const PolicySpec& spec, std::size_t tokens,
                  const PerplexityReport& report) {
-  Json document = new_document("perplexity", model);
+  Json document = new_document("perplexity", model, flags.model);
   document["text"] = flags.text.file;
   document["tokens"] = tokens;
   document["ctx"] = flags.window;
@@ -68,6 +69,7 @@ void run(const Flags& flags) {
   use_bos(tokenizer, tokens, options);
   const auto model = load_model(flags.model);
   warn_past_context(model->info(), flags.window);
+  warn_of_budgets_that_hold_all({&options.policy, 1}, model->info(), flags.window, "a window");
   PerplexityReport report;
   {
     Progress progress("perplexity");
@@ -76,7 +78,7 @@ void run(const Flags& flags) {
   }
   const std::string line =
       fmt::format("{}: perplexity {:.4f} +/- {:.4f} ({} predictions in {} of {} tokens), KV cache {}, {}\n",
-                  to_string(options.policy), report.perplexity, report.standard_error,
+                  harmless(to_string(options.policy)), report.perplexity, report.standard_error,
                   with_commas(report.tokens_scored), counted(report.windows, "window"), flags.window,
                   bytes_text(static_cast<double>(report.kv_bytes)), rate_text(report.tokens_per_s));
   delivery.deliver(document_of(*model, flags, options.policy, tokens.size(), report), line);
@@ -90,12 +92,13 @@ void add_perplexity(CLI::App& app) {
                                   "a2sf perplexity -m model.gguf -f text.txt --ctx 1024 --policy a2sf --budget 256");
   add_model_flags(command, &flags->model);
   add_text_flags(command, &flags->text);
-  command->add_option("--ctx", flags->window, "Tokens of a window")
+  command->add_option("-c,--ctx", flags->window, "Tokens of a window")
       ->type_name("N")
       ->check(CLI::Range(3, 1 << 30))
       ->capture_default_str();
   command
       ->add_option("--score", flags->score, "half: the second half of each window, as llama-perplexity; all: all of it")
+      ->type_name("half|all")
       ->check(CLI::IsMember({"half", "all"}))
       ->capture_default_str();
   command->add_option("--prompt", flags->prompt, "The first N tokens of each window are a prompt: read, but not scored")

@@ -13,7 +13,8 @@ namespace {
 constexpr const char* kOptions =
     "\nOptions are joined with ':' (a2sf:alpha=0.9:sink=4:recent=0.5):\n"
     "  alpha    forgetting factor, 0 to 1; auto: 1 - 1/(1.5 budget)\n"
-    "  budget   tokens kept per layer and KV head: a count (default 1024), a ratio of the sequence, or a table @FILE\n"
+    "  budget   tokens kept per layer and KV head: a count (default 1024), a ratio of the sequence (0.2 or 20%), or\n"
+    "           @FILE, a JSON table by layer and KV head: {\"budgets\": [[64, 32], [16, 16]]}\n"
     "  profile  a JSON file that shares the budget out over layers and KV heads, with an alpha each if it has them;\n"
     "           the budget is then the mean per head: a2sf:budget=256:profile=model.profile.json\n"
     "  sink     the first positions, never evicted\n"
@@ -33,7 +34,9 @@ void run(const OutputFlags& flags) {
                                 {"summary", info.summary}});
   }
   std::string text = aligned_table(rows) + "\n";
-  for (const PolicyInfo& info : policies()) text += fmt::format("{:<10} {}\n", info.name, info.summary);
+  std::size_t width = 0;
+  for (const PolicyInfo& info : policies()) width = std::max(width, info.name.size());
+  for (const PolicyInfo& info : policies()) text += fmt::format("{:<{}}   {}\n", info.name, width, info.summary);
   Delivery(flags).deliver(document, text + kOptions);
 }
 

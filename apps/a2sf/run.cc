@@ -50,7 +50,7 @@ const char* name_of_reason(StopReason reason) {
 
 Json document_of(const Model& model, const Flags& flags, const PolicySpec& spec, const Session& session,
                  const std::vector<Token>& prompt, double prompt_seconds, const Generation& generation) {
-  Json document = new_document("run", model);
+  Json document = new_document("run", model, flags.model);
   document["seed"] = flags.sampling.options.seed;
   document["temperature"] = flags.sampling.options.temperature;
   document.update(policy_json(spec));

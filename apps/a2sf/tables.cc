@@ -1,5 +1,7 @@
 #include "tables.h"
 
+#include "messages.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,7 +9,9 @@
 
 namespace a2sf::app {
 
-std::string aligned_table(const std::vector<std::vector<std::string>>& rows) {
+std::string aligned_table(const std::vector<std::vector<std::string>>& cells) {
+  auto rows = cells;
+  for (auto& row : rows) std::transform(row.begin(), row.end(), row.begin(), harmless);
   std::vector<std::size_t> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
@@ -53,7 +57,7 @@ std::string model_title(const ModelInfo& info) {
   std::string stem = std::filesystem::path(info.path).stem().string();
   const std::size_t dot = stem.rfind('.');
   if (dot != std::string::npos) stem[dot] = ' ';
-  return stem;
+  return harmless(stem);
 }
 
 }  // namespace a2sf::app

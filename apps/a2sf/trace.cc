@@ -1,4 +1,6 @@
 #include "commands.h"
+#include "idle_options.h"
+#include "json_lines.h"
 #include "options.h"
 #include "outcome.h"
 #include "progress.h"
@@ -10,7 +12,6 @@
 #include <algorithm>
 #include <iterator>
 #include <memory>
-#include <numeric>
 #include <set>
 
 namespace a2sf::app {
@@ -37,16 +38,29 @@ struct Head {
   std::size_t next = 0;               // of `ahead`
 };
 
+// "3" or "0-2".
+struct Range {
+  std::size_t first, last;
+};
+
+Range read_range(const char* option, const std::string& text) {
+  const std::size_t dash = text.find('-');
+  const std::size_t first = read_number(option, text.substr(0, dash), 0);
+  const Range range{first, dash == std::string::npos ? first : read_number(option, text.substr(dash + 1), 0)};
+  if (range.last < first) fail_with(kWrongUsage, fmt::format("{}: {} ends before it begins", option, text));
+  return range;
+}
+
+// "0-2,5", or nothing for all `count` of them.
 std::vector<int> read_indices(const char* option, const std::string& text, int count) {
-  std::vector<int> indices(static_cast<std::size_t>(count));
-  std::iota(indices.begin(), indices.end(), 0);
-  if (text.empty()) return indices;
-  indices.clear();
-  for (const std::size_t index : read_numbers(option, text, 0)) {
-    if (index >= static_cast<std::size_t>(count)) {
-      fail_with(kWrongUsage, fmt::format("{}: there is no {}; the model has 0 to {}", option, index, count - 1));
+  const auto ranges = split_list(text.empty() ? fmt::format("0-{}", count - 1) : text);
+  std::vector<int> indices;
+  for (const std::string& item : ranges) {
+    const Range range = read_range(option, item);
+    if (range.last >= static_cast<std::size_t>(count)) {
+      fail_with(kWrongUsage, fmt::format("{}: there is no {}; the model has 0 to {}", option, range.last, count - 1));
     }
-    indices.push_back(static_cast<int>(index));
+    for (std::size_t index = range.first; index <= range.last; ++index) indices.push_back(static_cast<int>(index));
   }
   std::sort(indices.begin(), indices.end());
   indices.erase(std::unique(indices.begin(), indices.end()), indices.end());
@@ -106,7 +120,7 @@ class Tracer {
     fmt::format_to(out, R"({{"step":{},"layer":{},"kv_head":{},"kept":[{}],"victims":[{}])", step, head.layer,
                    head.kv_head, fmt::join(head.kept, ","), fmt::join(head.victims, ","));
     if (flags_.scores) {
-      fmt::format_to(out, R"(,"scores":[{}])", fmt::join(session_.scores(head.layer, head.kv_head), ","));
+      fmt::format_to(out, R"(,"scores":[{}])", json_numbers(session_.scores(head.layer, head.kv_head)));
     }
     line_ += "}\n";
     file_.write(line_);
@@ -142,7 +156,7 @@ Json rule_json(const Session& session, const ModelInfo& info, T HeadRule::*membe
 
 Json header_of(const Model& model, const Flags& flags, const PolicySpec& spec, const Session& session,
                const std::vector<Token>& tokens) {
-  Json header = new_document("trace", model);
+  Json header = new_document("trace", model, flags.model);
   header.update(policy_json(spec));
   header["budget"] = header["alpha"] = header["recent"] = header["sink"] = nullptr;
   if (spec.policy != Policy::full) {
@@ -163,6 +177,8 @@ void run(const Flags& flags) {
   if (spec.policy == Policy::ideal) fail_with(kWrongUsage, "ideal keeps every token: there is nothing to trace");
   if (spec.whole_prompt && flags.scores)
     fail_with(kWrongUsage, "--scores feeds token by token, which block=prompt excludes");
+  const bool to_stdout = flags.output.file == "-";
+  if (to_stdout && flags.output.json) fail_with(kWrongUsage, "-o - and --json both want standard output");
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
   const auto tokens = read_tokens(flags.text, tokenizer);
   const auto model = load_model(flags.model);
@@ -170,6 +186,7 @@ void run(const Flags& flags) {
   const auto heads = read_indices("--heads", flags.heads, model->info().kv_heads);
   warn_past_context(model->info(), tokens.size());
   OutputFile file(flags.output.file);
+  warn_of_budgets_that_hold_all({&spec, 1}, model->info(), tokens.size(), "the text");
   Session session = need(Session::create(model, {.policy = spec,
                                                  .kv_type = kv_type_of(flags.cache),
                                                  .sequence_tokens = static_cast<std::int64_t>(tokens.size())}));
@@ -181,13 +198,16 @@ void run(const Flags& flags) {
   }
   tracer.run(spec.whole_prompt);
   file.commit();
+  if (to_stdout) return;
   Json document = header;
   document["tokens"] = tokens.size();
   document["file"] = flags.output.file;
   document["lines"] = tracer.lines();
   Delivery({.json = flags.output.json, .file = ""})
-      .deliver(document, fmt::format("{}: {} lines, {} tokens, {}\n", flags.output.file, with_commas(tracer.lines()),
-                                     with_commas(tokens.size()), to_string(spec)));
+      .deliver(document,
+               harmless(fmt::format("{}: {} lines, {} tokens, {}", flags.output.file, with_commas(tracer.lines()),
+                                    with_commas(tokens.size()), to_string(spec))) +
+                   "\n");
 }
 
 }  // namespace
@@ -201,16 +221,21 @@ void add_trace(CLI::App& app) {
   add_text_flags(command, &flags->text);
   command
       ->add_option("-o,--output", flags->output.file,
-                   "The file to write: a header (budget, alpha, recent, sink: a number, or a table by layer and KV "
-                   "head where heads differ), then a line per step and head")
+                   "The file to write, -: standard output. A header (budget, alpha, recent, sink: a number, or a table "
+                   "by layer and KV head where heads differ), then a line per step and head")
       ->type_name("FILE")
       ->required();
-  command->add_option("--layers", flags->layers, "Layers, separated by commas; default: all")->type_name("N,...");
-  command->add_option("--heads", flags->heads, "KV heads, separated by commas; default: all")->type_name("N,...");
+  command->add_option("--layers", flags->layers, "Layers to write, and ranges of them: 0-2,10")
+      ->type_name("N,...")
+      ->default_str("all");
+  command->add_option("--heads", flags->heads, "KV heads to write, and ranges of them: 0-1,5")
+      ->type_name("N,...")
+      ->default_str("all");
   command
       ->add_option("--every", flags->every,
                    "Write every Kth step, and the last; victims are those since the line before")
       ->type_name("K")
+      ->capture_default_str()
       ->check(CLI::Range(1, 1 << 30));
   command->add_flag("--scores", flags->scores, "Write the scores of the kept tokens as well; slower");
   add_cache_flags(command, &flags->cache);

@@ -27,6 +27,9 @@ struct TensorInfo {
 // Facts that any GGUF file has. What it does not say is empty.
 struct FileInfo {
   std::string path, name, architecture, chat_template;
+  // FNV-1a, 64 bits, of the file's size and its first and last MiB, as 16 hex digits: of the file that was opened,
+  // whatever lies under its path by now. Tells files apart at once; no proof against forgery.
+  std::string hash;
   std::uint64_t parameters, weight_bytes, file_bytes;
   std::vector<TensorInfo> tensors;
 };

@@ -132,7 +132,10 @@ ComparisonReport Comparison::report(const SegmentPlan& plan) const {
   return report;
 }
 
-Status check(std::span<const std::int32_t> tokens, std::span<const PolicySpec> specs, const CompareOptions& options) {
+}  // namespace
+
+Status check_comparison(const Model& model, std::span<const std::int32_t> tokens, std::span<const PolicySpec> specs,
+                        const CompareOptions& options) {
   if (tokens.size() < 3 || options.prompt + 2 > tokens.size()) {
     return fail(ErrorKind::bad_input,
                 fmt::format("the text has too few tokens to compare on: {}, at least {} are needed", tokens.size(),
@@ -144,15 +147,13 @@ Status check(std::span<const std::int32_t> tokens, std::span<const PolicySpec> s
                   "block=prompt needs a prompt: say how many of the first tokens with --prompt N");
     }
   }
-  return {};
+  return check_tokens(tokens, model.info().vocabulary);
 }
-
-}  // namespace
 
 Result<ComparisonReport> compare(const std::shared_ptr<const Model>& model, std::span<const std::int32_t> tokens,
                                  std::span<const PolicySpec> specs, const CompareOptions& options,
                                  const EvalProgress& progress) {
-  if (auto status = check(tokens, specs, options); !status) return tl::unexpected(status.error());
+  if (auto status = check_comparison(*model, tokens, specs, options); !status) return tl::unexpected(status.error());
   Comparison comparison(tokens, progress);
   PolicySpec full;
   full.policy = Policy::full;

@@ -32,6 +32,10 @@ struct ComparisonReport {
 // Work done and to do, in tokens of all policies; false cancels.
 using EvalProgress = std::function<bool(std::size_t done, std::size_t total)>;
 
+// Whether compare() takes these; it looks itself as well. For who wants to know before he says anything else.
+Status check_comparison(const Model& model, std::span<const std::int32_t> tokens, std::span<const PolicySpec> specs,
+                        const CompareOptions& options);
+
 // All specs advance in step through the text, so that no logits are stored. The full cache is always run; a spec of
 // Policy::full is not run again.
 Result<ComparisonReport> compare(const std::shared_ptr<const Model>& model, std::span<const std::int32_t> tokens,

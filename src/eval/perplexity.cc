@@ -58,7 +58,7 @@ Status read_window(const std::shared_ptr<const Model>& model, std::span<const st
   return {};
 }
 
-Status check(std::span<const std::int32_t> tokens, const PerplexityOptions& options) {
+Status check(const Model& model, std::span<const std::int32_t> tokens, const PerplexityOptions& options) {
   if (options.window < 3) return fail(ErrorKind::bad_input, "a window needs at least 3 tokens");
   if (options.prompt >= options.window) {
     return fail(ErrorKind::bad_input, fmt::format("a prompt of {} tokens leaves nothing to score in a window of {}",
@@ -73,7 +73,7 @@ Status check(std::span<const std::int32_t> tokens, const PerplexityOptions& opti
                 fmt::format("the text has {} tokens, fewer than one window of {}: choose a smaller --ctx",
                             tokens.size(), options.window));
   }
-  return {};
+  return check_tokens(tokens, model.info().vocabulary);
 }
 
 PerplexityReport make_report(const Sums& sums, std::size_t windows, std::size_t tokens_read) {
@@ -93,7 +93,7 @@ PerplexityReport make_report(const Sums& sums, std::size_t windows, std::size_t 
 
 Result<PerplexityReport> perplexity(const std::shared_ptr<const Model>& model, std::span<const std::int32_t> tokens,
                                     const PerplexityOptions& options, const EvalProgress& progress) {
-  if (auto status = check(tokens, options); !status) return tl::unexpected(status.error());
+  if (auto status = check(*model, tokens, options); !status) return tl::unexpected(status.error());
   const std::size_t windows = tokens.size() / options.window, total = windows * options.window;
   Sums sums;
   for (std::size_t begin = 0; begin < total; begin += options.window) {

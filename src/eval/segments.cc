@@ -1,5 +1,7 @@
 #include "eval/segments.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace a2sf {
@@ -29,6 +31,17 @@ std::vector<Segment> make_segments(const SegmentPlan& plan) {
     at = end;
   }
   return segments;
+}
+
+Status check_tokens(std::span<const std::int32_t> tokens, int vocabulary) {
+  const auto outside =
+      std::find_if(tokens.begin(), tokens.end(), [&](std::int32_t token) { return token < 0 || token >= vocabulary; });
+  if (outside == tokens.end()) return {};
+  return fail(
+      ErrorKind::bad_input,
+      fmt::format("token {}, number {} of the text, is outside the model's vocabulary of {}: the file's tokenizer "
+                  "does not fit its weights",
+                  *outside, outside - tokens.begin() + 1, vocabulary));
 }
 
 }  // namespace a2sf

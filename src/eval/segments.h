@@ -4,6 +4,8 @@
 #include <a2sf/session.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <span>
 #include <vector>
 
 namespace a2sf {
@@ -23,6 +25,10 @@ struct SegmentPlan {
 };
 
 std::vector<Segment> make_segments(const SegmentPlan& plan);
+
+// What is scored is looked up in rows of logits: a token that a tokenizer knows but the model has no row for is an
+// error that names it.
+Status check_tokens(std::span<const std::int32_t> tokens, int vocabulary);
 
 // The row of the first logits that the segment asks for.
 inline std::size_t first_wanted_row(const Segment& segment) {

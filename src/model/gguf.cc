@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -16,6 +17,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "core/fnv.h"
 #include "core/libllama.h"
 
 namespace a2sf {
@@ -96,6 +98,15 @@ Result<MappedFile> map_file(const std::string& path, std::FILE* file) {
   return MappedFile(address, size);
 }
 
+// The file's size, its first MiB and its last, which overlap in a small one.
+std::string hash_of(std::span<const std::byte> file) {
+  constexpr std::size_t kMebibyte = 1 << 20;
+  std::array<std::byte, 8> size{};
+  for (std::size_t i = 0; i < size.size(); ++i) size[i] = static_cast<std::byte>(std::uint64_t{file.size()} >> (8 * i));
+  const std::size_t part = std::min(file.size(), kMebibyte);
+  return fmt::format("{:016x}", fnv1a(file.last(part), fnv1a(file.first(part), fnv1a(size))));
+}
+
 Result<GgufPointer> read_header(const std::string& path, std::FILE* file) {
   initialise_libllama();  // takes over the log: libgguf would print
   const ErrorCapture capture;
@@ -170,7 +181,7 @@ Status check_alignment(const std::string& path, const gguf_context* gguf) {
 }  // namespace
 
 struct GgufFile::Mapping {
-  std::string path;
+  std::string path, hash;
   GgufPointer gguf;
   MappedFile file;
   std::vector<GgufTensor> tensors;
@@ -223,11 +234,14 @@ Result<GgufFile> GgufFile::open(const std::string& path) {
   mapping->path = path;
   mapping->gguf = std::move(*gguf);
   mapping->file = std::move(*mapped);
+  mapping->hash = hash_of(mapping->file.bytes());
   if (Status read = mapping->read_tensors(); !read) return tl::unexpected(read.error());
   return GgufFile(std::move(mapping));
 }
 
 const std::string& GgufFile::path() const { return mapping_->path; }
+
+const std::string& GgufFile::hash() const { return mapping_->hash; }
 
 std::uint64_t GgufFile::bytes() const { return mapping_->file.bytes().size(); }
 

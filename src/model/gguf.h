@@ -29,6 +29,7 @@ class GgufFile {
   static Result<GgufFile> open(const std::string& path);
 
   const std::string& path() const;
+  const std::string& hash() const;  // of what is mapped: see FileInfo
   std::uint64_t bytes() const;
   std::span<const GgufTensor> tensors() const;
   const GgufTensor* find(const std::string& name) const;  // nullptr if there is none

@@ -272,6 +272,7 @@ std::uint64_t element_count(const GgufTensor& tensor) {
 FileInfo describe(const GgufFile& file) {
   FileInfo info{};
   info.path = file.path();
+  info.hash = file.hash();
   info.name = file.string("general.name").value_or("");
   info.architecture = file.string("general.architecture").value_or("");
   info.chat_template = file.string("tokenizer.chat_template").value_or("");

@@ -9,6 +9,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <limits>
 
 #include "core/text_file.h"
 
@@ -54,6 +55,16 @@ std::optional<double> parse_ratio(std::string_view value) {
   if (!percent && value.find('.') == std::string_view::npos) return std::nullopt;
   const auto number = parse_number<double>(percent ? value.substr(0, value.size() - 1) : value);
   return number ? *number / (percent ? 100 : 1) : std::nan("");
+}
+
+// The shortest text that parse_ratio reads as this ratio: 0.07 times 100 is not 7, and the percentage of a few ratios
+// is no double at all.
+std::string ratio_text(double ratio) {
+  for (int digits = 1; digits <= std::numeric_limits<double>::max_digits10; ++digits) {
+    const auto percent = parse_number<double>(fmt::format("{:.{}g}", ratio * 100, digits));
+    if (percent && *percent / 100 == ratio) return fmt::format("{}%", *percent);
+  }
+  return fmt::format("{:#}", ratio);
 }
 
 Result<Budget> read_budget_table(const std::string& path) {
@@ -213,14 +224,14 @@ std::string to_string(const PolicySpec& spec) {
     }
     text += fmt::format(":budget=mean {:.1f}", sum / count);
   } else if (spec.budget.ratio > 0) {
-    text += fmt::format(":budget={}%", spec.budget.ratio * 100);
+    text += ":budget=" + ratio_text(spec.budget.ratio);
   } else {
     text += fmt::format(":budget={}", spec.budget.count);
   }
   if (spec.profile) text += fmt::format(":profile={}", spec.profile->file.empty() ? "unnamed" : spec.profile->file);
   if (spec.sink) text += fmt::format(":sink={}", *spec.sink);
   if (spec.recent) {
-    text += spec.recent->ratio > 0 ? fmt::format(":recent={}%", spec.recent->ratio * 100)
+    text += spec.recent->ratio > 0 ? ":recent=" + ratio_text(spec.recent->ratio)
                                    : fmt::format(":recent={}", spec.recent->count);
   }
   if (spec.whole_prompt) {

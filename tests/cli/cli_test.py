@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,8 +17,9 @@ TEXT = "The lighthouse keeper wrote down the weather every evening, and every mo
 SKIPPED = 77
 
 
-def a2sf(*arguments, stdin=b"", binary=False):
-    done = subprocess.run([PROGRAM, *map(str, arguments)], input=stdin, capture_output=True, timeout=600, check=False)
+def a2sf(*arguments, stdin=b"", binary=False, env=None):
+    done = subprocess.run([PROGRAM, *map(str, arguments)], input=stdin, capture_output=True, timeout=600, check=False,
+                          env={**os.environ, **(env or {})})
     if not binary:
         done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
     return done
@@ -53,6 +55,14 @@ class CliTest(unittest.TestCase):
         self.assertRegex(done.stderr, r"^a2sf: [^\n]+\n$", arguments)
         self.assertIn(mention, done.stderr)
 
+    def warned(self, *arguments):
+        """What is said on stderr, where that is warnings alone, without their beginning."""
+        done = a2sf(*arguments)
+        self.assertEqual(done.returncode, 0, (arguments, done.stderr))
+        for line in done.stderr.splitlines():
+            self.assertRegex(line, "^a2sf: warning: ")
+        return [line.removeprefix("a2sf: warning: ") for line in done.stderr.splitlines()]
+
     def compare(self, *arguments):
         return self.read("compare", "-m", MODEL, "-f", self.text, "--tokens", 160, *arguments)
 
@@ -63,6 +73,28 @@ class HelpTest(CliTest):
             lines = self.succeed(command, "--help").rstrip().splitlines()
             self.assertIn("Example:", lines[-2], command)
             self.assertTrue(lines[-1].strip().startswith(f"a2sf {command}"), lines[-1])
+
+    def test_defaults_are_said(self):
+        run, compare, bench = (" ".join(self.succeed(command, "--help").split()) for command in ("run", "compare", "bench"))
+        for text in ("--policy P What stays, with options if wanted: a2sf:alpha=0.9:sink=4 (see: a2sf policies) (default: a2sf)",
+                     '{"budgets": [[64, 32], [16, 16]]} (default: 1024)', "Format of keys and values (default: f16)",
+                     "Threads to compute with; 0: as many as the process may keep busy (default: 0)", "slow (default: cpu)", "mapped (default: on)"):
+            self.assertIn(text, run)
+        self.assertIn("(default: full,local,h2o,a2sf)", compare)
+        self.assertIn("(default: 1024)", compare)
+        self.assertIn("(default: 512)", bench)
+
+    def test_help_is_aligned_and_plain(self):
+        for command in COMMANDS:
+            text = self.succeed(command, "--help")
+            self.assertTrue(text.startswith(f"Usage: a2sf {command}"), text)
+            self.assertNotRegex(text, r"FLOAT|INT\b|FUNCTION|REQUIRED|\bin \[|\{on,off\}")
+            options = [line for line in text.splitlines() if line.startswith("  -") or line.startswith("      --")]
+            self.assertEqual(sum("--help" in line for line in options), 1, text)
+            for line in options:
+                self.assertRegex(line, r"^.{24}(  ?\S|$)", command)
+                self.assertLessEqual(len(line), 100)
+        self.assertIn("Usage: a2sf run -m FILE (-p TEXT | -f FILE) [options]", self.succeed("run", "--help"))
 
     def test_version(self):
         self.assertRegex(self.succeed("--version"), r"\d+\.\d+\.\d+")
@@ -131,6 +163,252 @@ class RunTest(CliTest):
         done = a2sf("run", "-m", MODEL, "-p", "x", "-n", 1, "--budget", 16, "--alpha", 0.99, "--recent", 0)
         self.assertEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"^a2sf: warning: [^\n]*recent[^\n]*\n$")
+
+
+class UsageTest(CliTest):
+    def test_unknown_commands_are_named_and_the_known_ones_listed(self):
+        self.refuse(2, "unknown command 'frob': there are run, chat, compare, ", "frob")
+        self.refuse(2, "unknown command 'comapre'; did you mean compare?", "comapre")
+        self.refuse(2, "a command is needed: run, chat, compare, ")
+
+    def test_unknown_options_are_named_as_typed(self):
+        for option, mention in (("-hf", "models are local files"), ("-ngl", "unknown option -ngl "),
+                                ("--budgt", "unknown option --budgt; did you mean --budget? "),
+                                ("-psd", "unknown option -psd "), ("--budgt=3", "unknown option --budgt; ")):
+            self.refuse(2, mention, "run", option, "0")
+            self.refuse(2, mention, "run", "-m", MODEL, "-p", "x", option, "0")
+        self.refuse(2, "unknown option --nonsense (see a2sf policies --help)", "policies", "--nonsense")
+        self.refuse(2, "unknown option --json", "--json", "policies")
+        self.refuse(2, "--json takes no value", "policies", "--json=3")
+
+    def test_a_context_size_is_answered_with_the_budget(self):
+        for option in ("-c", "--ctx-size"):
+            for command in ("run", "chat", "compare", "bench", "trace"):
+                self.refuse(2, "--budget N bounds its cache", command, "-m", MODEL, option, 4096)
+        self.assertEqual(self.read("perplexity", "-m", MODEL, "-f", self.text, "-c", 64, "--tokens", 64, "--budget", 32)["ctx"], 64)
+
+    def test_left_over_arguments_are_listed_as_typed(self):
+        self.refuse(2, "unexpected arguments one two three (", "policies", "one", "two", "three")
+        self.refuse(2, "unexpected argument extra (", "inspect", MODEL, "extra")
+
+    def test_values_that_are_missing_or_given_twice(self):
+        self.refuse(2, "--threads needs a value (", "bench", MODEL, "--threads")
+        self.refuse(2, "--budget is given more than once (", "inspect", MODEL, "--budget", 8, "--budget", 9)
+        self.refuse(2, "--model is given more than once (", "inspect", MODEL, "-m", MODEL)
+
+    def test_standard_input_is_called_so(self):
+        self.refuse(1, "standard input is empty", "compare", MODEL, "-f", "-")
+        self.assertIn("12 tokens of standard input, ", self.succeed("compare", MODEL, "-f", "-", "--tokens", 12, "--budget", 8,
+                                                                    "--policies", "local", stdin=TEXT.encode()))
+
+    def test_what_looks_like_an_option_may_be_a_value(self):
+        self.assertEqual(self.read("run", "-m", MODEL, "-p", "-ngl", "-n", 0)["generated_tokens"], 0)
+        self.assertEqual(self.read("run", "-m", MODEL, "-p", "--nonsense", "-n0")["generated_tokens"], 0)
+
+    def test_threads_in_short(self):
+        self.assertEqual(self.read("run", "-m", MODEL, "-p", "x", "-n", 0, "-t", 1)["threads"], 1)
+
+    def test_the_model_stands_first_or_after_an_option(self):
+        first, after = self.read("run", MODEL, "-p", "x", "-n", 0), self.read("inspect", "-m", MODEL)
+        self.assertEqual(first["model_hash"], after["model_hash"])
+
+    def test_a_fetched_model_has_a_name(self):
+        kept = Path(self.folder.name) / "a2sf"
+        cache = {"XDG_CACHE_HOME": self.folder.name}
+        self.refuse(1, "tools/fetch smollm2-135m fetches it", "inspect", "smollm2-135m", env=cache)
+        self.refuse(1, "it has smollm2-135m and gemma3-270m", "inspect", "smollm2")
+        tool = (Path(__file__).parents[2] / "tools/fetch").read_text()
+        names = dict(re.findall(r"^  (\S+)\)\n    file=(\S+)$", tool, re.MULTILINE))
+        self.assertEqual(sorted(names), ["gemma3-270m", "smollm2-135m"])
+        for name, file in names.items():
+            self.refuse(1, f"no model {kept / file} yet", "inspect", name, env=cache)
+        kept.mkdir()
+        (kept / "SmolLM2-135M-Instruct.Q4_1.gguf").symlink_to(MODEL)
+        for arguments in (["inspect", "smollm2-135m"], ["run", "-m", "smollm2-135m", "-p", "x", "-n", 0]):
+            self.assertEqual(self.read(*arguments, env=cache)["model"], str(kept / "SmolLM2-135M-Instruct.Q4_1.gguf"))
+
+    def test_blanks_after_commas(self):
+        rows = self.compare("--policies", "full, h2o", "--budget", "32, 64")["rows"]
+        self.assertEqual([(row["policy"], row["budget"]) for row in rows], [("full", None), ("h2o", 32), ("h2o", 64)])
+
+    def test_devices_are_those_of_the_build(self):
+        self.assertNotIn("cuda", self.succeed("run", "--help"))
+        for command in (["bench"], ["compare", "-f", self.text]):
+            self.refuse(1, "this build has no CUDA: use --device cpu", *command, "-m", MODEL, "--device", "cuda")
+        self.refuse(2, "cpu or reference", "bench", "-m", MODEL, "--device", "tpu")
+
+
+class IdleOptionTest(CliTest):
+    def run_with(self, *arguments):
+        return self.warned("run", "-m", MODEL, "-p", "x", "-n", 0, *arguments)
+
+    def test_what_a_policy_says_itself_or_has_no_use_for(self):
+        profile = self.file("profile.json", json.dumps({"shares": [[1] * 3] * 30}).encode())
+        for arguments, expected in (
+                (["--policy", "a2sf:budget=64", "--budget", 128], "--budget 128 does nothing under a2sf:budget=64"),
+                (["--policy", "full", "--budget", 128], "--budget 128 does nothing under full"),
+                (["--policy", "full", "--sink", 2], "--sink 2 does nothing under full"),
+                (["--policy", "full", "--recent", 2], "--recent 2 does nothing under full"),
+                (["--policy", "full", "--alpha", "auto"], "--alpha auto does nothing under full"),
+                (["--policy", "full", "--block", 2], "--block 2 does nothing under full"),
+                (["--policy", "full", "--pin", 2], "--pin 2 does nothing under full"),
+                (["--policy", "full", "--profile", profile], f"--profile {profile} does nothing under full"),
+                (["--policy", "local", "--alpha", 0.5], "--alpha 0.5 does nothing under local"),
+                (["--policy", "streaming", "--alpha", 0.5, "--budget", "20%"], "--alpha 0.5 does nothing under streaming"),
+                (["--policy", "ideal", "--recent", 4], "--recent 4 does nothing under ideal"),
+                (["--policy", "full:sink=4"], "sink=4 does nothing in full:sink=4")):
+            with self.subTest(arguments=arguments):
+                self.assertEqual(self.run_with(*arguments), [expected])
+
+    def test_what_is_used_is_not_warned_of(self):
+        for arguments in (["--policy", "full"], ["--budget", 128], ["--policy", "local", "--sink", 4],
+                          ["--policy", "local", "--recent", 8, "--alpha", 0.5], ["--policy", "a2sf:budget=64", "--alpha", 0.9],
+                          ["--policy", "tova", "--alpha", 0.5], ["--policy", "ideal", "--budget", 9]):
+            with self.subTest(arguments=arguments):
+                self.assertEqual(self.run_with(*arguments), [])
+
+    def test_in_a_list_one_policy_that_uses_an_option_is_enough(self):
+        compare = ["compare", "-m", MODEL, "-f", self.text, "--tokens", 20, "--budget", 8]
+        self.assertEqual(self.warned(*compare, "--policies", "full,local,a2sf", "--alpha", 0.5, "--sink", 1), [])
+        self.assertEqual(self.warned(*compare, "--policies", "full,local", "--alpha", 0.5),
+                         ["--alpha 0.5 does nothing under full, local"])
+        self.assertEqual(self.warned(*compare, "--policies", "full"), ["--budget 8 does nothing under full"])
+        self.assertEqual(self.warned(*compare[:-1], "4,8", "--policies", "full,local:alpha=0.5"),
+                         ["alpha=0.5 does nothing in local:alpha=0.5"])
+        self.assertEqual(self.warned(*compare[:-1], "4,8", "--policies", "a2sf", "--sink", 2, "--recent", 2, "--alpha", 0.9), [])
+        self.assertEqual(self.warned(*compare, "--policies", "a2sf:budget=9,local"), [])
+
+    def test_budgets_that_hold_everything(self):
+        text = ["-m", MODEL, "-f", self.text, "--tokens", 40]
+        self.assertEqual(self.warned("perplexity", *text, "--ctx", 20, "--budget", 20),
+                         ["a2sf evicts nothing: a budget of 20 holds all 20 tokens of a window"])
+        self.assertEqual(self.warned("perplexity", *text, "--ctx", 20, "--budget", 19), [])
+        self.assertEqual(self.warned("perplexity", *text, "--ctx", 20, "--policy", "full"), [])
+        self.assertEqual(self.warned("compare", *text, "--policies", "full,local,a2sf", "--budget", "8,40,100%"),
+                         ["local, a2sf evict nothing: a budget of 40 holds all 40 tokens of the text"])
+        self.assertEqual(self.warned("inspect", MODEL, "--ctx", 100, "--budget", 100),
+                         ["a2sf evicts nothing: a budget of 100 holds all 100 tokens of a sequence"])
+        self.assertEqual(self.warned("inspect", MODEL, "--ctx", 100), [])
+        self.assertEqual(self.warned("trace", *text, "-o", "/dev/null", "--layers", 0),
+                         ["a2sf evicts nothing: a budget of 1024 holds all 40 tokens of the text"])
+
+    def test_a_budget_of_one_freezes_by_itself(self):
+        [warning] = self.run_with("--budget", 1)
+        self.assertRegex(warning, "^alpha=auto without a recent window .* use a larger budget or a smaller alpha$")
+
+
+class TerminalControlTest(CliTest):
+    """Nothing that names a file or stands in one moves a cursor or sets a title."""
+
+    EVIL = "e\x1b]0;owned\x07\x9bm"
+
+    def assert_harmless(self, *arguments):
+        done = a2sf(*arguments)
+        shown = done.stdout + done.stderr
+        self.assertNotRegex(shown, r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", arguments)
+        return done
+
+    def test_names_in_error_texts(self):
+        for arguments in (["inspect", self.EVIL], ["run", "-m", MODEL, "-f", self.EVIL], [self.EVIL],
+                          ["run", "--" + self.EVIL], ["policies", self.EVIL], ["run", "-m", MODEL, "-p", "x", "--budget", self.EVIL],
+                          ["run", "-m", MODEL, "-p", "x", "-n", self.EVIL], ["bench", MODEL, "-d", self.EVIL],
+                          ["compare", MODEL, "-f", self.text, "--policies", self.EVIL],
+                          ["compare", MODEL, "-f", self.text, "-o", "/nowhere/" + self.EVIL]):
+            done = self.assert_harmless(*arguments)
+            self.assertIn(done.returncode, (1, 2))
+            self.assertIn("e\\x1b]0;owned\\x07\\x9bm", done.stderr)
+            self.assertEqual(done.stderr.count("\n"), 1)
+
+    def test_facts_of_a_file(self):
+        known = (Path(__file__).parents[1] / "model/fixtures/llama.gguf").read_bytes()
+        name = len("general.name").to_bytes(8, "little") + b"general.name" + (8).to_bytes(4, "little") + (5).to_bytes(8, "little")
+        self.assertIn(name + b"llama", known)
+        other = self.file("named.gguf", known.replace(name + b"llama", name + b"\x1b[31m").replace(b"llama", b"\n\x1b]x\n", 1))
+        for arguments in (["inspect", other], ["inspect", other, "--tensors"], ["inspect", other, "--json"]):
+            self.assert_harmless(*arguments)
+        shown = self.succeed("inspect", other)
+        self.assertRegex(shown, r"(?m)^model +\\x1b\[31m$")
+        self.assertRegex(shown, r"(?m)^architecture +\\x1b\]x")
+
+    def test_headings(self):
+        model, text = Path(self.folder.name) / (self.EVIL + ".gguf"), self.file(self.EVIL + ".txt", TEXT.encode())
+        model.symlink_to(MODEL)
+        for arguments in (["bench", model, "-p", 4, "-n", 0, "-r", 1],
+                          ["compare", model, "-f", text, "--tokens", 12, "--budget", 8, "--policies", "local"],
+                          ["trace", model, "-f", text, "--tokens", 12, "--budget", 8, "--layers", 0, "-o", text + "l"],
+                          ["compare", model, "-f", text, "--tokens", 12, "--budget", 8, "--json"]):
+            self.assertEqual(self.assert_harmless(*arguments).returncode, 0)
+
+
+class OutputTest(CliTest):
+    def jobs(self):
+        text = ["-m", MODEL, "-f", self.text, "--tokens", 40, "--budget", 8]
+        return {"run": ["run", "-m", MODEL, "-p", "x", "-n", 2], "compare": ["compare", *text, "--policies", "local"],
+                "perplexity": ["perplexity", *text, "--ctx", 20], "bench": ["bench", "-m", MODEL, "-p", 4, "-n", 0, "-r", 1],
+                "trace": ["trace", *text, "--layers", 0, "-o", "/dev/null"], "inspect": ["inspect", MODEL],
+                "policies": ["policies"]}
+
+    @staticmethod
+    def into(redirection, *arguments):
+        """The exit code and stderr of the program with its output redirected by a shell."""
+        done = subprocess.run(["sh", "-c", f'exec "$0" "$@" {redirection}', PROGRAM, *map(str, arguments)],
+                              stdin=subprocess.DEVNULL, capture_output=True, timeout=600, check=False)
+        return done.returncode, done.stderr.decode()
+
+    def test_output_that_is_not_taken_is_an_error(self):
+        jobs = [*self.jobs().values(), ["--help"], ["--version"], ["run", "--help"], ["policies", "--json"],
+                ["trace", *self.jobs()["trace"][1:-1], "-"]]
+        for arguments in jobs:
+            with self.subTest(arguments=arguments):
+                self.assertEqual(self.into(">/dev/full", *arguments),
+                                 (1, "a2sf: cannot write the output: No space left on device\n"))
+
+    def test_a_closed_output_is_an_error_and_ends_up_in_no_file(self):
+        path = Path(self.folder.name) / "run.json"
+        for arguments in (["policies"], [*self.jobs()["run"], "-o", path]):
+            self.assertEqual(self.into(">&-", *arguments), (1, "a2sf: cannot write the output: Bad file descriptor\n"))
+        self.assertEqual(os.listdir(self.folder.name), ["text.txt"])
+
+    def test_messages_that_are_not_taken_change_no_exit_code(self):
+        self.assertEqual(self.into("2>/dev/full", "inspect", "/nowhere"), (1, ""))
+        self.assertEqual(self.into("2>/dev/full", "frob"), (2, ""))
+        self.assertEqual(self.into("2>/dev/full >/dev/full", "policies"), (1, ""))
+        self.assertEqual(self.into("2>/dev/full", *self.jobs()["run"], "--policy", "full", "--sink", 3), (0, ""))
+
+    def test_every_document_says_how_its_weights_and_its_cache_are_held(self):
+        jobs = {name: job for name, job in self.jobs().items() if name not in ("inspect", "policies")}
+        documents = [self.read(*job, "--kv-type", "f32", "--repack", "off") for job in jobs.values()]
+        documents.append(self.read("chat", "-m", MODEL, "--kv-type", "f32", "--repack", "off"))
+        self.assertEqual([(each["command"], each["repack"], each["kv_type"]) for each in documents],
+                         [(name, False, "f32") for name in [*jobs, "chat"]])
+        self.assertIs(self.read(*jobs["bench"])["repack"], True)
+
+    def test_a_dash_is_standard_output(self):
+        jobs = self.jobs()
+        for name in ("run", "compare", "perplexity", "bench"):
+            self.assertEqual(json.loads(self.succeed(*jobs[name], "-o", "-"))["command"], name)
+        header, *lines = map(json.loads, self.succeed(*jobs["trace"][:-1], "-").splitlines())
+        self.assertEqual((header["command"], len(lines)), ("trace", 3 * 40))
+        self.refuse(2, "-o", *jobs["trace"][:-1], "-", "--json")
+        self.assertFalse(Path("-").exists())
+
+    def test_a_file_that_is_replaced_keeps_its_mode(self):
+        old, new = Path(self.folder.name) / "old.json", Path(self.folder.name) / "new.json"
+        before = os.umask(0o027)
+        try:
+            old.touch()
+            for mode in (0o600, 0o664):
+                old.chmod(mode)
+                self.succeed(*self.jobs()["perplexity"], "-o", old)
+                self.assertEqual((old.stat().st_mode & 0o7777, json.loads(old.read_text())["command"]), (mode, "perplexity"))
+            self.succeed(*self.jobs()["perplexity"], "-o", new)
+            self.assertEqual(new.stat().st_mode & 0o7777, 0o640)
+        finally:
+            os.umask(before)
+
+    def test_a_ratio_prints_as_it_was_typed(self):
+        shown = self.succeed("perplexity", "-m", MODEL, "-f", self.text, "--tokens", 40, "--ctx", 40, "--budget", "0.07")
+        self.assertTrue(shown.startswith("a2sf:budget=7%: "), shown)
 
 
 class ProfileTest(CliTest):
@@ -223,9 +501,11 @@ class CompareTest(CliTest):
             self.assertTrue(row["perplexity"] > 1 and row["prompt_tokens_per_s"] > 0 and row["decode_tokens_per_s"] > 0)
         self.assertLess(rows[1]["kv_bytes"], rows[0]["kv_bytes"])
 
-    def test_a_budget_over_the_length_is_full(self):
-        row = self.compare("--policies", "h2o", "--budget", "200")["rows"][1]
-        self.assertLess(row["kl_to_full"], 1e-4)
+    def test_a_budget_over_the_length_is_full_and_warned_of(self):
+        done = a2sf("compare", "-m", MODEL, "-f", self.text, "--tokens", 160, "--policies", "h2o", "--budget", "200",
+                    "--json")
+        self.assertLess(json.loads(done.stdout)["rows"][1]["kl_to_full"], 1e-4)
+        self.assertEqual(done.stderr, "a2sf: warning: h2o evicts nothing: a budget of 200 holds all 160 tokens of the text\n")
 
     def test_a_whole_prompt_needs_its_length(self):
         arguments = ["--policies", "a2sf", "--budget", "32", "--block", "prompt"]
@@ -317,6 +597,12 @@ class TraceTest(CliTest):
         header, _ = self.trace("--layers", 0, "--budget", f"@{table}")
         self.assertEqual(header["budget"], [[9, 12, 9]] * 30)
 
+    def test_ranges_of_layers_and_heads(self):
+        _, lines = self.trace("--layers", "0-2, 5,1-2", "--heads", "0-1", "--every", 99)
+        self.assertEqual({(line["layer"], line["kv_head"]) for line in lines},
+                         {(layer, head) for layer in (0, 1, 2, 5) for head in (0, 1)})
+        self.assertEqual(len(lines), 2 * 8)
+
     def test_every_thins_steps_and_keeps_victims(self):
         _, lines = self.trace("--layers", 0, "--heads", 0, "--every", 40)
         self.assertEqual([line["step"] for line in lines], [0, 40, 80, 99])
@@ -328,6 +614,9 @@ class TraceTest(CliTest):
         self.refuse(1, "/nowhere/t", *common, "-o", "/nowhere/t")
         self.refuse(2, "--layers", *common, "-o", "/dev/null", "--layers", 99)
         self.refuse(2, "--heads", *common, "-o", "/dev/null", "--heads", "a")
+        self.refuse(2, "--heads: there is no 3; the model has 0 to 2", *common, "-o", "/dev/null", "--heads", "0-3")
+        self.refuse(2, "--layers: 5-2 ends before", *common, "-o", "/dev/null", "--layers", "5-2")
+        self.refuse(2, "--layers", *common, "-o", "/dev/null", "--layers", "1-")
 
 
 class InspectTest(CliTest):
@@ -338,6 +627,9 @@ class InspectTest(CliTest):
         slot = 2 * result["head_dim"] * 2 + 4 + 4
         self.assertEqual(result["cache"]["bounded_kv_bytes"], result["layers"] * result["kv_heads"] * 272 * slot)
         self.assertIn("chat template", self.succeed("inspect", MODEL))
+
+    def test_one_kv_head_is_singular(self):
+        self.assertIn("1 KV head,", self.succeed("inspect", Path(__file__).parents[1] / "model/fixtures/tokenizer-gpt-2.gguf"))
 
     def test_memory_is_bytes_with_or_without_a_unit(self):
         for text, expected in (("8G", 8 << 30), ("8GiB", 8 << 30), ("512MiB", 512 << 20), ("4096", 4096)):

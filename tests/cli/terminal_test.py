@@ -74,7 +74,8 @@ class InterruptTest(CliTest):
         self.interrupt(b"%", "compare", "-m", MODEL, "-f", self.text, "--budget", 64, "-o", self.output())
 
     def test_perplexity(self):
-        self.interrupt(b"%", "perplexity", "-m", MODEL, "-f", self.text, "--ctx", 256, "-o", self.output())
+        self.interrupt(b"%", "perplexity", "-m", MODEL, "-f", self.text, "--ctx", 256, "--budget", 64, "-o",
+                       self.output())
 
     def test_trace(self):
         self.interrupt(b"%", "trace", "-m", MODEL, "-f", self.text, "-o", self.output())

@@ -169,6 +169,34 @@ TEST(Gguf, InspectsWithTheSameFacts) {
   EXPECT_EQ(info->tensors[0].bytes, 64U * 128 / 32 * 20);
 }
 
+// The value is part of every JSON document and must stay.
+TEST(Gguf, TheHashIsOfTheSizeTheFirstAndTheLastMebibyte) {
+  const Scratch file;
+  write_tiny_model({}, file.path());
+  std::ifstream in(file.path(), std::ios::binary);
+  std::string bytes((std::istreambuf_iterator<char>(in)), {});
+  const auto hash_of_parts = [](const std::string& size, const std::string& first, const std::string& last) {
+    std::uint64_t hash = 14695981039346656037U;
+    for (const char byte : size + first + last) hash = (hash ^ static_cast<unsigned char>(byte)) * 1099511628211U;
+    return fmt::format("{:016x}", hash);
+  };
+  const auto size_of = [](std::uint64_t size) { return std::string(reinterpret_cast<const char*>(&size), 8); };
+  EXPECT_EQ(inspect(file.path())->file.hash, hash_of_parts(size_of(bytes.size()), bytes, bytes));
+  bytes.resize(bytes.size() + (3 << 20), 'x');
+  write_bytes(file.path(), bytes);
+  EXPECT_EQ(inspect(file.path())->file.hash,
+            hash_of_parts(size_of(bytes.size()), bytes.substr(0, 1 << 20), bytes.substr(bytes.size() - (1 << 20))));
+}
+
+TEST(Gguf, TheHashIsOfTheFileThatWasOpenedWhateverLiesThereNow) {
+  const Scratch file;
+  write_tiny_model({}, file.path());
+  const std::string before = inspect(file.path())->file.hash;
+  const auto model = Model::load(file.path()).value();
+  std::filesystem::remove(file.path());
+  EXPECT_EQ(model->info().hash, before);
+}
+
 TEST(Gguf, InspectsWhatCannotBeLoaded) {
   const Scratch file;
   write_tiny_model({}, file.path());

@@ -51,6 +51,18 @@ TEST(PolicySpec, PrintsWhatItReads) {
   }
 }
 
+TEST(PolicySpec, PrintsTheShortestRatioThatReadsBackTheSame) {
+  EXPECT_EQ(to_string(parse_policy("a2sf:budget=0.07:recent=0.29").value()), "a2sf:budget=7%:recent=29%");
+  EXPECT_EQ(to_string(parse_policy("a2sf:budget=0.57").value()), "a2sf:budget=57%");
+  EXPECT_EQ(to_string(parse_policy("a2sf:budget=20.0%").value()), "a2sf:budget=20%");
+  EXPECT_EQ(to_string(parse_policy("a2sf:budget=0.00001").value()), "a2sf:budget=0.001%");
+  for (int i = 1; i <= 2000; ++i) {
+    PolicySpec spec;
+    spec.budget.ratio = i / 2001.0;
+    EXPECT_EQ(parse_policy(to_string(spec)).value().budget.ratio, spec.budget.ratio) << to_string(spec);
+  }
+}
+
 struct WrongText {
   std::string spec, mention;
   friend std::ostream& operator<<(std::ostream& out, const WrongText& wrong) { return out << wrong.spec; }

@@ -1,0 +1,106 @@
+#include "idle_options.h"
+
+#include "messages.h"
+#include "tables.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <string_view>
+#include <vector>
+
+namespace a2sf::app {
+namespace {
+
+// "alpha=0.5" and so on, of "a2sf:alpha=0.5:sink=4".
+std::vector<std::string> options_in(const std::string& policy) {
+  std::vector<std::string> options;
+  for (std::size_t colon = policy.find(':'); colon != std::string::npos;) {
+    const std::size_t next = policy.find(':', colon + 1);
+    options.push_back(policy.substr(colon + 1, next - colon - 1));
+    colon = next;
+  }
+  return options;
+}
+
+bool says(const std::string& policy, const std::string& option) {
+  const auto options = options_in(policy);
+  return std::any_of(options.begin(), options.end(),
+                     [&](const std::string& text) { return text.starts_with(option + "="); });
+}
+
+// Where what must stay fills the budget, no score decides anything.
+bool scores_decide(const PolicySpec& spec) {
+  const auto rule = resolve(spec, 0, 0, spec.budget.ratio > 0 ? kAnyLength : 0, 0);
+  return !rule || std::max(rule->sink, spec.pin) + rule->recent < rule->budget;
+}
+
+bool uses(const PolicySpec& spec, const std::string& option) {
+  if (spec.policy == Policy::full) return false;
+  if (spec.policy == Policy::ideal) return option == "budget" || option == "profile";
+  return option != "alpha" || scores_decide(spec);
+}
+
+std::string names_of(std::span<const TypedPolicy> policies) {
+  std::vector<std::string> names;
+  for (const TypedPolicy& policy : policies) {
+    if (std::find(names.begin(), names.end(), policy.text) == names.end()) names.push_back(policy.text);
+  }
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+std::int64_t smallest_budget(const PolicySpec& spec, const ModelInfo& info, std::size_t tokens) {
+  std::int64_t smallest = static_cast<std::int64_t>(tokens);
+  for (int layer = 0; layer < info.layers; ++layer) {
+    for (int head = 0; head < info.kv_heads; ++head) {
+      const auto rule = resolve(spec, layer, head, static_cast<std::int64_t>(tokens), 0);
+      if (!rule) return 0;  // a session will say why
+      smallest = layer + head == 0 ? rule->budget : std::min(smallest, rule->budget);
+    }
+  }
+  return smallest;
+}
+
+}  // namespace
+
+void warn_of_idle_options(const CacheFlags& flags, std::span<const TypedPolicy> policies) {
+  for (const auto& given : given_options(flags)) {
+    const bool used = std::any_of(policies.begin(), policies.end(), [&](const TypedPolicy& policy) {
+      return uses(policy.spec, given.first) && !says(policy.text, given.first);
+    });
+    if (!used) warn(fmt::format("--{} {} does nothing under {}", given.first, given.second, names_of(policies)));
+  }
+  for (auto policy = policies.begin(); policy != policies.end(); ++policy) {
+    const auto is_same = [&](const TypedPolicy& other) { return other.text == policy->text; };  // at another budget
+    if (std::any_of(policies.begin(), policy, is_same)) continue;
+    for (const std::string& option : options_in(policy->text)) {
+      const std::string name = option.substr(0, option.find('='));
+      const bool used = std::any_of(policy, policies.end(),
+                                    [&](const TypedPolicy& other) { return is_same(other) && uses(other.spec, name); });
+      if (!used) warn(fmt::format("{} does nothing in {}", option, policy->text));
+    }
+  }
+}
+
+void warn_of_budgets_that_hold_all(std::span<const PolicySpec> specs, const ModelInfo& info, std::size_t tokens,
+                                   const char* what) {
+  std::map<std::int64_t, std::vector<std::string>> names;  // by budget
+  for (const PolicySpec& spec : specs) {
+    if (spec.policy == Policy::full) continue;
+    const std::int64_t budget = smallest_budget(spec, info, tokens);
+    auto& same = names[budget];
+    const std::string name(name_of(spec.policy));
+    if (budget >= static_cast<std::int64_t>(tokens) && std::find(same.begin(), same.end(), name) == same.end()) {
+      same.push_back(name);
+    }
+  }
+  for (const auto& [budget, idle] : names) {
+    if (idle.empty()) continue;
+    warn(fmt::format("{} {} nothing: a budget of {} holds all {} of {}", fmt::join(idle, ", "),
+                     idle.size() == 1 ? "evicts" : "evict", budget, counted(tokens, "token"), what));
+  }
+}
+
+}  // namespace a2sf::app
