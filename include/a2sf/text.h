@@ -51,6 +51,10 @@ class Tokenizer {
   // that its earlier part was. Errors are those of apply_chat_template and encode.
   Result<std::vector<Token>> encode_chat(std::span<const ChatMessage> messages, bool open_assistant_turn) const;
 
+  // How many tokens every conversation with this system prompt begins with, its own tokens among them. Fails where the
+  // chat template has no system prompt, or has it elsewhere.
+  Result<std::size_t> system_prompt_length(const std::string& system) const;
+
   bool has_chat_template() const;
   const std::string& chat_template() const { return chat_template_; }  // empty if none
   bool adds_bos() const;
@@ -102,6 +106,8 @@ class TextStream {
   std::string push(std::string_view piece);
   // What was held back, at the end of a generation; broken UTF-8 becomes U+FFFD.
   std::string flush();
+  // Forgets the beginning of a character whose rest will not come, because the generation was interrupted.
+  void drop_partial_character();
   bool stopped() const { return stopped_; }
 
  private:

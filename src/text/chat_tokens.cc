@@ -18,11 +18,9 @@ std::size_t leading_white_space(std::string_view text) {
   return std::min(text.find_first_not_of(kWhiteSpace), text.size());
 }
 
-// The message without the white space around it.
-std::string_view core_of(const ChatMessage& message) {
-  std::string_view core = message.content;
-  core.remove_prefix(leading_white_space(core));
-  return core.substr(0, core.find_last_not_of(kWhiteSpace) + 1);
+std::string_view trimmed(std::string_view text) {
+  text.remove_prefix(leading_white_space(text));
+  return text.substr(0, text.find_last_not_of(kWhiteSpace) + 1);
 }
 
 // The white space around a text stays, for the template to trim if it does; around tokens it is part of them. A message
@@ -30,7 +28,7 @@ std::string_view core_of(const ChatMessage& message) {
 std::string with_placeholder(const ChatMessage& message, std::size_t index) {
   const std::string placeholder = fmt::format("{}{}{}", kBegin, index, kEnd);
   if (!message.tokens.empty()) return placeholder;
-  const std::string_view core = core_of(message), content = message.content;
+  const std::string_view content = message.content, core = trimmed(content);
   if (core.empty()) return message.content;
   const auto before = static_cast<std::size_t>(core.data() - content.data());
   return fmt::format("{}{}{}", content.substr(0, before), placeholder, content.substr(before + core.size()));
@@ -146,7 +144,7 @@ Result<std::vector<Token>> Tokenizer::encode_chat(std::span<const ChatMessage> m
     if (Status status = encoder.add_markup(rest.substr(0, begin)); !status) return tl::unexpected(status.error());
     const ChatMessage& message = messages[index];
     if (message.tokens.empty()) {
-      encoder.add_text(core_of(message));
+      encoder.add_text(trimmed(message.content));
     } else if (Status status = encoder.add_tokens(message.tokens); !status) {
       return tl::unexpected(status.error());
     }
@@ -157,6 +155,22 @@ Result<std::vector<Token>> Tokenizer::encode_chat(std::span<const ChatMessage> m
   const auto beginning = encode("", true, false);
   if (tokens && beginning) tokens->insert(tokens->begin(), beginning->begin(), beginning->end());
   return tokens;
+}
+
+Result<std::size_t> Tokenizer::system_prompt_length(const std::string& system) const {
+  const auto begin_with = [&](const char* first_message) {
+    return encode_chat(std::vector<ChatMessage>{{"system", system}, {"user", first_message}}, true);
+  };
+  // A template may hold the system prompt back until the first message: what does not depend on that is the prompt's.
+  const auto one = begin_with("A"), other = begin_with("7");
+  if (!one || !other) return tl::unexpected((one ? other : one).error());
+  const auto end = std::mismatch(one->begin(), one->end(), other->begin(), other->end()).first;
+  std::string text;
+  for (auto token = one->begin(); token != end; ++token) text += piece(*token, true);
+  if (trimmed(system).empty() || text.find(trimmed(system)) == std::string::npos) {
+    return fail(ErrorKind::unsupported, "the chat template of the model file does not begin with the system prompt");
+  }
+  return static_cast<std::size_t>(end - one->begin());
 }
 
 }  // namespace a2sf

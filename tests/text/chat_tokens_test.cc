@@ -12,6 +12,7 @@ namespace a2sf {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 using Change = std::function<void(gguf_context*)>;
 
 const std::filesystem::path kFixtures = std::filesystem::path(A2SF_TEST_FOLDER) / "model" / "fixtures";
@@ -187,6 +188,27 @@ TEST(ChatTokens, WhatCannotBeEncodedIsAnErrorThatNamesTheMessage) {
   EXPECT_EQ(error({"user", "h\xFF"}), "message 1 is not valid UTF-8: byte 0xFF at offset 1");
   EXPECT_EQ(error({"user", std::string("a\0b", 3)}), "message 1 contains a NUL byte");
   EXPECT_EQ(error({"\x02", "hi"}), "the role of message 1 contains a control character");
+}
+
+// Gemma's template writes the system prompt into the first user message and nothing without one.
+TEST(SystemPromptLength, CountsWhatAConversationBeginsWithAndTheSystemPromptInIt) {
+  for (const char* chat_template : {"gemma", "chatml", "llama2-sys", "orion"}) {
+    for (const Tokenizer& tokenizer : every_kind(chat_template)) {
+      const auto length = need(tokenizer.system_prompt_length(" be brief "));
+      const auto ids = encode(tokenizer, {{"system", " be brief "}, {"user", "hi there"}});
+      const std::string beginning = decode(tokenizer, {ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(length)});
+      EXPECT_THAT(beginning, HasSubstr("be brief")) << chat_template;
+      EXPECT_THAT(beginning, Not(HasSubstr("there"))) << chat_template;
+    }
+  }
+}
+
+TEST(SystemPromptLength, ATemplateWithoutASystemPromptIsUnsupported) {
+  const auto length = load_tiny("yandex").system_prompt_length("be brief");
+  ASSERT_FALSE(length);
+  EXPECT_EQ(length.error().kind, ErrorKind::unsupported);
+  EXPECT_THAT(length.error().message, HasSubstr("does not begin with the system prompt"));
+  EXPECT_FALSE(load_tiny("chatml").system_prompt_length(" \n"));
 }
 
 TEST(PlainText, PiecesNeverJoinToAControlToken) {
