@@ -9,7 +9,7 @@
 
 #include <clocale>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <cwchar>
 #include <string_view>
 #include <utility>
@@ -23,10 +23,16 @@ constexpr int kHistory = 1000;  // messages
 // that ends in any other place leaves nothing behind.
 class BracketedPaste {
  public:
-  BracketedPaste() { std::fputs("\x1b[?2004h", stderr); }
-  ~BracketedPaste() { std::fputs("\x1b[?2004l", stderr); }
+  BracketedPaste() { tell("\x1b[?2004h"); }
+  ~BracketedPaste() { tell("\x1b[?2004l"); }
   BracketedPaste(const BracketedPaste&) = delete;
   BracketedPaste& operator=(const BracketedPaste&) = delete;
+
+ private:
+  static void tell(const char* sequence) {
+    const char* const terminal = std::getenv("TERM");
+    if (terminal != nullptr && std::string_view(terminal) != "dumb") std::fputs(sequence, stderr);
+  }
 };
 
 // libedit takes the encoding of the locale; where that is none for all characters, UTF-8 is the better guess.

@@ -128,21 +128,45 @@ class SharedTest(CliTest):
         self.assertEqual(run(one["seed"])["text"], one["text"])
 
 
-class RudeModelTest(unittest.TestCase):
-    """A model whose every " the" clears the screen."""
+class ChangedModelTest(unittest.TestCase):
+    """A copy of the model with some bytes of its file changed."""
+
+    OLD, NEW = b"", b""
 
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
-        cls.model = Path(cls.folder.name) / "rude.gguf"
-        the, clear = (struct.pack("<Q", 5) + token.encode() for token in ("Ġthe", "ě[2J"))  # as byte-pair tokens are written
+        cls.model = Path(cls.folder.name) / "changed.gguf"
         content = Path(MODEL).read_bytes()
-        assert content.count(the) == 1
-        cls.model.write_bytes(content.replace(the, clear))
+        assert content.count(cls.OLD) == 1
+        cls.model.write_bytes(content.replace(cls.OLD, cls.NEW))
 
     @classmethod
     def tearDownClass(cls):
         cls.folder.cleanup()
+
+
+class ShortContextTest(ChangedModelTest):
+    KEY = b"llama.context_length" + struct.pack("<I", 4)
+    OLD, NEW = KEY + struct.pack("<I", 8192), KEY + struct.pack("<I", 48)
+
+    def test_run_fills_it(self):
+        done = a2sf("run", "-m", self.model, "-p", "Once upon a time, there was", "-n", -1, "--json")
+        result = json.loads(done.stdout)
+        self.assertEqual((result["stop_reason"], result["prompt_tokens"] + result["generated_tokens"]), ("length", 48))
+        self.assertEqual(done.stderr, "")
+
+    def test_chat_says_when_it_is_full_and_can_start_afresh(self):
+        done = a2sf("chat", "-m", self.model, "--temp", 0, "-n", -1, stdin=b"Write a story.\nAnd on?\n/reset\nHi\n")
+        self.assertEqual(done.returncode, 0)
+        self.assertRegex(done.stderr.splitlines()[1], "fills the model's context of 48 tokens: /reset")
+        self.assertRegex(done.stderr.splitlines()[2], "starts afresh")
+
+
+class RudeModelTest(ChangedModelTest):
+    """Every " the" of the model clears the screen."""
+
+    OLD, NEW = (struct.pack("<Q", 5) + token.encode() for token in ("Ġthe", "ě[2J"))  # as byte-pair tokens are written
 
     def shown_and_told(self, *arguments, stdin=b""):
         shown, document = (a2sf(*arguments, "-m", self.model, "--temp", 0, "-n", 12, *more, stdin=stdin).stdout
