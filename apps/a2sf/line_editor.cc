@@ -153,7 +153,7 @@ std::optional<std::string> LineEditor::next() {
   State& state = *state_;
   while (true) {
     int count = 0;
-    state.leaving = false;
+    state.leaving = state.cut_text = false;
     el_resize(state.editor);
     el_set(state.editor, EL_PREP_TERM, 1);  // first: else the terminal would cut a long paste
     const char* const typed = [&] {
@@ -162,7 +162,7 @@ std::optional<std::string> LineEditor::next() {
     }();
     if (interrupted()) {
       std::fputs("^C\n", stderr);
-      if (!state.cut_text || !forgive_ctrl_c()) return std::nullopt;
+      if ((!state.cut_text && count <= 1) || !forgive_ctrl_c()) return std::nullopt;
       continue;
     }
     std::string line = typed != nullptr && count > 0 ? typed : "";
