@@ -1,19 +1,28 @@
+#include "answer.h"
 #include "commands.h"
-#include "engine/generate.h"
+#include "conversation.h"
+#include "message_source.h"
+#include "messages.h"
 #include "options.h"
 #include "outcome.h"
 #include "progress.h"
+#include "tables.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
+#include <algorithm>
+#include <cctype>
 #include <memory>
-#include <optional>
 
 namespace a2sf::app {
 namespace {
+
+constexpr const char* kHelp =
+    "/help    this list\n"
+    "/reset   forget the conversation and start afresh\n"
+    "/exit    end, like Ctrl-D\n"
+    "Ctrl-C stops an answer, clears a line with text, and ends at an empty one. A pasted text is one message.\n";
 
 struct Flags {
   ModelFlags model;
@@ -21,94 +30,7 @@ struct Flags {
   SamplingFlags sampling;
   OutputFlags output;
   std::string system;
-  std::size_t tokens = 1024;
-};
-
-// A conversation whose cache is kept from turn to turn: only the new part of the templated text is fed.
-class Conversation {
- public:
-  Conversation(const Flags& flags, std::shared_ptr<const Model> model, Tokenizer tokenizer, PolicySpec spec)
-      : flags_(flags),
-        model_(std::move(model)),
-        tokenizer_(std::move(tokenizer)),
-        spec_(std::move(spec)),
-        sampler_(need(Sampler::create(tokenizer_, flags.sampling.options))) {
-    reset();
-  }
-
-  void reset() {
-    messages_.clear();
-    if (!flags_.system.empty()) messages_.push_back({"system", flags_.system});
-    forget();
-  }
-
-  Generation answer(const std::string& text) {
-    messages_.push_back({"user", text});
-    const std::string conversation = need(tokenizer_.apply_chat_template(messages_, true));
-    if (!conversation.starts_with(in_cache_)) forget();  // the template rewrote an earlier turn: read it all again
-    feed(conversation);
-    const auto show = [&](std::string_view shown) {
-      if (!flags_.output.json && !shown.empty()) {
-        print(shown);
-        flush_output();
-      }
-      return !interrupted();
-    };
-    Generation generation =
-        need(generate(*session_, tokenizer_, sampler_, {.tokens = flags_.tokens, .stop = flags_.sampling.stop}, show));
-    remember(generation);
-    return generation;
-  }
-
-  const Session& session() const { return *session_; }
-
- private:
-  void forget() {
-    session_.emplace(need(Session::create(model_, {.policy = spec_, .kv_type = kv_type_of(flags_.cache)})));
-    in_cache_.clear();
-    pending_.reset();
-  }
-
-  void feed(const std::string& conversation) {
-    const bool first = in_cache_.empty();
-    std::vector<Token> tokens;
-    if (pending_) tokens.push_back(*pending_);
-    const auto added = need(tokenizer_.encode(conversation.substr(in_cache_.size()), first, true));
-    tokens.insert(tokens.end(), added.begin(), added.end());
-    for (const Token token : added) sampler_.accept(token);
-    warn_once(tokens.size());
-    Progress progress("prompt");
-    need(session_->feed(tokens, WantLogits::last, spec_.whole_prompt,
-                        [&](std::size_t done) { return progress.update(done, tokens.size()); }));
-    in_cache_ = conversation;
-    pending_.reset();
-  }
-
-  void remember(const Generation& generation) {
-    messages_.push_back({"assistant", generation.text});
-    if (generation.fed < generation.tokens.size()) pending_ = generation.tokens.back();
-    in_cache_ += generation.text;
-    // What a stop string cut off is in the cache: the next turn starts afresh.
-    if (generation.reason == StopReason::stop_string) forget();
-  }
-
-  void warn_once(std::size_t added) {
-    const std::size_t length = static_cast<std::size_t>(session_->position()) + added + flags_.tokens;
-    if (warned_) return;
-    warn_past_context(model_->info(), length);
-    warned_ = model_->info().context > 0 && length > static_cast<std::size_t>(model_->info().context);
-  }
-
-  const Flags& flags_;
-  std::shared_ptr<const Model> model_;
-  Tokenizer tokenizer_;
-  PolicySpec spec_;
-  Sampler sampler_;
-  std::optional<Session> session_;
-  std::vector<ChatMessage> messages_;
-  std::string in_cache_;          // the text that was fed, and the pending token's
-  std::optional<Token> pending_;  // the answer's last token, not yet fed
-  bool warned_ = false;
+  std::int64_t tokens = 1024;
 };
 
 PolicySpec read_spec(const Flags& flags) {
@@ -123,84 +45,121 @@ PolicySpec read_spec(const Flags& flags) {
 
 void pin_system(const Flags& flags, const Tokenizer& tokenizer, PolicySpec& spec) {
   if (flags.cache.pin != "system") return;
-  const ChatMessage message{"system", flags.system};
-  const std::string text = need(tokenizer.apply_chat_template({&message, 1}, false));
-  spec.pin = static_cast<std::int64_t>(need(tokenizer.encode(text, true, true)).size());
+  const auto length = tokenizer.system_prompt_length(flags.system);
+  if (!length)
+    fail_with(kFailed, fmt::format("--pin system: {}; --pin N pins the first N tokens", length.error().message));
+  spec.pin = static_cast<std::int64_t>(*length);
   need(resolve(spec, 0, 0, 0, 0));
 }
 
-// Lines of standard input.
-class Lines {
- public:
-  // Without its line break; nothing at the end of input.
-  std::optional<std::string> next() {
-    std::size_t end = text_.find('\n');
-    while (end == std::string::npos && read_more()) end = text_.find('\n', searched_);
-    if (text_.empty()) return std::nullopt;
-    std::string line = text_.substr(0, end);
-    text_.erase(0, end == std::string::npos ? end : end + 1);
-    return line;
-  }
-
- private:
-  bool read_more() {
-    char buffer[4096];
-    wait_for_input(STDIN_FILENO);
-    const ssize_t count = ::read(STDIN_FILENO, buffer, sizeof buffer);
-    if (count < 0) fail_with(kFailed, fmt::format("cannot read standard input: {}", std::strerror(errno)));
-    searched_ = text_.size();
-    text_.append(buffer, static_cast<std::size_t>(count));
-    return count > 0;
-  }
-
-  std::string text_;          // read, but not yet asked for
-  std::size_t searched_ = 0;  // of it, for a line break
-};
-
-// The next line a person typed; nothing at the end of input or at an empty line.
-std::optional<std::string> next_message(Lines& lines) {
-  if (::isatty(STDIN_FILENO) == 1 && ::isatty(STDERR_FILENO) == 1) fmt::print(stderr, "> ");
-  const auto line = lines.next();
-  if (!line || line->empty()) return std::nullopt;
-  if (const auto wrong = find_invalid_utf8(*line)) {
-    fail_with(kFailed, fmt::format("the message is not valid UTF-8: the first wrong byte is at offset {}", *wrong));
-  }
-  return line;
-}
-
-Json turn_json(const std::string& user, const Generation& generation) {
-  return {{"user", user}, {"assistant", generation.text}, {"generated_tokens", generation.tokens.size()}};
-}
-
-void run(const Flags& flags) {
-  PolicySpec spec = read_spec(flags);
-  Delivery delivery(flags.output);
+Tokenizer load_tokenizer(const Flags& flags) {
   Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
   if (!tokenizer.has_chat_template()) {
     fail_with(kFailed, fmt::format("{} has no chat template: use a2sf run", flags.model.model));
   }
+  return tokenizer;
+}
+
+// Talks with whoever writes the messages, and keeps the record.
+class Chat {
+ public:
+  Chat(const Flags& flags, const std::shared_ptr<const Model>& model, Tokenizer tokenizer, const PolicySpec& spec)
+      : flags_(flags),
+        model_(*model),
+        conversation_({.system = flags.system,
+                       .session = {.policy = spec, .kv_type = kv_type_of(flags.cache), .sequence_tokens = 0},
+                       .sampler = flags.sampling.options,
+                       .stop = flags.sampling.stop,
+                       .tokens = flags.tokens},
+                      model, std::move(tokenizer)) {
+    tell(fmt::format("{}, {}; Ctrl-C stops an answer, /help lists the commands, Ctrl-D ends\n",
+                     model_title(model_.info()), to_string(spec)));
+  }
+
+  void run() {
+    while (const auto message = messages_.next()) {
+      if (*message == "/exit") return;
+      if (is_command(*message)) {
+        obey(*message);
+      } else if (conversation_.is_full()) {
+        tell(fmt::format("the conversation fills the model's context of {} tokens: /reset starts afresh\n",
+                         model_.info().context));
+      } else {
+        answer(*message);
+        if (interrupted() && !(messages_.are_typed() && forgive_ctrl_c())) return;
+      }
+    }
+  }
+
+  const Json& turns() const { return turns_; }
+  const Session& session() const { return conversation_.session(); }
+
+ private:
+  // A line for whoever writes, beside the conversation.
+  void tell(const std::string& text) const {
+    if (!flags_.output.json) say(text);
+  }
+
+  // "/help" is one, "/usr/bin is a folder" is none.
+  static bool is_command(const std::string& message) {
+    const std::string word = message.substr(0, message.find_first_of(" \t\n"));
+    const auto is_letter = [](unsigned char c) { return std::isalpha(c) != 0; };
+    return word.size() > 1 && word[0] == '/' && std::all_of(word.begin() + 1, word.end(), is_letter) &&
+           message.find('\n') == std::string::npos;
+  }
+
+  void obey(const std::string& command) {
+    if (command == "/reset") {
+      conversation_.reset();
+      tell("the conversation starts afresh\n");
+    } else if (command == "/help") {
+      tell(kHelp);
+    } else {
+      tell(fmt::format("{} is no command; /help lists them\n", command));
+    }
+  }
+
+  void answer(const std::string& message) {
+    const Generation generation = conversation_.answer(
+        message, [&](std::string_view text) { return flags_.output.json ? !interrupted() : show(text); });
+    turns_.push_back({{"user", message},
+                      {"assistant", generation.text},
+                      {"generated_tokens", generation.tokens.size()},
+                      {"stop_reason", name_of(generation.reason)}});
+    if (flags_.output.json) return;
+    print("\n");
+    flush_output();
+    if (::isatty(STDERR_FILENO) == 1)
+      tell(figures(model_, conversation_.session(), generation, flags_.sampling.options) + "\n");
+  }
+
+  const Flags& flags_;
+  const Model& model_;
+  Conversation conversation_;
+  MessageSource messages_;
+  Json turns_ = Json::array();
+};
+
+void run(const Flags& flags) {
+  PolicySpec spec = read_spec(flags);
+  Delivery delivery(flags.output);
+  Tokenizer tokenizer = load_tokenizer(flags);
   pin_system(flags, tokenizer, spec);
   const auto model = load_model(flags.model);
+  if (flags.tokens < 0) tokens_to_generate(flags.tokens, model->info(), 0);  // refuses a model without a context
   Json document = new_document("chat", *model, flags.model);
   document["seed"] = flags.sampling.options.seed;
+  document["sampling"] = sampling_json(flags.sampling);
   document.update(policy_json(spec));
   document["kv_type"] = flags.cache.kv_type;
-  document["turns"] = Json::array();
-  Conversation conversation(flags, model, std::move(tokenizer), spec);
-  Lines lines;
-  while (const auto line = next_message(lines)) {
-    if (*line == "/exit") break;
-    if (*line == "/reset") {
-      conversation.reset();
-      continue;
-    }
-    document["turns"].push_back(turn_json(*line, conversation.answer(*line)));
-    if (!flags.output.json) print("\n");
-    flush_output();
-  }
-  document["tokens"] = conversation.session().position();
-  document["kv_bytes"] = conversation.session().peak_kv_bytes();
+  Chat chat(flags, model, std::move(tokenizer), spec);
+  chat.run();
+  document["turns"] = chat.turns();
+  document["interrupted"] = interrupted();
+  document["tokens"] = chat.session().position();
+  document["kv_bytes"] = chat.session().peak_kv_bytes();
   delivery.deliver(document, "");
+  stop_if_interrupted();
 }
 
 }  // namespace
@@ -208,15 +167,14 @@ void run(const Flags& flags) {
 void add_chat(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   flags->sampling.options.temperature = 0.7F;
-  CLI::App* command =
-      add_command(app, "chat", "Talk to a model; /reset starts afresh, /exit, an empty line or Ctrl-D ends",
-                  "a2sf chat -m model.gguf --system \"You are brief.\" --pin system --policy a2sf --budget 512");
+  CLI::App* command = add_command(
+      app, "chat",
+      "Talk to a model: at a terminal with history and pastes of any length, elsewhere a line is a message. "
+      "/help lists the commands, Ctrl-D ends",
+      "a2sf chat -m model.gguf --system \"You are brief.\" --pin system --policy a2sf --budget 512");
   add_model_flags(command, &flags->model);
   command->add_option("--system", flags->system, "The system prompt")->type_name("TEXT");
-  command->add_option("-n,--tokens", flags->tokens, "Tokens of an answer at most")
-      ->type_name("N")
-      ->check(CLI::Range(1, 1 << 30))
-      ->capture_default_str();
+  add_tokens_flag(command, &flags->tokens, 1, "Tokens of an answer at most; -1: what the model's context has room for");
   add_cache_flags(command, &flags->cache);
   command->get_option("--pin")->description("First tokens that are never evicted, part of the budget; or system");
   add_sampling_flags(command, &flags->sampling);

@@ -51,7 +51,7 @@ std::string read_all(int file, pid_t child) {
     const ssize_t count = ::read(file, buffer, sizeof buffer);
     if (count > 0) text.append(buffer, static_cast<std::size_t>(count));
     if (count == 0 || (count < 0 && errno != EINTR)) return text;
-    if (count < 0 && interrupted()) ::kill(child, SIGTERM);
+    if (count < 0 && interrupted()) ::kill(child, SIGKILL);
   }
 }
 

@@ -45,12 +45,18 @@ std::string read_file(const std::string& path) {
   if (std::filesystem::is_directory(path, ignored)) cannot("read", path, EISDIR);
   const std::unique_ptr<std::FILE, Close> opened(path == "-" ? nullptr : std::fopen(path.c_str(), "rb"));
   std::FILE* file = path == "-" ? stdin : opened.get();
-  if (file == nullptr) cannot("read", path, errno);
+  const int error = errno;
+  stop_if_interrupted();  // while a pipe was being opened
+  if (file == nullptr) cannot("read", path, error);
   std::string text;
   std::vector<char> buffer(1 << 16);
-  while (const std::size_t count = std::fread(buffer.data(), 1, buffer.size(), file)) text.append(buffer.data(), count);
-  if (std::ferror(file)) cannot("read", path, errno);
-  return text;
+  while (wait_for_input(::fileno(file))) {
+    const ssize_t count = ::read(::fileno(file), buffer.data(), buffer.size());
+    if (count < 0) cannot("read", path, errno);
+    if (count == 0) return text;
+    text.append(buffer.data(), static_cast<std::size_t>(count));
+  }
+  fail_with(interruption_code(), "");
 }
 
 std::string hash_of_profile(const Profile& profile) {

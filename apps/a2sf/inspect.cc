@@ -1,5 +1,4 @@
 #include "commands.h"
-#include "eval/cache_size.h"
 #include "idle_options.h"
 #include "options.h"
 #include "outcome.h"
@@ -62,9 +61,12 @@ Costs costs_of(const Flags& flags, const PolicySpec& spec, const ModelInfo& info
   costs.context = flags.context > 0 ? flags.context : info.context;
   PolicySpec full = spec;
   full.policy = Policy::full;
-  const KvType type = kv_type_of(flags.cache);
-  costs.full_bytes = need(cache_bytes(info, full, type, costs.context));
-  costs.bounded_bytes = need(cache_bytes(info, spec, type, costs.context));
+  const auto cost = [&](const PolicySpec& policy) {
+    const SessionOptions options{policy, kv_type_of(flags.cache), costs.context, costs.context};
+    return need(cache_cost(info, options, costs.context));
+  };
+  costs.full_bytes = cost(full);
+  costs.bounded_bytes = cost(spec);
   for (int layer = 0; layer < info.layers; ++layer) {
     for (int head = 0; head < info.kv_heads; ++head) {
       costs.budget += static_cast<double>(need(resolve(spec, layer, head, costs.context, 0)).budget);

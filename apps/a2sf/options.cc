@@ -9,6 +9,9 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <random>
 #include <utility>
 
 namespace a2sf::app {
@@ -59,6 +62,9 @@ CLI::Validator is_device() {
           },
           ""};
 }
+
+// The number that was written: 0.7, where a float as a double is 0.699999988079071.
+double as_written(float number) { return std::strtod(fmt::format("{}", number).c_str(), nullptr); }
 
 // Refuses counts that do not fit the budget before a model is loaded; the first head of a table stands for all.
 void check_fit(const PolicySpec& spec) {
@@ -176,8 +182,9 @@ void add_kv_type_flag(CLI::App* command, CacheFlags* flags) {
 void add_sampling_flags(CLI::App* command, SamplingFlags* flags) {
   const Heading heading(command, "Sampling");
   constexpr double kMost = 1e6;
+  constexpr std::int64_t kRandomSeed = -1;
   SamplerOptions& options = flags->options;
-  command->add_option("--temp", options.temperature, "Temperature; 0: always the likeliest token")
+  command->add_option("--temp,--temperature", options.temperature, "Temperature; 0: always the likeliest token")
       ->capture_default_str()
       ->check(number_in(0, true, kMost, "a temperature is 0 or more"));
   command->add_option("--top-k", options.top_k, "Sample from the K likeliest tokens; 0: all")
@@ -192,12 +199,27 @@ void add_sampling_flags(CLI::App* command, SamplingFlags* flags) {
   command->add_option("--repeat-penalty", options.repeat_penalty, "Penalty of repeated tokens; 1: none")
       ->capture_default_str()
       ->check(number_in(0, false, kMost, "a penalty is above 0"));
-  command->add_option("--seed", options.seed, "Seed of sampling")
-      ->capture_default_str()
-      ->check(CLI::Range(0.0, 4294967295.0));
+  const auto set_seed = [&options](std::int64_t seed) {
+    options.seed = seed == kRandomSeed ? std::random_device()() : static_cast<std::uint32_t>(seed);
+  };
+  command->add_option_function<std::int64_t>("-s,--seed", set_seed, "Seed of sampling; -1: another one every time")
+      ->type_name("N")
+      ->default_str("0")
+      ->check(CLI::Range(kRandomSeed, std::int64_t{std::numeric_limits<std::uint32_t>::max()}));
   command->add_option("--stop", flags->stop, "Text that ends the generation; may be given several times")
       ->type_name("TEXT")
       ->allow_extra_args(false);
+}
+
+Json sampling_json(const SamplingFlags& flags) {
+  const SamplerOptions& options = flags.options;
+  return {{"temperature", as_written(options.temperature)},
+          {"top_k", options.top_k},
+          {"top_p", as_written(options.top_p)},
+          {"min_p", as_written(options.min_p)},
+          {"repeat_penalty", as_written(options.repeat_penalty)},
+          {"seed", options.seed},
+          {"stop", flags.stop}};
 }
 
 void add_text_flags(CLI::App* command, TextFlags* flags) {
@@ -244,16 +266,21 @@ std::shared_ptr<const Model> load_model(const ModelFlags& flags) {
 
 std::string text_name(const std::string& file) { return file == "-" ? "standard input" : file; }
 
-std::vector<Token> read_tokens(const TextFlags& flags, const Tokenizer& tokenizer) {
-  const std::string text = read_file(flags.file);
-  const std::string name = text_name(flags.file);
-  if (text.empty()) fail_with(kFailed, fmt::format("{} is empty", name));
+std::string read_text(const std::string& file) {
+  std::string text = read_file(file);
+  if (text.empty()) fail_with(kFailed, fmt::format("{} is empty", text_name(file)));
   if (const auto wrong = find_invalid_utf8(text)) {
-    fail_with(kFailed, fmt::format("{} is not valid UTF-8: the first wrong byte is at offset {}", name, *wrong));
+    fail_with(kFailed,
+              fmt::format("{} is not valid UTF-8: the first wrong byte is at offset {}", text_name(file), *wrong));
   }
-  std::vector<Token> tokens = need(tokenizer.encode(text, true, false));
+  return text;
+}
+
+std::vector<Token> read_tokens(const TextFlags& flags, const Tokenizer& tokenizer) {
+  std::vector<Token> tokens = need(tokenizer.encode(read_text(flags.file), true, false));
   if (tokens.size() < flags.tokens) {
-    warn(fmt::format("{} has only {}, fewer than --tokens {}", name, counted(tokens.size(), "token"), flags.tokens));
+    warn(fmt::format("{} has only {}, fewer than --tokens {}", text_name(flags.file), counted(tokens.size(), "token"),
+                     flags.tokens));
   }
   if (flags.tokens > 0 && tokens.size() > flags.tokens) tokens.resize(flags.tokens);
   return tokens;

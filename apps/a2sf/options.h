@@ -55,6 +55,8 @@ struct SamplingFlags {
   std::vector<std::string> stop;
 };
 void add_sampling_flags(CLI::App* command, SamplingFlags* flags);
+// How tokens were drawn: temperature, top_k, top_p, min_p, repeat_penalty, seed, stop.
+Json sampling_json(const SamplingFlags& flags);
 
 struct TextFlags {
   std::string file;
@@ -75,6 +77,8 @@ KvType kv_type_of(const CacheFlags& flags);
 std::shared_ptr<const Model> load_model(const ModelFlags& flags);
 // The file's name, or what "-" stands for.
 std::string text_name(const std::string& file);
+// A file's text. Ends the command if it is empty or not valid UTF-8.
+std::string read_text(const std::string& file);
 // Tokens of a file's text, BOS if the model asks for it, cut to the first `flags.tokens`.
 std::vector<Token> read_tokens(const TextFlags& flags, const Tokenizer& tokenizer);
 

@@ -1,6 +1,8 @@
 // How a command ends early: an exception that main turns into one line and an exit code.
 #pragma once
 
+#include "progress.h"
+
 #include <a2sf/result.h>
 
 #include <string>
@@ -9,7 +11,7 @@
 
 namespace a2sf::app {
 
-enum ExitCode { kDone = 0, kFailed = 1, kWrongUsage = 2, kInterrupted = 130 };
+enum ExitCode { kDone = 0, kFailed = 1, kWrongUsage = 2 };  // or interruption_code()
 
 struct Failure {
   int code;
@@ -19,7 +21,7 @@ struct Failure {
 [[noreturn]] inline void fail_with(int code, std::string message) { throw Failure{code, std::move(message)}; }
 
 [[noreturn]] inline void raise(Error error, int code) {
-  if (error.kind == ErrorKind::cancelled) fail_with(kInterrupted, "");
+  if (error.kind == ErrorKind::cancelled) fail_with(interruption_code(), "");
   fail_with(error.kind == ErrorKind::io ? static_cast<int>(kFailed) : code, std::move(error.message));
 }
 

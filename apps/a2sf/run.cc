@@ -1,11 +1,13 @@
+#include "answer.h"
 #include "commands.h"
 #include "engine/generate.h"
+#include "messages.h"
 #include "options.h"
 #include "outcome.h"
 #include "progress.h"
-#include "tables.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <memory>
@@ -19,51 +21,70 @@ struct Flags {
   SamplingFlags sampling;
   OutputFlags output;
   std::string prompt, file;
-  std::size_t tokens = 128;
+  std::int64_t tokens = 128;
+  bool special = false, chat = false;
 };
 
 std::vector<Token> read_prompt(const Flags& flags, bool from_file, const Tokenizer& tokenizer) {
-  if (from_file) return read_tokens({.file = flags.file, .tokens = 0}, tokenizer);
-  if (flags.prompt.empty()) fail_with(kFailed, "the prompt is empty");
-  return need(tokenizer.encode(flags.prompt, true, false));
+  const std::string text = from_file ? read_text(flags.file) : flags.prompt;
+  if (text.empty()) fail_with(kFailed, "the prompt is empty");
+  if (!flags.chat) return need(tokenizer.encode(text, true, flags.special));
+  const ChatMessage message{"user", text};
+  return need(tokenizer.encode_chat({&message, 1}, true));
 }
 
-double read(Session& session, const std::vector<Token>& prompt, bool whole_prompt) {
+struct Work {
+  double prompt_seconds = 0;
+  Generation generation = {.tokens = {}, .text = {}, .reason = StopReason::interrupted};
+};
+
+// False: interrupted.
+bool read(Session& session, const std::vector<Token>& prompt, bool whole_prompt) {
   Progress progress("prompt");
-  const auto start = std::chrono::steady_clock::now();
-  need(session.feed(prompt, WantLogits::last, whole_prompt,
-                    [&](std::size_t done) { return progress.update(done, prompt.size()); }));
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const Status status = session.feed(prompt, WantLogits::last, whole_prompt,
+                                     [&](std::size_t done) { return progress.update(done, prompt.size()); });
+  if (!status && status.error().kind != ErrorKind::cancelled) raise(status.error(), kFailed);
+  return status.has_value();
 }
 
-const char* name_of_reason(StopReason reason) {
-  switch (reason) {
-    case StopReason::length:
-      return "length";
-    case StopReason::end_of_generation:
-      return "end_of_generation";
-    case StopReason::stop_string:
-      return "stop_string";
-  }
-  return "";
+Work work(const Flags& flags, const Tokenizer& tokenizer, const std::vector<Token>& prompt, bool whole_prompt,
+          std::size_t tokens, Session& session) {
+  Work done;
+  Sampler sampler = need(Sampler::create(tokenizer, flags.sampling.options));
+  const auto start = std::chrono::steady_clock::now();
+  if (!read(session, prompt, whole_prompt)) return done;
+  done.prompt_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  for (const Token token : prompt) sampler.accept(token);
+  done.generation =
+      need(generate(session, tokenizer, sampler, {.tokens = tokens, .stop = flags.sampling.stop},
+                    [&](std::string_view text) { return flags.output.json ? !interrupted() : show(text); }));
+  return done;
+}
+
+Json rate_json(std::size_t tokens, double seconds) {
+  if (tokens == 0 || seconds == 0) return nullptr;
+  return static_cast<double>(tokens) / seconds;
 }
 
 Json document_of(const Model& model, const Flags& flags, const PolicySpec& spec, const Session& session,
-                 const std::vector<Token>& prompt, double prompt_seconds, const Generation& generation) {
+                 const std::vector<Token>& prompt, const Work& done) {
+  const Generation& generation = done.generation;
   Json document = new_document("run", model, flags.model);
-  document["seed"] = flags.sampling.options.seed;
-  document["temperature"] = flags.sampling.options.temperature;
+  const Json sampling = sampling_json(flags.sampling);
+  document["seed"] = sampling["seed"];
+  document["temperature"] = sampling["temperature"];
+  document["sampling"] = sampling;
   document.update(policy_json(spec));
   document["kv_type"] = flags.cache.kv_type;
   document["prompt_tokens"] = prompt.size();
   document["generated_tokens"] = generation.tokens.size();
-  document["stop_reason"] = name_of_reason(generation.reason);
+  document["stop_reason"] = name_of(generation.reason);
+  document["interrupted"] = generation.reason == StopReason::interrupted;
   document["text"] = generation.text;
   document["tokens"] = generation.tokens;
   document["kv_bytes"] = session.peak_kv_bytes();
-  document["prompt_tokens_per_s"] = static_cast<double>(prompt.size()) / prompt_seconds;
-  document["decode_tokens_per_s"] = nullptr;
-  if (generation.fed > 0) document["decode_tokens_per_s"] = static_cast<double>(generation.fed) / generation.seconds;
+  document["prompt_tokens_per_s"] = rate_json(prompt.size(), done.prompt_seconds);
+  document["decode_tokens_per_s"] = rate_json(generation.fed, generation.seconds);
   return document;
 }
 
@@ -71,27 +92,28 @@ void run(const Flags& flags, bool from_file) {
   const PolicySpec spec = spec_of(flags.cache);
   Delivery delivery(flags.output);
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
-  Sampler sampler = need(Sampler::create(tokenizer, flags.sampling.options));
   const auto prompt = read_prompt(flags, from_file, tokenizer);
   if (prompt.empty()) fail_with(kFailed, "the prompt has no tokens");
   const auto model = load_model(flags.model);
-  const std::size_t length = prompt.size() + flags.tokens;
+  const std::size_t tokens = tokens_to_generate(flags.tokens, model->info(), prompt.size());
+  const std::size_t length = prompt.size() + tokens;
   warn_past_context(model->info(), length);
-  Session session = need(Session::create(
-      model,
-      {.policy = spec, .kv_type = kv_type_of(flags.cache), .sequence_tokens = static_cast<std::int64_t>(length)}));
-  const double prompt_seconds = read(session, prompt, spec.whole_prompt);
-  for (const Token token : prompt) sampler.accept(token);
-  const auto show = [&](std::string_view text) {
-    if (!flags.output.json && !text.empty()) {
-      print(text);
-      flush_output();
-    }
-    return !interrupted();
-  };
-  const Generation generation =
-      need(generate(session, tokenizer, sampler, {.tokens = flags.tokens, .stop = flags.sampling.stop}, show));
-  delivery.deliver(document_of(*model, flags, spec, session, prompt, prompt_seconds, generation), "\n");
+  Session session = need(Session::create(model, {.policy = spec,
+                                                 .kv_type = kv_type_of(flags.cache),
+                                                 .sequence_tokens = static_cast<std::int64_t>(length),
+                                                 .most_tokens = static_cast<std::int64_t>(length)}));
+  const Work done = work(flags, tokenizer, prompt, spec.whole_prompt, tokens, session);
+  const Json document = document_of(*model, flags, spec, session, prompt, done);
+  if (!flags.output.json) print("\n");
+  flush_output();
+  if (!flags.output.json && ::isatty(STDERR_FILENO) == 1)
+    say(figures(*model, session, done.generation, flags.sampling.options) + "\n");
+  if (interrupted()) {  // a file appears only when complete
+    if (flags.output.json) print(dump(document, 2));
+    flush_output();
+    stop_if_interrupted();
+  }
+  delivery.deliver(document, "");
 }
 
 }  // namespace
@@ -99,7 +121,7 @@ void run(const Flags& flags, bool from_file) {
 void add_run(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command =
-      add_command(app, "run", "Generate from raw text",
+      add_command(app, "run", "Generate from raw text, or answer it",
                   "a2sf run -m model.gguf -p \"The capital of France is\" -n 32 --policy a2sf --budget 128");
   add_model_flags(command, &flags->model);
   auto* prompt = command->add_option_group("prompt");
@@ -107,10 +129,10 @@ void add_run(CLI::App& app) {
   auto* file =
       prompt->add_option("-f,--file", flags->file, "A file with the text; -: standard input")->type_name("FILE");
   prompt->require_option(1);
-  command->add_option("-n,--tokens", flags->tokens, "Tokens to generate at most")
-      ->type_name("N")
-      ->check(CLI::Range(0, 1 << 30))
-      ->capture_default_str();
+  auto* chat = command->add_flag("--chat", flags->chat, "Answer the text: it is one message in the chat template");
+  command->add_flag("--special", flags->special, "Read special tokens in the text, such as <|im_start|>")
+      ->excludes(chat);
+  add_tokens_flag(command, &flags->tokens, 0, "Tokens to generate at most; -1: what the model's context has room for");
   add_cache_flags(command, &flags->cache);
   add_sampling_flags(command, &flags->sampling);
   add_json_flag(command, &flags->output);

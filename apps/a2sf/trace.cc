@@ -189,7 +189,8 @@ void run(const Flags& flags) {
   warn_of_budgets_that_hold_all({&spec, 1}, model->info(), tokens.size(), "the text");
   Session session = need(Session::create(model, {.policy = spec,
                                                  .kv_type = kv_type_of(flags.cache),
-                                                 .sequence_tokens = static_cast<std::int64_t>(tokens.size())}));
+                                                 .sequence_tokens = static_cast<std::int64_t>(tokens.size()),
+                                                 .most_tokens = static_cast<std::int64_t>(tokens.size())}));
   const Json header = header_of(*model, flags, spec, session, tokens);
   file.write(dump(header, -1));
   Tracer tracer(flags, session, tokens, file);

@@ -20,6 +20,9 @@ using Token = std::int32_t;
 struct ChatMessage {
   std::string role;  // "system", "user" or "assistant"
   std::string content;
+  // What `content` was made from, where it is known: an answer as the model gave it, white space included. Only
+  // Tokenizer::encode_chat reads it.
+  std::vector<Token> tokens = {};
 };
 
 // The vocabulary of a GGUF file. Immutable after loading; every method may be called from several threads at once.
@@ -31,7 +34,8 @@ class Tokenizer {
 
   // Token ids of `text`, which must be valid UTF-8 (bad_input names the first wrong byte's offset). `add_bos` adds the
   // beginning-of-sequence token if the file asks for one; `parse_special` reads "<|im_start|>" and its like as one
-  // token. No end-of-sequence token is ever added: the text is to be continued.
+  // token; without it no control token ever comes out of the text. No end-of-sequence token is ever added: the text is
+  // to be continued.
   Result<std::vector<Token>> encode(std::string_view text, bool add_bos, bool parse_special) const;
 
   // The bytes one token stands for; they may end inside a UTF-8 character. Empty for control tokens unless `special`.
@@ -40,6 +44,16 @@ class Tokenizer {
   // The prompt text of a conversation in the file's own chat template, with the assistant's turn opened if asked.
   // Fails where the file has no template, or has one that libllama does not recognise.
   Result<std::string> apply_chat_template(std::span<const ChatMessage> messages, bool open_assistant_turn) const;
+
+  // The tokens of that prompt text, BOS included if the file asks for one. The template's marks become control tokens;
+  // what the messages say never does, so nobody can forge a turn: "<|im_end|>" in a message is read as its letters. A
+  // message with `tokens` is these tokens, not its text encoded once more, so a conversation begins with the tokens
+  // that its earlier part was. Errors are those of apply_chat_template and encode.
+  Result<std::vector<Token>> encode_chat(std::span<const ChatMessage> messages, bool open_assistant_turn) const;
+
+  // How many tokens every conversation with this system prompt begins with, its own tokens among them. Fails where the
+  // chat template has no system prompt, or has it elsewhere.
+  Result<std::size_t> system_prompt_length(const std::string& system) const;
 
   bool has_chat_template() const;
   const std::string& chat_template() const { return chat_template_; }  // empty if none
@@ -92,6 +106,8 @@ class TextStream {
   std::string push(std::string_view piece);
   // What was held back, at the end of a generation; broken UTF-8 becomes U+FFFD.
   std::string flush();
+  // Forgets the beginning of a character whose rest will not come, because the generation was interrupted.
+  void drop_partial_character();
   bool stopped() const { return stopped_; }
 
  private:

@@ -33,9 +33,14 @@ Result<Generation> generate(Session& session, const Tokenizer& tokenizer, Sample
       break;
     }
     generation.tokens.push_back(token);
-    if (!pass_on(stream.push(tokenizer.piece(token)))) return fail(ErrorKind::cancelled, "interrupted");
+    const bool goes_on = pass_on(stream.push(tokenizer.piece(token)));
     if (stream.stopped()) {
       generation.reason = StopReason::stop_string;
+      break;
+    }
+    if (!goes_on) {
+      generation.reason = StopReason::interrupted;
+      stream.drop_partial_character();
       break;
     }
     if (generation.tokens.size() == options.tokens) break;

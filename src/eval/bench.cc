@@ -92,9 +92,9 @@ double median_of_sorted(const std::vector<double>& values) {
 Result<SpeedResult> measure_speed(const std::shared_ptr<const Model>& model, const SpeedTest& test,
                                   const std::function<bool()>& keep_going) {
   const auto tokens = random_tokens(test.depth + test.tokens, model->info().vocabulary);
+  const auto length = static_cast<std::int64_t>(tokens.size());
   auto start = Session::create(
-      model,
-      {.policy = test.policy, .kv_type = test.kv_type, .sequence_tokens = static_cast<std::int64_t>(tokens.size())});
+      model, {.policy = test.policy, .kv_type = test.kv_type, .sequence_tokens = length, .most_tokens = length});
   if (!start) return tl::unexpected(start.error());
   const SpeedRun run(test, keep_going);
   Status status;

@@ -50,8 +50,8 @@ class Comparison {
 
 Status Comparison::add(const std::shared_ptr<const Model>& model, const PolicySpec& spec, KvType kv_type) {
   vocabulary_ = static_cast<std::size_t>(model->info().vocabulary);
-  SessionOptions options{
-      .policy = spec, .kv_type = kv_type, .sequence_tokens = static_cast<std::int64_t>(tokens_.size())};
+  const auto length = static_cast<std::int64_t>(tokens_.size());
+  const SessionOptions options{.policy = spec, .kv_type = kv_type, .sequence_tokens = length, .most_tokens = length};
   auto session = Session::create(model, options);
   if (!session) return tl::unexpected(session.error());
   runners_.push_back({.spec = spec, .session = std::move(*session)});

@@ -36,9 +36,9 @@ void score(const Session& session, const Segment& segment, std::span<const std::
 
 Status read_window(const std::shared_ptr<const Model>& model, std::span<const std::int32_t> window,
                    const PerplexityOptions& options, const std::function<bool(std::size_t)>& keep_going, Sums& sums) {
-  auto session = Session::create(model, {.policy = options.policy,
-                                         .kv_type = options.kv_type,
-                                         .sequence_tokens = static_cast<std::int64_t>(window.size())});
+  const auto length = static_cast<std::int64_t>(window.size());
+  auto session = Session::create(
+      model, {.policy = options.policy, .kv_type = options.kv_type, .sequence_tokens = length, .most_tokens = length});
   if (!session) return tl::unexpected(session.error());
   const std::size_t half = options.score == ScoredPart::half ? window.size() / 2 : 0;
   const SegmentPlan plan{.tokens = window.size(),

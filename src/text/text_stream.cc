@@ -58,4 +58,6 @@ std::string TextStream::push(std::string_view piece) {
 
 std::string TextStream::flush() { return text::replace_invalid(std::exchange(held_, {})); }
 
+void TextStream::drop_partial_character() { held_.resize(held_.size() - text::incomplete_tail_length(held_)); }
+
 }  // namespace a2sf

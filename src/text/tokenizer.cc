@@ -6,10 +6,12 @@
 #include <exception>
 #include <limits>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "core/libllama.h"
 #include "text/deep_stack.h"
+#include "text/utf8.h"
 #include "text/vocabulary_file.h"
 
 namespace a2sf {
@@ -104,6 +106,46 @@ Result<std::vector<Token>> tokenize_safely(const llama_model* model, std::string
   return result;
 }
 
+std::optional<Token> find_token(const llama_vocab* vocab, std::string_view text) {
+  for (Token token = 0; token < llama_vocab_n_tokens(vocab); ++token) {
+    if (llama_vocab_get_text(vocab, token) == text) return token;
+  }
+  return std::nullopt;
+}
+
+// The characters of a text one by one; bytes for those that are no token.
+Result<std::vector<Token>> spell(const llama_vocab* vocab, std::string_view text) {
+  std::vector<Token> tokens;
+  const auto add = [&](const std::optional<Token>& token) {
+    if (token) tokens.push_back(*token);
+    return token.has_value();
+  };
+  while (!text.empty()) {
+    const std::string_view character = text.substr(0, std::max<std::size_t>(1, text::character_length(text)));
+    if (!add(find_token(vocab, character))) {
+      for (const char byte : character) {
+        if (!add(find_token(vocab, fmt::format("<0x{:02X}>", static_cast<unsigned char>(byte))))) {
+          return fail(ErrorKind::bad_input, fmt::format("the vocabulary has no token for \"{}\"", character));
+        }
+      }
+    }
+    text.remove_prefix(character.size());
+  }
+  return tokens;
+}
+
+// libllama joins pieces to whatever token has their text: "</" and "s>" to the end of the sequence.
+Result<std::vector<Token>> without_controls(const llama_vocab* vocab, std::vector<Token> tokens) {
+  const auto is_control = [&](Token token) { return llama_vocab_is_control(vocab, token); };
+  for (auto at = std::find_if(tokens.begin(), tokens.end(), is_control); at != tokens.end();
+       at = std::find_if(at, tokens.end(), is_control)) {
+    const auto letters = spell(vocab, llama_vocab_get_text(vocab, *at));
+    if (!letters) return tl::unexpected(letters.error());
+    at = tokens.insert(tokens.erase(at), letters->begin(), letters->end());
+  }
+  return tokens;
+}
+
 Result<std::vector<llama_chat_message>> to_llama(std::span<const ChatMessage> messages) {
   std::vector<llama_chat_message> result;
   std::size_t total = 0;
@@ -150,6 +192,7 @@ Result<std::vector<Token>> Tokenizer::encode(std::string_view text, bool add_bos
                                                   static_cast<unsigned char>(text[*offset]), *offset));
   }
   auto tokens = tokenize_safely(vocabulary_.get(), text, parse_special);
+  if (tokens && !parse_special) tokens = without_controls(vocab_of(vocabulary_), std::move(*tokens));
   if (tokens && add_bos && adds_bos()) tokens->insert(tokens->begin(), llama_vocab_bos(vocab_of(vocabulary_)));
   return tokens;
 }

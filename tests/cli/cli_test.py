@@ -150,7 +150,7 @@ class RunTest(CliTest):
     def test_wrong_usage(self):
         for arguments in (["--alpha", "1.5"], ["--alpha", "x"], ["--alpha", ""], ["--budget", "0"], ["--budget", "-3"],
                           ["--policy", "lru"], ["--policy", "a2sf:beta=1"], ["--temp", "-1"], ["--temp", "nan"],
-                          ["--top-p", "0"], ["--min-p", "2"], ["--seed", "-1"], ["--repeat-penalty", "0"],
+                          ["--top-p", "0"], ["--min-p", "2"], ["--seed", "-2"], ["--repeat-penalty", "0"],
                           ["--budget", "8", "--sink", "9"], ["--kv-type", "q4"], ["--threads", "-1"], ["--nonsense"]):
             with self.subTest(arguments=arguments):
                 self.refuse(2, "", "run", "-m", MODEL, "-p", "x", "-n", 1, *arguments)

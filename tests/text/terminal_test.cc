@@ -8,7 +8,10 @@ namespace {
 TEST(EscapeControls, NothingThatATerminalObeysIsLeft) {
   EXPECT_EQ(escape_controls("\x1b[31mred\x1b]0;title\x07 \x7f\r", Layout::keep),
             "\\x1b[31mred\\x1b]0;title\\x07 \\x7f\\x0d");
-  EXPECT_EQ(escape_controls("\xc2\x9b" "2J", Layout::keep), "\\x9b2J");
+  EXPECT_EQ(escape_controls("\xc2\x9b"
+                            "2J",
+                            Layout::keep),
+            "\\x9b2J");
 }
 
 TEST(EscapeControls, LayoutStaysOrBecomesBlanks) {

@@ -44,6 +44,16 @@ TEST(TextStream, BrokenUtf8BecomesReplacementCharacters) {
   EXPECT_EQ(stream({}, {"\xED\xA0\x80"}), kReplacement + kReplacement + kReplacement);
 }
 
+TEST(TextStream, APartialCharacterIsDroppedAndWhatIsBeforeItStays) {
+  TextStream text({"<end>"});
+  EXPECT_EQ(text.push("a<en\xF0\x9F"), "a<en");
+  text.drop_partial_character();
+  EXPECT_EQ(text.flush(), "");
+  EXPECT_EQ(text.push("b<en"), "b");
+  text.drop_partial_character();
+  EXPECT_EQ(text.flush(), "<en");
+}
+
 TEST(TextStream, StopStringSplitOverPiecesIsFound) {
   TextStream text({"</end>"});
   EXPECT_EQ(text.push("one <"), "one ");
