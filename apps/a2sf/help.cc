@@ -45,12 +45,13 @@ std::string with_value(const std::string& name, const CLI::Option& option) {
   return value.empty() ? name : name + " " + value;
 }
 
-// "-m, --model FILE"; long names are aligned whether there is a short one or not.
+// "-m, --model FILE"; long names are aligned whether there is a short one or not. Of several long ones, the first: the
+// others are for hands that know them from elsewhere.
 std::string names_of(const CLI::Option& option) {
   std::string names;
   for (const std::string& name : option.get_snames()) names += (names.empty() ? "-" : ", -") + name;
   if (names.empty()) names = "    ";
-  for (const std::string& name : option.get_lnames()) names += (names.back() == ' ' ? "--" : ", --") + name;
+  if (!option.get_lnames().empty()) names += (names.back() == ' ' ? "--" : ", --") + option.get_lnames().front();
   return with_value(names, option);
 }
 

@@ -642,8 +642,16 @@ class InspectTest(CliTest):
         table = self.file("table.json", json.dumps({"budgets": [[9, 30, 9]] * 30}).encode())
         for arguments in (["--budget", 20], ["--budget", 20, "--profile", profile], ["--budget", f"@{table}"],
                           ["--budget", 20, "--kv-type", "f32"]):
-            result = self.read("run", "-m", MODEL, "-p", "The sea", "-n", 4, *arguments)
-            self.assertEqual(self.read("inspect", MODEL, *arguments)["cache"]["bounded_kv_bytes"], result["kv_bytes"])
+            for tokens in (4, 60):
+                result = self.read("run", "-m", MODEL, "-p", "The sea", "-n", tokens, *arguments)
+                length = result["prompt_tokens"] + tokens
+                costs = self.read("inspect", MODEL, "--ctx", length, *arguments)["cache"]
+                self.assertEqual(costs["bounded_kv_bytes"], result["kv_bytes"], (arguments, tokens))
+
+    def test_a_budget_beyond_the_sequence_costs_no_more_than_full(self):
+        def bytes_of(*policy):
+            return self.read("run", "-m", MODEL, "-p", "The sea", "-n", 4, *policy)["kv_bytes"]
+        self.assertEqual(bytes_of("--budget", 100000), bytes_of("--policy", "full"))
 
     def test_tensors(self):
         result = self.read("inspect", MODEL)
