@@ -67,14 +67,9 @@ std::string budget_cell(const PolicySpec& spec) {
   return with_commas(static_cast<std::uint64_t>(spec.budget.count));
 }
 
-// The policy's name; where two rows differ in other options, the spec without its budget.
-std::string policy_cell(const ComparisonRow& row, const std::vector<ComparisonRow>& rows) {
-  const std::string name(name_of(row.spec.policy));
-  const auto same = [&](const ComparisonRow& other) {
-    return other.spec.policy == row.spec.policy && budget_json(other.spec) == budget_json(row.spec);
-  };
-  if (std::count_if(rows.begin(), rows.end(), same) < 2) return name;
-  std::string cell = to_string(row.spec);
+// The spec without its budget: the policy's name, and every option that is not its default.
+std::string policy_cell(const ComparisonRow& row) {
+  std::string cell = harmless(to_string(row.spec));
   const std::size_t begin = cell.find(":budget=");
   if (begin != std::string::npos) cell.erase(begin, cell.find(':', begin + 1) - begin);
   return cell;
@@ -90,12 +85,12 @@ std::string memory_cell(const ComparisonRow& row, double full_bytes) {
 
 std::string table_of(const ComparisonReport& report) {
   std::size_t width = 9;
-  for (const auto& row : report.rows) width = std::max(width, policy_cell(row, report.rows).size());
+  for (const auto& row : report.rows) width = std::max(width, policy_cell(row).size());
   std::string text = fmt::format("{:<{}}{:>9}{:>13}{:>13}{:>13}    {:<20}{:>11}{:>13}\n", "policy", width, "budget",
                                  "perplexity", "KL to full", "same top-1", "KV cache", "prompt", "decode");
   for (const auto& row : report.rows) {
     const bool is_full = row.spec.policy == Policy::full;
-    text += fmt::format("{:<{}}{:>9}{:>13.2f}{:>13}{:>13} {}{:>11}{:>13}\n", policy_cell(row, report.rows), width,
+    text += fmt::format("{:<{}}{:>9}{:>13.2f}{:>13}{:>13} {}{:>11}{:>13}\n", policy_cell(row), width,
                         budget_cell(row.spec), row.perplexity, is_full ? "-" : fmt::format("{:.2f}", row.kl_to_full),
                         is_full ? "-" : fmt::format("{:.0f} %", 100 * row.top1_agreement),
                         memory_cell(row, static_cast<double>(report.rows.front().kv_bytes)),

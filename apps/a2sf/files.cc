@@ -38,6 +38,13 @@ std::FILE* create(const std::string& path, const std::filesystem::file_status& r
   fail_with(kFailed, fmt::format("cannot {} {}: {}", what, path, std::strerror(error)));
 }
 
+// Layer by layer, after what `hash` is of.
+template <class Number>
+std::uint64_t hash_of_numbers(const std::vector<std::vector<Number>>& table, std::uint64_t hash) {
+  for (const auto& layer : table) hash = fnv1a(std::as_bytes(std::span(layer)), hash);
+  return hash;
+}
+
 }  // namespace
 
 std::string read_file(const std::string& path) {
@@ -60,11 +67,11 @@ std::string read_file(const std::string& path) {
 }
 
 std::string hash_of_profile(const Profile& profile) {
-  std::uint64_t hash = kFnvOfNothing;
-  for (const auto* table : {&profile.shares, &profile.alphas}) {
-    for (const auto& layer : *table) hash = fnv1a(std::as_bytes(std::span(layer)), hash);
-  }
-  return fmt::format("{:016x}", hash);
+  return fmt::format("{:016x}", hash_of_numbers(profile.alphas, hash_of_numbers(profile.shares, kFnvOfNothing)));
+}
+
+std::string hash_of_table(const std::vector<std::vector<std::int64_t>>& table) {
+  return fmt::format("{:016x}", hash_of_numbers(table, kFnvOfNothing));
 }
 
 void print(std::string_view text) {

@@ -15,6 +15,8 @@ std::string read_file(const std::string& path);
 
 // FNV-1a, 64 bits, of the numbers of a profile: shares, then alphas.
 std::string hash_of_profile(const Profile& profile);
+// The same of a budget table.
+std::string hash_of_table(const std::vector<std::vector<std::int64_t>>& table);
 
 // Ends the command where standard output could not take everything.
 void print(std::string_view text);

@@ -339,8 +339,14 @@ Json budget_json(const PolicySpec& spec) {
 }
 
 Json policy_json(const PolicySpec& spec) {
-  Json json = {
-      {"policy", name_of(spec.policy)}, {"spec", to_string(spec)}, {"budget", budget_json(spec)}, {"profile", nullptr}};
+  Json json = {{"policy", spec.hook ? spec.hook->name() : name_of(spec.policy)},
+               {"spec", to_string(spec)},
+               {"budget", budget_json(spec)},
+               {"budget_table", nullptr},
+               {"profile", nullptr}};
+  if (!spec.budget.table.empty() && spec.policy != Policy::full) {
+    json["budget_table"] = {{"file", spec.budget.file}, {"hash", hash_of_table(spec.budget.table)}};
+  }
   if (spec.profile && spec.policy != Policy::full) {
     json["profile"] = {{"file", spec.profile->file}, {"hash", hash_of_profile(*spec.profile)}};
   }

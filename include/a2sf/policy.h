@@ -27,6 +27,7 @@ struct Budget {
   std::int64_t count = 1024;                     // used if ratio is 0 and the table is empty; at least 1
   double ratio = 0;                              // (0, 1]: rounded up to whole tokens; 0: none
   std::vector<std::vector<std::int64_t>> table;  // every entry at least 1
+  std::string file = {};                         // where the table was read from, as given; empty: from elsewhere
 };
 
 // A count of tokens, or a ratio of the head's budget (rounded down).
@@ -66,7 +67,8 @@ Result<PolicySpec> parse_policy(std::string_view text, const PolicySpec& default
 // Sets one option of a spec ("alpha", "0.9").
 Status set_option(PolicySpec& spec, std::string_view option, std::string_view value);
 Result<Budget> parse_budget(std::string_view text);
-// The shortest spec that parse_policy reads as the same policy and options (a budget table prints as its mean).
+// The shortest spec that parse_policy reads as the same policy and options, as long as the files that it names are the
+// same. A hook prints its own name, a table or a profile that was read from no file as "unnamed".
 std::string to_string(const PolicySpec& spec);
 
 // What one KV head does: the spec with ratios, profile, `auto` and defaults resolved against its budget.

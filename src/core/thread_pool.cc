@@ -1,7 +1,5 @@
 #include "core/thread_pool.h"
 
-#include <immintrin.h>
-
 namespace a2sf {
 namespace {
 
@@ -9,6 +7,15 @@ namespace {
 constexpr int kSpins = 20000;
 
 constexpr std::uint64_t kTaskMask = 0xffffffff;  // the lower half of a ticket
+
+// Tells the core that this is a spin; nothing where there is no instruction for it.
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
 }  // namespace
 
@@ -48,7 +55,7 @@ void ThreadPool::run_parallel(int tasks, const void* context, Call call) {
   // Tasks, not workers, are waited for: one that the system has put aside holds nobody up.
   for (int spins = 0; finished_.load(std::memory_order_acquire) != tasks; ++spins) {
     if (spins < kSpins) {
-      _mm_pause();
+      pause();
     } else {
       std::this_thread::yield();
     }
@@ -76,7 +83,7 @@ void ThreadPool::take_tasks_of(Share& share, int worker) {
 void ThreadPool::work(int worker) {
   std::uint32_t seen = 0;
   while (true) {
-    for (int spins = 0; round_.load(std::memory_order_acquire) == seen && spins < kSpins; ++spins) _mm_pause();
+    for (int spins = 0; round_.load(std::memory_order_acquire) == seen && spins < kSpins; ++spins) pause();
     round_.wait(seen, std::memory_order_acquire);
     seen = round_.load(std::memory_order_acquire);  // it may be several rounds later
     if (stop_) return;

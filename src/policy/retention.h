@@ -37,17 +37,19 @@ struct Evictable {
   bool operator()(std::int64_t position) const { return position >= first && position <= last; }
 };
 
-// The slot that goes next: the lowest score first; of equal scores, the older token. Free slots have position -1, which
-// is never evictable. -1 if nothing may go.
+// The one order of victims: the lowest score first; of equal scores, the older token.
+template <class Score>
+bool goes_before(Score a, std::int32_t position_of_a, Score b, std::int32_t position_of_b) {
+  return a != b ? a < b : position_of_a < position_of_b;
+}
+
+// The slot that goes next. Free slots have negative positions, which are never evictable. -1 if nothing may go.
 inline int select_victim(const HeadCache& head, const Evictable& evictable) {
   int victim = -1;
   for (int slot = 0; slot < head.used(); ++slot) {
     const std::int32_t position = head.position(slot);
     if (!evictable(position)) continue;
-    if (victim < 0 || head.score(slot) < head.score(victim) ||
-        (head.score(slot) == head.score(victim) && position < head.position(victim))) {
-      victim = slot;
-    }
+    if (victim < 0 || goes_before(head.score(slot), position, head.score(victim), head.position(victim))) victim = slot;
   }
   return victim;
 }
@@ -74,9 +76,8 @@ void hidden_from_ideal(const HeadCache& head, std::int64_t now, std::int64_t bud
     if (head.position(slot) >= 0 && head.position(slot) < now) earlier.push_back(slot);
   }
   const auto kept = earlier.begin() + std::min<std::ptrdiff_t>(std::ssize(earlier), budget);
-  std::nth_element(earlier.begin(), kept, earlier.end(), [&](int a, int b) {
-    return sum_of(a) != sum_of(b) ? sum_of(a) > sum_of(b) : head.position(a) > head.position(b);
-  });
+  std::nth_element(earlier.begin(), kept, earlier.end(),
+                   [&](int a, int b) { return goes_before(sum_of(b), head.position(b), sum_of(a), head.position(a)); });
   earlier.erase(earlier.begin(), kept);
 }
 

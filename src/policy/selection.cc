@@ -13,7 +13,7 @@ void select_victims(const HeadCache& head, const Evictable& evictable, std::int6
   const auto wanted = static_cast<std::size_t>(std::clamp<std::int64_t>(count, 0, std::ssize(victims)));
   const auto end = victims.begin() + static_cast<std::ptrdiff_t>(wanted);
   std::partial_sort(victims.begin(), end, victims.end(), [&](int a, int b) {
-    return head.score(a) != head.score(b) ? head.score(a) < head.score(b) : head.position(a) < head.position(b);
+    return goes_before(head.score(a), head.position(a), head.score(b), head.position(b));
   });
   victims.resize(wanted);
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "policy/retention.h"
+
 namespace a2sf {
 namespace {
 
@@ -23,7 +25,7 @@ Candidate weakest(const HookHead& head, int kv_head, std::int64_t now) {
     const std::int32_t position = head.positions[slot];
     if (position < 0 || position > now - head.budget / 2) continue;
     const float score = head.scores[slot];
-    if (best.victim.slot < 0 || score < best.score || (score == best.score && position < best_position)) {
+    if (best.victim.slot < 0 || goes_before(score, position, best.score, best_position)) {
       best = {{kv_head, static_cast<std::int32_t>(slot)}, score};
       best_position = position;
     }

@@ -89,6 +89,7 @@ Result<Budget> read_budget_table(const std::string& path) {
     }
   }
   if (budget.table.empty()) return malformed();
+  budget.file = path;
   return budget;
 }
 
@@ -213,16 +214,12 @@ Result<PolicySpec> parse_policy(std::string_view text, const PolicySpec& default
 }
 
 std::string to_string(const PolicySpec& spec) {
-  std::string text{name_of(spec.policy)};
+  std::string text{spec.hook ? spec.hook->name() : name_of(spec.policy)};
   if (spec.policy == Policy::full) return text;
   if (spec.alpha) text += fmt::format(":alpha={}", *spec.alpha);
   if (spec.auto_alpha && spec.profile) text += ":alpha=auto";
   if (!spec.budget.table.empty()) {
-    double sum = 0, count = 0;
-    for (const auto& layer : spec.budget.table) {
-      for (const auto budget : layer) sum += static_cast<double>(budget), ++count;
-    }
-    text += fmt::format(":budget=mean {:.1f}", sum / count);
+    text += ":budget=@" + (spec.budget.file.empty() ? "unnamed" : spec.budget.file);
   } else if (spec.budget.ratio > 0) {
     text += ":budget=" + ratio_text(spec.budget.ratio);
   } else {

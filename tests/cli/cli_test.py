@@ -512,6 +512,25 @@ class CompareTest(CliTest):
         self.refuse(2, "--prompt", "compare", "-m", MODEL, "-f", self.text, *arguments)
         self.assertEqual(self.compare(*arguments, "--prompt", 100)["tokens_scored"], 60)
 
+    def test_rows_are_named_by_what_sets_them_apart(self):
+        table = self.succeed("compare", "-m", MODEL, "-f", self.text, "--tokens", 100, "--policies",
+                             "h2o:sink=4,tova,a2sf:alpha=0.9:block=3", "--budget", 32).splitlines()
+        self.assertEqual([line.split()[0] for line in table[2:]],
+                         ["full", "h2o:sink=4", "tova", "a2sf:alpha=0.9:block=3"])
+        every = self.succeed("compare", "-m", MODEL, "-f", self.text, "--tokens", 100, "--policies", "h2o,a2sf",
+                             "--budget", 32, "--sink", 2).splitlines()
+        self.assertEqual([line.split()[0] for line in every[2:]], ["full", "h2o:sink=2", "a2sf:sink=2"])
+
+    def test_a_spec_with_a_budget_table_reads_back(self):
+        table = self.file("budgets.json", json.dumps({"budgets": [[8, 20, 8]] * 30}).encode())
+        row = self.compare("--policies", "a2sf", "--budget", f"@{table}")["rows"][1]
+        self.assertEqual(row["spec"], f"a2sf:budget=@{table}")
+        self.assertEqual(row["budget"], 12)
+        self.assertEqual(row["budget_table"]["file"], table)
+        again = self.compare("--policies", row["spec"])["rows"][1]
+        for key in ("spec", "budget_table", "perplexity", "kv_bytes"):
+            self.assertEqual(again[key], row[key])
+
     def test_table_and_output_file(self):
         path = Path(self.folder.name) / "compare.json"
         table = self.succeed("compare", "-m", MODEL, "-f", self.text, "--tokens", 100, "--policies", "a2sf", "--budget",

@@ -1,3 +1,4 @@
+#include <a2sf/hook.h>
 #include <a2sf/policy.h>
 
 #include <fmt/format.h>
@@ -171,6 +172,19 @@ TEST(PolicySpec, AWindowHidesNothingThatDoesNotFitTheBudget) {
   const auto rule = resolve(parse_policy("a2sf:budget=1024:pin=300").value(), 0, 0, 0, kWindow);
   ASSERT_TRUE(rule) << "pins leave with the window";
   EXPECT_EQ(rule->budget, kWindow);
+}
+
+TEST(PolicySpec, AHookAndATablePrintTheirOwnNames) {
+  struct Named : SharedBudget {
+    std::string_view name() const override { return "mine"; }
+  };
+  PolicySpec spec = parse_policy("shared-budget:budget=8").value();
+  EXPECT_EQ(to_string(spec), "shared-budget:budget=8");
+  spec.hook = std::make_shared<Named>();
+  spec.budget.table = {{3, 4}};
+  EXPECT_EQ(to_string(spec), "mine:budget=@unnamed");
+  spec.budget.file = "table.json";
+  EXPECT_EQ(to_string(spec), "mine:budget=@table.json");
 }
 
 TEST(PolicySpec, ABudgetTableHasOneEntryPerHead) {
