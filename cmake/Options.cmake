@@ -2,6 +2,8 @@
 add_library(a2sf_options INTERFACE)
 target_compile_features(a2sf_options INTERFACE cxx_std_20)
 target_compile_options(a2sf_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow $<$<BOOL:${A2SF_WERROR}>:-Werror>)
+# Assertions name their file as the repository does, whatever folder it was built in.
+target_compile_options(a2sf_options INTERFACE "-fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=")
 if(A2SF_SANITIZE)
   target_compile_options(a2sf_options INTERFACE
     -fsanitize=${A2SF_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
