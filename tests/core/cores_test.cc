@@ -1,13 +1,14 @@
 #include "core/cores.h"
 
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
+
+#include "support/one_core.h"
 
 namespace a2sf {
 namespace {
@@ -30,16 +31,13 @@ class Cores : public testing::Test {
 };
 
 TEST_F(Cores, WithoutGroupsThoseThatTheProcessMayRunOn) {
-  cpu_set_t all, one;
-  ASSERT_EQ(sched_getaffinity(0, sizeof all, &all), 0);
-  CPU_ZERO(&one);
-  for (int core = 0; CPU_COUNT(&one) == 0; ++core) {
-    if (CPU_ISSET(core, &all)) CPU_SET(core, &one);
+  const int all = usable();
+  {
+    const test::OneCore one;
+    EXPECT_EQ(all, one.cores_before());
+    EXPECT_EQ(usable(), 1);
   }
-  EXPECT_EQ(usable(), CPU_COUNT(&all));
-  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
-  EXPECT_EQ(usable(), 1);
-  ASSERT_EQ(sched_setaffinity(0, sizeof all, &all), 0);
+  EXPECT_EQ(usable(), all);
 }
 
 TEST_F(Cores, AQuotaOfTheGroupOrOfOneAroundItBoundsThem) {

@@ -2,13 +2,13 @@
 #include <a2sf/model.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <sys/resource.h>
 
 #include <cstdlib>
 #include <filesystem>
 #include <string>
 
+#include "support/one_core.h"
 #include "support/tiny_model.h"
 
 namespace a2sf {
@@ -22,17 +22,8 @@ class Threads : public testing::Test {
 };
 
 TEST_F(Threads, ByDefaultAreThoseThatTheProcessMayRunOn) {
-  cpu_set_t all, one;
-  ASSERT_EQ(sched_getaffinity(0, sizeof all, &all), 0);
-  CPU_ZERO(&one);
-  for (int core = 0; CPU_COUNT(&one) == 0; ++core) {
-    if (CPU_ISSET(core, &all)) CPU_SET(core, &one);
-  }
-  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
-  const auto model = Model::load(path_);
-  ASSERT_EQ(sched_setaffinity(0, sizeof all, &all), 0);
-  ASSERT_TRUE(model);
-  EXPECT_EQ((*model)->threads(), 1);
+  const test::OneCore one;
+  EXPECT_EQ(Model::load(path_).value()->threads(), 1);
 }
 
 // Ends the process: 0 and the error on stderr if loading fails.
