@@ -7,6 +7,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "core/reserve.h"
+
 namespace a2sf {
 namespace {
 
@@ -58,8 +60,7 @@ std::int64_t HeadCache::needed(std::int64_t tokens) const {
 }
 
 void HeadCache::reserve_chunks(std::int64_t slots) {
-  const auto wanted = static_cast<std::size_t>((slots + kChunk - 1) / kChunk);
-  if (chunks_.capacity() < wanted) chunks_.reserve(std::max(wanted, 2 * chunks_.capacity()));
+  reserve_amortised(chunks_, static_cast<std::size_t>((slots + kChunk - 1) / kChunk));
 }
 
 void HeadCache::add(const Chunk& chunk) {

@@ -8,7 +8,7 @@ namespace {
 
 std::uint64_t slots_for(const SlotPlans& plans, std::int64_t tokens) {
   std::uint64_t slots = 0;
-  for (const SlotPlan& plan : plans) slots += static_cast<std::uint64_t>(plan.room_for(std::min(plan.most, tokens)));
+  for (const SlotPlan& plan : plans) slots += static_cast<std::uint64_t>(plan.room_for(tokens));
   return slots;
 }
 
@@ -24,19 +24,11 @@ std::uint64_t slots_for_budgets(const ResolvedRetention& resolved, std::int64_t 
 
 }  // namespace
 
-SlotPlans within(SlotPlans plans, std::int64_t most_tokens) {
-  for (SlotPlan& plan : plans) {
-    if (most_tokens > 0) plan = plan.within(most_tokens);
-  }
-  return plans;
-}
-
 Result<std::uint64_t> cache_cost(const ModelInfo& info, const SessionOptions& options, std::int64_t tokens) {
   return catch_bad_alloc([&]() -> Result<std::uint64_t> {
-    auto resolved = resolve_all(options.policy, info.windows, info.kv_heads, options.sequence_tokens);
+    const auto resolved =
+        resolve_all(options.policy, info.windows, info.kv_heads, options.sequence_tokens, options.most_tokens);
     if (!resolved) return tl::unexpected(resolved.error());
-    resolved->slots = within(std::move(resolved->slots), options.most_tokens);
-    resolved->bounded_slots = within(std::move(resolved->bounded_slots), options.most_tokens);
     std::uint64_t slots = slots_for(resolved->slots, tokens);
     if (resolved->retention.whole_prompt)
       slots = std::max(slots + slots_for_budgets(*resolved, tokens), slots_for(resolved->bounded_slots, tokens));

@@ -20,8 +20,8 @@ Session::~Session() = default;
 
 void Session::State::plan(ResolvedRetention resolved) {
   retention = std::move(resolved.retention);
-  slots = within(std::move(resolved.slots), options.most_tokens);
-  bounded_slots = within(std::move(resolved.bounded_slots), options.most_tokens);
+  slots = std::move(resolved.slots);
+  bounded_slots = std::move(resolved.bounded_slots);
 }
 
 // The old one goes when the new one is there.
@@ -33,7 +33,7 @@ void Session::State::replace_cache(SequenceCache rebuilt) {
 Result<Session> Session::create(std::shared_ptr<const Model> model, const SessionOptions& options) {
   return catch_bad_alloc([&]() -> Result<Session> {
     const Architecture& a = model->parts().weights.architecture;
-    auto resolved = resolve_all(options.policy, a.windows, a.kv_heads, options.sequence_tokens);
+    auto resolved = resolve_all(options.policy, a.windows, a.kv_heads, options.sequence_tokens, options.most_tokens);
     if (!resolved) return tl::unexpected(resolved.error());
     auto state = std::make_unique<State>();
     state->model = std::move(model);
@@ -121,7 +121,7 @@ Status Session::resize(const Budget& budget) {
     const Architecture& a = state.architecture();
     PolicySpec spec = state.options.policy;
     spec.budget = budget;
-    auto resolved = resolve_all(spec, a.windows, a.kv_heads, state.options.sequence_tokens);
+    auto resolved = resolve_all(spec, a.windows, a.kv_heads, state.options.sequence_tokens, state.options.most_tokens);
     if (!resolved) return tl::unexpected(resolved.error());
     const auto victims = state.excess(resolved->retention);
     auto rebuilt = state.cache.rebuilt(resolved->bounded_slots, victims);

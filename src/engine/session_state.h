@@ -32,14 +32,13 @@ struct StepBuffers {
   std::vector<std::int32_t> tokens;
   std::vector<Span> spans;
   std::vector<int> wanted;       // rows whose logits are
-  std::vector<float> logits;     // [wanted][vocabulary]
+  std::vector<float> logits;     // [wanted][vocabulary]; not cleared, since filling it with zeros would take time
   std::vector<Status> outcomes;  // [span]
 
   void clear() {
     tokens.clear();
     spans.clear();
     wanted.clear();
-    logits.clear();
     outcomes.clear();
   }
 };
@@ -57,7 +56,7 @@ struct Session::State : Sequence {
   std::int64_t position() const { return static_cast<std::int64_t>(token_ids.size()); }
   void note_peak() { peak_bytes = std::max(peak_bytes, cache.bytes()); }
   void replace_cache(SequenceCache rebuilt);
-  void plan(ResolvedRetention resolved);  // for the sequence's length, where that is known
+  void plan(ResolvedRetention resolved);
 
   // Of a step: one sequence's part in it.
   Status check(const Feed& feed) const;
@@ -65,15 +64,13 @@ struct Session::State : Sequence {
   Span begin(const Feed& feed, int first_row);
   void take_back(const Feed& feed);  // what begin() did
   void end(const Feed& feed, Status outcome);
+  void fail_for_good(Error error);
 
   // Of resize().
   std::vector<std::vector<int>> excess(const Retention& resized) const;
   void make_room_to_record(const std::vector<std::vector<int>>& victims);
   void record(const std::vector<std::vector<int>>& victims);
 };
-
-// The plans of a sequence that never has more than `most_tokens`; 0: its length is not known.
-SlotPlans within(SlotPlans plans, std::int64_t most_tokens);
 
 // What `function` returns, or an error where it runs out of memory.
 template <class Function>

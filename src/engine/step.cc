@@ -1,6 +1,7 @@
 // A step: everything is checked and all memory is there before anything changes, and each sequence fails alone.
 #include <fmt/format.h>
 
+#include "core/reserve.h"
 #include "engine/session_state.h"
 
 namespace a2sf {
@@ -8,13 +9,6 @@ namespace {
 
 std::size_t wanted_rows(const Feed& feed) {
   return feed.logits == WantLogits::none ? 0 : feed.logits == WantLogits::last ? 1 : feed.tokens.size();
-}
-
-// Room for `more` entries, amortised, unlike reserve() of a little more each time.
-template <class T>
-void reserve_more(std::vector<T>& entries, std::size_t more) {
-  const std::size_t wanted = entries.size() + more;
-  if (entries.capacity() < wanted) entries.reserve(std::max(wanted, 2 * entries.capacity()));
 }
 
 }  // namespace
@@ -54,11 +48,12 @@ Status Session::State::make_room(const Feed& feed) {
   }
   if (auto room = cache.make_room(static_cast<std::int64_t>(feed.tokens.size())); !room) return room;
   note_peak();
-  reserve_more(token_ids, feed.tokens.size());
+  reserve_amortised(token_ids, token_ids.size() + feed.tokens.size());
   for (std::size_t i = 0; records && i < evictions.size(); ++i) {
     const HeadCache& head =
         cache.head(static_cast<int>(i) / retention.kv_heads, static_cast<int>(i) % retention.kv_heads);
-    reserve_more(evictions[i], static_cast<std::size_t>(head.occupied()) + feed.tokens.size());
+    reserve_amortised(evictions[i],
+                      evictions[i].size() + static_cast<std::size_t>(head.occupied()) + feed.tokens.size());
   }
   return {};
 }
@@ -81,13 +76,16 @@ void Session::State::take_back(const Feed& feed) { token_ids.resize(token_ids.si
 
 void Session::State::end(const Feed& feed, Status outcome) {
   if (outcome && retention.whole_prompt && feed.prompt_ends) {
-    auto compacted = cache.rebuilt(bounded_slots);
+    auto compacted = catch_bad_alloc([&] { return cache.rebuilt(bounded_slots); });
     if (compacted) replace_cache(std::move(*compacted));
     if (!compacted) outcome = tl::unexpected(compacted.error());
     holds_prompt = false;
   }
-  if (outcome) return;
-  broken = std::move(outcome.error());
+  if (!outcome) fail_for_good(std::move(outcome.error()));
+}
+
+void Session::State::fail_for_good(Error error) {
+  broken = std::move(error);
   logits.clear();
 }
 
@@ -165,7 +163,12 @@ Status Session::step(std::span<const Feed> feeds) {
     State& first = State::of(feeds.front());
     const auto vocabulary = static_cast<std::size_t>(first.architecture().vocabulary);
     if (auto prepared = prepare_all(feeds, first.buffers, vocabulary); !prepared) return prepared;
-    return run_all(feeds, first.buffers, vocabulary);
+    try {
+      return run_all(feeds, first.buffers, vocabulary);
+    } catch (const std::bad_alloc&) {  // in the making of an error's message: how far the sequences came is not known
+      for (const Feed& feed : feeds) State::of(feed).fail_for_good({ErrorKind::out_of_memory, "out of memory"});
+      throw;
+    }
   });
 }
 

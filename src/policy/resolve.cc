@@ -224,7 +224,7 @@ Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::in
 }
 
 Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const int> windows, int kv_heads,
-                                      std::int64_t sequence_tokens) {
+                                      std::int64_t sequence_tokens, std::int64_t most_tokens) {
   const std::size_t layers = windows.size();
   if (spec.policy == Policy::hook && (!spec.hook || spec.block != 1 || spec.whole_prompt)) {
     return fail(ErrorKind::bad_input, "a hook policy needs a hook, and decides after every token: block must be 1");
@@ -250,8 +250,9 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const in
       const auto slots = slots_of(retention, *rule, windows[layer]);
       if (!slots) return tl::unexpected(slots.error());
       retention.rules.push_back(*rule);
-      resolved.bounded_slots.push_back(*slots);
-      resolved.slots.push_back(retention.whole_prompt ? slots_of_prompt(windows[layer]) : *slots);
+      const auto plan = [&](const SlotPlan& any) { return most_tokens > 0 ? any.within(most_tokens) : any; };
+      resolved.bounded_slots.push_back(plan(*slots));
+      resolved.slots.push_back(plan(retention.whole_prompt ? slots_of_prompt(windows[layer]) : *slots));
     }
   }
   return resolved;

@@ -90,8 +90,9 @@ struct ResolvedRetention {
   SlotPlans slots;          // while rows run: unbounded where nothing is evicted yet
   SlotPlans bounded_slots;  // after the prompt under block = prompt
 };
-// `windows`: the sliding window of each layer, 0 where it has none.
+// `windows`: the sliding window of each layer, 0 where it has none. `most_tokens`: the sequence will never have more,
+// 0: its length is not known.
 Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const int> windows, int kv_heads,
-                                      std::int64_t sequence_tokens);
+                                      std::int64_t sequence_tokens, std::int64_t most_tokens = 0);
 
 }  // namespace a2sf

@@ -99,6 +99,36 @@ TEST_P(SteadyState, AStepThatRunsOutOfMemoryIsAnErrorThatChangesNothing) {
   EXPECT_EQ(session.evictions(1, 1).size(), undisturbed.evictions(1, 1).size());
 }
 
+// The end of a prompt makes another cache when the step is done: what fails there ends that sequence and no other.
+TEST(OutOfMemory, AtTheEndOfAPromptEndsThatSequenceAlone) {
+  const std::string path = write_tiny_model({}, temporary_path("prompt.gguf"));
+  const auto model = Model::load(path, {.threads = 2, .isa = {}}).value();
+  std::filesystem::remove(path);
+  const std::vector<std::int32_t> tokens(50, 3);
+  int alone = 0;
+  for (std::int64_t number = 0;; ++number) {
+    auto first = Session::create(model, {.policy = parse_policy("a2sf:budget=20:block=prompt").value()}).value();
+    auto second = Session::create(model, {.policy = parse_policy("a2sf:budget=20").value()}).value();
+    const Feed feeds[] = {{&first, tokens, WantLogits::last, true, true}, {&second, tokens}};
+    allowed = number;
+    const Status stepped = Session::step(feeds);
+    const bool all_succeeded = allowed.exchange(-1) >= 0;
+    ASSERT_EQ(stepped.has_value(), all_succeeded) << "allocation " << number;
+    ASSERT_EQ(second.failure(), nullptr);
+    if (stepped) break;
+    EXPECT_EQ(stepped.error().kind, ErrorKind::out_of_memory);
+    if (first.failure() == nullptr) {
+      ASSERT_EQ(first.position() + second.position(), 0) << "allocation " << number;
+    } else {
+      ++alone;
+      EXPECT_EQ(second.position(), 50);
+      EXPECT_EQ(second.logits().size(), 128U);
+      EXPECT_TRUE(first.logits().empty());
+    }
+  }
+  EXPECT_GT(alone, 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(Policies, SteadyState,
                          testing::Values("full", "a2sf:budget=64", "a2sf:budget=64:block=8", "tova:budget=33",
                                          "streaming:budget=40", "ideal:budget=20", "a2sf:budget=20:block=prompt"),

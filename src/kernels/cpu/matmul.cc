@@ -86,9 +86,9 @@ Status Matmul::load(WeightView& weight) {
 
 void Matmul::reserve(int rows, int columns) {
   const auto count = static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns);
-  if (codes_.capacity() < count) codes_.reserve(count);
-  if (blocks_.capacity() < count / kInputBlock) blocks_.reserve(count / kInputBlock);
-  if (quantised_.capacity() < count * kMostInputBytes) quantised_.reserve(count * kMostInputBytes);
+  codes_.reserve(count);
+  blocks_.reserve(count / kInputBlock);
+  quantised_.reserve(count * kMostInputBytes);
 }
 
 void Matmul::run(Activations in, int rows, std::span<const Product> products) {
