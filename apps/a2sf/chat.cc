@@ -37,7 +37,7 @@ PolicySpec read_spec(const Flags& flags) {
   CacheFlags cache = flags.cache;
   if (cache.pin == "system") cache.pin.clear();
   const PolicySpec spec = spec_of(cache);
-  if (spec.budget.ratio > 0)
+  if (spec.has_ratio())
     fail_with(kWrongUsage, "--budget: a conversation has no length yet to take a ratio of; give a count");
   if (flags.cache.pin == "system" && flags.system.empty()) fail_with(kWrongUsage, "--pin system needs --system TEXT");
   return spec;
@@ -48,7 +48,7 @@ void pin_system(const Flags& flags, const Tokenizer& tokenizer, PolicySpec& spec
   const auto length = tokenizer.system_prompt_length(flags.system);
   if (!length)
     fail_with(kFailed, fmt::format("--pin system: {}; --pin N pins the first N tokens", length.error().message));
-  spec.pin = static_cast<std::int64_t>(*length);
+  spec.keep.pin = static_cast<std::int64_t>(*length);
   need(resolve(spec, 0, 0, 0, 0));
 }
 

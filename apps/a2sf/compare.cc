@@ -35,12 +35,12 @@ std::vector<PolicySpec> read_specs(const Flags& flags) {
       CacheFlags cache = flags.cache;
       cache.budget = budget;
       if (budget.empty()) fail_with(kWrongUsage, "--budget: an item of the list is empty");
-      specs.push_back(read_policy(policy, default_spec(cache)));
+      specs.push_back(read_policy(policy, cache));
       typed.push_back({policy, specs.back()});
-      if (specs.back().whole_prompt && flags.prompt == 0) {
+      if (specs.back().evicts_at_prompt_end() && flags.prompt == 0) {
         fail_with(kWrongUsage, "block=prompt needs --prompt N: how many of the first tokens are the prompt");
       }
-      if (specs.back().policy == Policy::full || policy.find(":budget=") != std::string::npos) break;
+      if (specs.back().keeps_all() || policy.find(":budget=") != std::string::npos) break;
     }
   }
   CacheFlags given = flags.cache;
@@ -61,10 +61,12 @@ Json row_json(const ComparisonRow& row) {
 }
 
 std::string budget_cell(const PolicySpec& spec) {
-  if (spec.policy == Policy::full) return "-";
-  if (spec.budget.ratio > 0) return fmt::format("{:g} %", 100 * spec.budget.ratio);
-  if (!spec.budget.table.empty()) return "table";
-  return with_commas(static_cast<std::uint64_t>(spec.budget.count));
+  if (spec.keeps_all()) return "-";
+  if (spec.budget_table() != nullptr) return "table";
+  const Json budget = budget_json(spec);
+  if (budget.is_string()) return budget;
+  if (budget.is_number_float()) return fmt::format("{:g} %", 100 * budget.get<double>());
+  return with_commas(budget.get<std::uint64_t>());
 }
 
 // The spec without its budget: the policy's name, and every option that is not its default.
@@ -78,7 +80,7 @@ std::string policy_cell(const ComparisonRow& row) {
 std::string memory_cell(const ComparisonRow& row, double full_bytes) {
   const double mebibytes = static_cast<double>(row.kv_bytes) / (1 << 20);
   const double percent = 100 * static_cast<double>(row.kv_bytes) / full_bytes;
-  const bool is_full = row.spec.policy == Policy::full;
+  const bool is_full = row.spec.keeps_all();
   return fmt::format("{:7.1f} MiB", mebibytes) +
          (is_full ? std::string(9, ' ') : fmt::format(" {:>8}", fmt::format("({:.1f} %)", percent)));
 }
@@ -89,7 +91,7 @@ std::string table_of(const ComparisonReport& report) {
   std::string text = fmt::format("{:<{}}{:>9}{:>13}{:>13}{:>13}    {:<20}{:>11}{:>13}\n", "policy", width, "budget",
                                  "perplexity", "KL to full", "same top-1", "KV cache", "prompt", "decode");
   for (const auto& row : report.rows) {
-    const bool is_full = row.spec.policy == Policy::full;
+    const bool is_full = row.spec.keeps_all();
     text += fmt::format("{:<{}}{:>9}{:>13.2f}{:>13}{:>13} {}{:>11}{:>13}\n", policy_cell(row), width,
                         budget_cell(row.spec), row.perplexity, is_full ? "-" : fmt::format("{:.2f}", row.kl_to_full),
                         is_full ? "-" : fmt::format("{:.0f} %", 100 * row.top1_agreement),

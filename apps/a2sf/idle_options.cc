@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <map>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 namespace a2sf::app {
@@ -33,14 +34,16 @@ bool says(const std::string& policy, const std::string& option) {
 
 // Where what must stay fills the budget, no score decides anything.
 bool scores_decide(const PolicySpec& spec) {
-  const auto rule = resolve(spec, 0, 0, spec.budget.ratio > 0 ? kAnyLength : 0, 0);
-  return !rule || std::max(rule->sink, spec.pin) + rule->recent < rule->budget;
+  const auto rule = resolve(spec, 0, 0, spec.has_ratio() ? kAnyLength : 0, 0);
+  return !rule || std::max(rule->sink, rule->pin) + rule->recent < rule->budget;
 }
 
 bool uses(const PolicySpec& spec, const std::string& option) {
-  if (spec.policy == Policy::full) return false;
-  if (spec.policy == Policy::ideal) return option == "budget" || option == "profile";
-  return option != "alpha" || scores_decide(spec);
+  if (spec.keeps_all()) return false;
+  if (spec.is_oracle()) return option == "budget" || option == "profile" || option == "layers";
+  if (option == "value-weight" && std::holds_alternative<Hooked>(spec.score)) return false;
+  const bool is_of_score = option == "alpha" || option == "power" || option == "value-weight";
+  return !is_of_score || scores_decide(spec);
 }
 
 std::string names_of(std::span<const TypedPolicy> policies) {
@@ -68,9 +71,9 @@ std::int64_t smallest_budget(const PolicySpec& spec, const ModelInfo& info, std:
 void warn_of_idle_options(const CacheFlags& flags, std::span<const TypedPolicy> policies) {
   for (const auto& given : given_options(flags)) {
     const bool used = std::any_of(policies.begin(), policies.end(), [&](const TypedPolicy& policy) {
-      return uses(policy.spec, given.first) && !says(policy.text, given.first);
+      return uses(policy.spec, given.name) && !says(policy.text, given.name);
     });
-    if (!used) warn(fmt::format("--{} {} does nothing under {}", given.first, given.second, names_of(policies)));
+    if (!used) warn(fmt::format("--{} {} does nothing under {}", given.name, given.value, names_of(policies)));
   }
   for (auto policy = policies.begin(); policy != policies.end(); ++policy) {
     const auto is_same = [&](const TypedPolicy& other) { return other.text == policy->text; };  // at another budget
@@ -88,13 +91,11 @@ void warn_of_budgets_that_hold_all(std::span<const PolicySpec> specs, const Mode
                                    const char* what) {
   std::map<std::int64_t, std::vector<std::string>> names;  // by budget
   for (const PolicySpec& spec : specs) {
-    if (spec.policy == Policy::full) continue;
+    if (spec.keeps_all()) continue;
     const std::int64_t budget = smallest_budget(spec, info, tokens);
     auto& same = names[budget];
-    const std::string name(name_of(spec.policy));
-    if (budget >= static_cast<std::int64_t>(tokens) && std::find(same.begin(), same.end(), name) == same.end()) {
-      same.push_back(name);
-    }
+    if (budget >= static_cast<std::int64_t>(tokens) && std::find(same.begin(), same.end(), spec.name) == same.end())
+      same.push_back(spec.name);
   }
   for (const auto& [budget, idle] : names) {
     if (idle.empty()) continue;

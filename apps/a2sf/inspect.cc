@@ -59,8 +59,7 @@ std::map<std::string, TypeSum> sum_types(const FileInfo& info) {
 Costs costs_of(const Flags& flags, const PolicySpec& spec, const ModelInfo& info) {
   Costs costs{};
   costs.context = flags.context > 0 ? flags.context : info.context;
-  PolicySpec full = spec;
-  full.policy = Policy::full;
+  const PolicySpec full = need(parse_policy("full"));
   const auto cost = [&](const PolicySpec& policy) {
     const SessionOptions options{policy, kv_type_of(flags.cache), costs.context, costs.context};
     return need(cache_cost(info, options, costs.context));
@@ -69,7 +68,8 @@ Costs costs_of(const Flags& flags, const PolicySpec& spec, const ModelInfo& info
   costs.bounded_bytes = cost(spec);
   for (int layer = 0; layer < info.layers; ++layer) {
     for (int head = 0; head < info.kv_heads; ++head) {
-      costs.budget += static_cast<double>(need(resolve(spec, layer, head, costs.context, 0)).budget);
+      const std::int64_t budget = need(resolve(spec, layer, head, costs.context, 0)).budget;
+      costs.budget += static_cast<double>(budget == kKeepAll ? costs.context : budget);
     }
   }
   costs.budget /= info.layers * info.kv_heads;

@@ -13,6 +13,7 @@
 #include <limits>
 #include <random>
 #include <utility>
+#include <variant>
 
 namespace a2sf::app {
 namespace {
@@ -67,20 +68,17 @@ CLI::Validator is_device() {
 double as_written(float number) { return std::strtod(fmt::format("{}", number).c_str(), nullptr); }
 
 // Refuses counts that do not fit the budget before a model is loaded; the first head of a table stands for all.
-void check_fit(const PolicySpec& spec) {
-  if (spec.policy == Policy::full || spec.policy == Policy::hook) return;
-  need(resolve(spec, 0, 0, spec.budget.ratio > 0 ? kAnyLength : 0, 0), kWrongUsage);
-}
+void check_fit(const PolicySpec& spec) { need(resolve(spec, 0, 0, spec.has_ratio() ? kAnyLength : 0, 0), kWrongUsage); }
 
 void warn_of_freezing(const PolicySpec& spec) {
-  if (spec.policy != Policy::a2sf || spec.budget.ratio > 0) return;
+  if (spec.has_ratio()) return;
   const HeadRule rule = need(resolve(spec, 0, 0, 0, 0), kWrongUsage);
   const bool remembers_longer = rule.alpha >= 1 || 1 / (1 - rule.alpha) > static_cast<double>(rule.budget);
-  if (rule.recent == 0 && remembers_longer) {
+  if (rule.mode == RetentionMode::score && rule.recent == 0 && remembers_longer) {
     warn(fmt::format(
         "alpha={} without a recent window remembers longer than the budget of {}: new tokens go at once and "
         "the cache freezes on the first ones; use {} or a smaller alpha",
-        spec.alpha ? fmt::format("{}", *spec.alpha) : "auto", rule.budget,
+        std::holds_alternative<double>(spec.accumulates()->alpha) ? fmt::format("{}", rule.alpha) : "auto", rule.budget,
         rule.budget > 1 ? "--recent 0.5" : "a larger budget"));
   }
 }
@@ -153,6 +151,9 @@ void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick) {
     add_profile_flag(command, flags);
   }
   add_value(command, "--alpha", &flags->alpha, "Forgetting factor, 0 to 1, or auto", "A", "the policy's");
+  add_value(command, "--power", &flags->power, "What a row adds to a score: p to this power, 1 or 1.5", "P", "1");
+  add_value(command, "--value-weight", &flags->value_weight,
+            "on: scores are weighed by how far a token's value lies from the mean; needs a sink", "on|off", "off");
   add_value(command, "--sink", &flags->sink, "First tokens that always stay", "N", "the policy's");
   add_value(command, "--recent", &flags->recent, "Newest tokens that always stay: a count, or a ratio of the budget",
             "N", "the policy's");
@@ -165,8 +166,8 @@ void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick) {
 void add_budget_flags(CLI::App* command, CacheFlags* flags) {
   const Heading heading(command, kCacheHeading);
   add_value(command, "--budget", &flags->budget,
-            "Tokens kept per layer and KV head: a count, a ratio of the sequence (0.2 or 20%), or @FILE, a JSON table "
-            "by layer and KV head: {\"budgets\": [[64, 32], [16, 16]]}",
+            "Tokens kept per layer and KV head: a count, a ratio of the sequence (0.2 or 20%), all, or @FILE, a JSON "
+            "table by layer and KV head: {\"budgets\": [[64, 32], [16, \"all\"]]}",
             "B", "1024");
   add_profile_flag(command, flags);
 }
@@ -230,29 +231,29 @@ void add_text_flags(CLI::App* command, TextFlags* flags) {
       ->check(CLI::Range(1, 1 << 30));
 }
 
-std::vector<std::pair<std::string, std::string>> given_options(const CacheFlags& flags) {
-  std::vector<std::pair<std::string, std::string>> options = {
-      {"budget", flags.budget}, {"profile", flags.profile}, {"alpha", flags.alpha}, {"sink", flags.sink},
-      {"recent", flags.recent}, {"block", flags.block},     {"pin", flags.pin}};
-  std::erase_if(options, [](const auto& option) { return option.second.empty(); });
+std::vector<PolicyOption> given_options(const CacheFlags& flags) {
+  std::vector<PolicyOption> options = {{"budget", flags.budget},
+                                       {"profile", flags.profile},
+                                       {"alpha", flags.alpha},
+                                       {"power", flags.power},
+                                       {"value-weight", flags.value_weight},
+                                       {"sink", flags.sink},
+                                       {"recent", flags.recent},
+                                       {"block", flags.block},
+                                       {"pin", flags.pin}};
+  std::erase_if(options, [](const PolicyOption& option) { return option.value.empty(); });
   return options;
 }
 
-PolicySpec default_spec(const CacheFlags& flags) {
-  PolicySpec spec;
-  for (const auto& [option, value] : given_options(flags)) need(set_option(spec, option, value), kWrongUsage);
-  return spec;
-}
-
-PolicySpec read_policy(const std::string& text, const PolicySpec& defaults) {
-  PolicySpec spec = need(parse_policy(text, defaults), kWrongUsage);
+PolicySpec read_policy(const std::string& text, const CacheFlags& flags) {
+  PolicySpec spec = need(parse_policy(text, given_options(flags)), kWrongUsage);
   check_fit(spec);
   warn_of_freezing(spec);
   return spec;
 }
 
 PolicySpec spec_of(const CacheFlags& flags) {
-  const TypedPolicy policy{flags.policy, read_policy(flags.policy, default_spec(flags))};
+  const TypedPolicy policy{flags.policy, read_policy(flags.policy, flags)};
   warn_of_idle_options(flags, {&policy, 1});
   return policy.spec;
 }
@@ -326,30 +327,43 @@ Json new_document(const char* command, const Model& model, const ModelFlags& fla
           {"repack", flags.repack == "on"}};
 }
 
-Json budget_json(const PolicySpec& spec) {
-  if (spec.policy == Policy::full) return nullptr;
-  if (spec.budget.ratio > 0) return spec.budget.ratio;
-  if (spec.budget.table.empty()) return spec.budget.count;
+namespace {
+
+Json mean_json(const BudgetCount& count) { return count.tokens == kKeepAll ? Json("all") : Json(count.tokens); }
+Json mean_json(const BudgetRatio& budget) { return budget.ratio; }
+Json mean_json(const BudgetShares& shares) {
+  return std::visit([](const auto& mean) { return mean_json(mean); }, shares.mean);
+}
+Json mean_json(const BudgetTable& table) {
   double sum = 0, count = 0;
-  for (const auto& layer : spec.budget.table) {
-    for (const std::int64_t budget : layer) sum += static_cast<double>(budget);
-    count += static_cast<double>(layer.size());
+  for (const auto& layer : table.tokens) {
+    for (const std::int64_t budget : layer) {
+      if (budget == kKeepAll) continue;
+      sum += static_cast<double>(budget);
+      ++count;
+    }
   }
-  return sum / count;
+  return count == 0 ? Json("all") : Json(sum / count);
+}
+
+}  // namespace
+
+Json budget_json(const PolicySpec& spec) {
+  if (spec.keeps_all()) return nullptr;
+  return std::visit([](const auto& plan) { return mean_json(plan); }, spec.budget.budget);
 }
 
 Json policy_json(const PolicySpec& spec) {
-  Json json = {{"policy", spec.hook ? spec.hook->name() : name_of(spec.policy)},
+  Json json = {{"policy", spec.name},
                {"spec", to_string(spec)},
                {"budget", budget_json(spec)},
                {"budget_table", nullptr},
                {"profile", nullptr}};
-  if (!spec.budget.table.empty() && spec.policy != Policy::full) {
-    json["budget_table"] = {{"file", spec.budget.file}, {"hash", hash_of_table(spec.budget.table)}};
-  }
-  if (spec.profile && spec.policy != Policy::full) {
-    json["profile"] = {{"file", spec.profile->file}, {"hash", hash_of_profile(*spec.profile)}};
-  }
+  if (spec.keeps_all()) return json;
+  if (const BudgetTable* table = spec.budget_table())
+    json["budget_table"] = {{"file", table->file}, {"hash", hash_of_table(table->tokens)}};
+  if (const Profile* profile = spec.profile())
+    json["profile"] = {{"file", profile->file}, {"hash", hash_of_profile(*profile)}};
   return json;
 }
 

@@ -13,7 +13,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace a2sf::app {
@@ -42,7 +41,7 @@ void add_json_flag(CLI::App* command, OutputFlags* flags);
 void add_output_file(CLI::App* command, OutputFlags* flags);  // "-": instead of --json
 
 struct CacheFlags {
-  std::string policy = "a2sf", alpha, budget, profile, sink, recent, block, pin, kv_type = "f16";
+  std::string policy = "a2sf", alpha, power, value_weight, budget, profile, sink, recent, block, pin, kv_type = "f16";
 };
 // Without `pick`: neither --policy nor --budget, which the command has as lists.
 void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick = true);
@@ -64,14 +63,12 @@ struct TextFlags {
 };
 void add_text_flags(CLI::App* command, TextFlags* flags);
 
-// What the flags other than --policy and --kv-type say: option of a policy and value, where one was given.
-std::vector<std::pair<std::string, std::string>> given_options(const CacheFlags& flags);
-// The spec that the flags other than --policy describe: the defaults of a policy text. Exit code 2 if one is wrong.
-PolicySpec default_spec(const CacheFlags& flags);
+// What the flags other than --policy and --kv-type say, where one was given: they come before a policy's own options.
+std::vector<PolicyOption> given_options(const CacheFlags& flags);
 // Reads the flags as one policy, checks what can be checked without a model, and warns of what does nothing.
 PolicySpec spec_of(const CacheFlags& flags);
 // Reads a policy and checks what can be checked without a model.
-PolicySpec read_policy(const std::string& text, const PolicySpec& defaults);
+PolicySpec read_policy(const std::string& text, const CacheFlags& flags);
 KvType kv_type_of(const CacheFlags& flags);
 
 std::shared_ptr<const Model> load_model(const ModelFlags& flags);
@@ -92,7 +89,7 @@ std::size_t read_number(const std::string& option, const std::string& text, std:
 
 // The beginning of every JSON document: how the result was got.
 Json new_document(const char* command, const Model& model, const ModelFlags& flags);
-// A spec's budget: null, a count, a ratio or the mean of a table.
+// A spec's budget: null, a count, a ratio, "all" or the mean of the bounded heads of a table.
 Json budget_json(const PolicySpec& spec);
 // The part of a document or row that says which policy it is of: `policy`, `spec`, `budget`, `profile`.
 Json policy_json(const PolicySpec& spec);

@@ -30,7 +30,7 @@ PerplexityOptions read_options(const Flags& flags) {
   options.window = flags.window;
   options.score = flags.score == "all" ? ScoredPart::all : ScoredPart::half;
   options.prompt = flags.prompt;
-  if (options.policy.whole_prompt && options.prompt == 0) {
+  if (options.policy.evicts_at_prompt_end() && options.prompt == 0) {
     fail_with(kWrongUsage, "block=prompt needs --prompt N: how many tokens of each window are the prompt");
   }
   if (options.prompt >= options.window) fail_with(kWrongUsage, "--prompt must be smaller than --ctx");

@@ -12,9 +12,12 @@ namespace {
 
 constexpr const char* kOptions =
     "\nOptions are joined with ':' (a2sf:alpha=0.9:sink=4:recent=0.5):\n"
-    "  alpha    forgetting factor, 0 to 1; auto: 1 - 1/(1.5 budget)\n"
-    "  budget   tokens kept per layer and KV head: a count (default 1024), a ratio of the sequence (0.2 or 20%), or\n"
-    "           @FILE, a JSON table by layer and KV head: {\"budgets\": [[64, 32], [16, 16]]}\n"
+    "  alpha    forgetting factor, 0 to 1; auto: 1 - 1/(1.5 budget), with power 1.5: 1 - 1/(2 budget)\n"
+    "  power    what a row adds to a score: p to this power, 1 (default) or 1.5\n"
+    "  value-weight  on: the score is weighed by how far a token's value lies from the mean of all; needs a sink\n"
+    "  budget   tokens kept per layer and KV head: a count (default 1024), a ratio of the sequence (0.2 or 20%), all,\n"
+    "           or @FILE, a JSON table by layer and KV head: {\"budgets\": [[64, 32], [16, \"all\"]]}\n"
+    "  layers   layers that are bounded, counted from 0, the others keep everything: a2sf:layers=2-29+31\n"
     "  profile  a JSON file that shares the budget out over layers and KV heads, with an alpha each if it has them;\n"
     "           the budget is then the mean per head: a2sf:budget=256:profile=model.profile.json\n"
     "  sink     the first positions, never evicted\n"
@@ -23,20 +26,21 @@ constexpr const char* kOptions =
     "  pin      the first tokens, never evicted (default 0); part of the budget, like sink and recent\n";
 
 void run(const OutputFlags& flags) {
+  const std::vector<PolicyRow> known = policies();
   std::vector<std::vector<std::string>> rows = {{"policy", "alpha", "sink", "recent"}};
   Json document = {{"command", "policies"}, {"version", version()}, {"rows", Json::array()}};
-  for (const PolicyInfo& info : policies()) {
-    rows.push_back({std::string(info.name), std::string(info.alpha), std::string(info.sink), std::string(info.recent)});
-    document["rows"].push_back({{"policy", info.name},
-                                {"alpha", info.alpha},
-                                {"sink", info.sink},
-                                {"recent", info.recent},
-                                {"summary", info.summary}});
+  for (const PolicyRow& row : known) {
+    rows.push_back({row.spec.name, row.alpha, row.sink, row.recent});
+    document["rows"].push_back({{"policy", row.spec.name},
+                                {"alpha", row.alpha},
+                                {"sink", row.sink},
+                                {"recent", row.recent},
+                                {"summary", row.summary}});
   }
   std::string text = aligned_table(rows) + "\n";
   std::size_t width = 0;
-  for (const PolicyInfo& info : policies()) width = std::max(width, info.name.size());
-  for (const PolicyInfo& info : policies()) text += fmt::format("{:<{}}   {}\n", info.name, width, info.summary);
+  for (const PolicyRow& row : known) width = std::max(width, row.spec.name.size());
+  for (const PolicyRow& row : known) text += fmt::format("{:<{}}   {}\n", row.spec.name, width, row.summary);
   Delivery(flags).deliver(document, text + kOptions);
 }
 

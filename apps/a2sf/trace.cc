@@ -138,20 +138,20 @@ class Tracer {
 };
 
 // What the heads' rules say in one place: a number where all heads agree, else a table [layer][kv head].
-template <class T>
-Json rule_json(const Session& session, const ModelInfo& info, T HeadRule::*member) {
+template <class Member>
+Json rule_json(const Session& session, const ModelInfo& info, Member member) {
   Json table = Json::array();
-  const T first = session.rule(0, 0).*member;
+  const Json first = member(session.rule(0, 0));
   bool all_agree = true;
   for (int layer = 0; layer < info.layers; ++layer) {
     Json row = Json::array();
     for (int head = 0; head < info.kv_heads; ++head) {
-      row.push_back(session.rule(layer, head).*member);
+      row.push_back(member(session.rule(layer, head)));
       all_agree = all_agree && row.back() == first;
     }
     table.push_back(row);
   }
-  return all_agree ? Json(first) : table;
+  return all_agree ? first : table;
 }
 
 Json header_of(const Model& model, const Flags& flags, const PolicySpec& spec, const Session& session,
@@ -159,11 +159,13 @@ Json header_of(const Model& model, const Flags& flags, const PolicySpec& spec, c
   Json header = new_document("trace", model, flags.model);
   header.update(policy_json(spec));
   header["budget"] = header["alpha"] = header["recent"] = header["sink"] = nullptr;
-  if (spec.policy != Policy::full) {
-    header["budget"] = rule_json(session, model.info(), &HeadRule::budget);
-    header["alpha"] = rule_json(session, model.info(), &HeadRule::alpha);
-    header["recent"] = rule_json(session, model.info(), &HeadRule::recent);
-    header["sink"] = rule_json(session, model.info(), &HeadRule::sink);
+  if (!spec.keeps_all()) {
+    const auto of_all = [&](auto member) { return rule_json(session, model.info(), member); };
+    header["budget"] =
+        of_all([](const HeadRule& rule) { return rule.budget == kKeepAll ? Json("all") : Json(rule.budget); });
+    header["alpha"] = of_all([](const HeadRule& rule) { return rule.alpha; });
+    header["recent"] = of_all([](const HeadRule& rule) { return rule.recent; });
+    header["sink"] = of_all([](const HeadRule& rule) { return rule.sink; });
   }
   header["kv_type"] = flags.cache.kv_type;
   header["text"] = flags.text.file;
@@ -174,8 +176,8 @@ Json header_of(const Model& model, const Flags& flags, const PolicySpec& spec, c
 
 void run(const Flags& flags) {
   const PolicySpec spec = spec_of(flags.cache);
-  if (spec.policy == Policy::ideal) fail_with(kWrongUsage, "ideal keeps every token: there is nothing to trace");
-  if (spec.whole_prompt && flags.scores)
+  if (spec.is_oracle()) fail_with(kWrongUsage, "ideal keeps every token: there is nothing to trace");
+  if (spec.evicts_at_prompt_end() && flags.scores)
     fail_with(kWrongUsage, "--scores feeds token by token, which block=prompt excludes");
   const bool to_stdout = flags.output.file == "-";
   if (to_stdout && flags.output.json) fail_with(kWrongUsage, "-o - and --json both want standard output");
@@ -197,7 +199,7 @@ void run(const Flags& flags) {
   for (const int layer : layers) {
     for (const int head : heads) tracer.watch(layer, head);
   }
-  tracer.run(spec.whole_prompt);
+  tracer.run(spec.evicts_at_prompt_end());
   file.commit();
   if (to_stdout) return;
   Json document = header;

@@ -6,7 +6,7 @@
 //    "alphas": [[0.99, 0.9], [0.995, 1]]}    [layer][kv head], 0 to 1; may be left out
 #pragma once
 
-#include <a2sf/result.h>
+#include <a2sf/policy.h>
 
 #include <cstdint>
 #include <string>
@@ -29,7 +29,9 @@ Result<Profile> read_profile(const std::string& path);
 
 // A valid profile's budget for each head, [layer][kv head]: whole tokens in the proportions of the shares, `mean` per
 // head, so that all heads together have exactly mean * heads. Every head gets at least `least` (1 to mean), which the
-// others pay for; the largest remainders are rounded up, of equal ones the earlier head's.
-std::vector<std::vector<std::int64_t>> share_out(const Profile& profile, std::int64_t mean, std::int64_t least);
+// others pay for; the largest remainders are rounded up, of equal ones the earlier head's. Layers outside `bounded`
+// (empty: all are inside) take no part: kKeepAll.
+std::vector<std::vector<std::int64_t>> share_out(const Profile& profile, std::int64_t mean, std::int64_t least,
+                                                 const std::vector<LayerRange>& bounded = {});
 
 }  // namespace a2sf

@@ -1,6 +1,7 @@
 // One sequence: its bounded KV cache, and the steps that extend it.
 #pragma once
 
+#include <a2sf/hook.h>
 #include <a2sf/model.h>
 #include <a2sf/policy.h>
 
@@ -22,12 +23,6 @@ struct SessionOptions {
 // chunks, scores and padding included; under block = prompt, of one prompt of so many tokens, with both caches while it
 // is cut to its budget. A session never takes more, and unless it is cut just so much. Fails where creating it would.
 Result<std::uint64_t> cache_cost(const ModelInfo& info, const SessionOptions& options, std::int64_t tokens);
-
-// A token that left the cache of one KV head.
-struct Eviction {
-  std::int32_t position;  // of the victim
-  std::int32_t step;      // the position of the token after which it went
-};
 
 enum class WantLogits { none, last, all };
 
@@ -68,11 +63,12 @@ class Session {
   std::size_t kv_bytes() const;           // allocated now: slots that exist, scores and padding included
   std::size_t peak_kv_bytes() const;      // both caches counted while one is rebuilt
 
-  // A copy with a cache of its own.
+  // A copy with a cache of its own; without observers and shadows.
   Result<Session> fork() const;
-  // Changes the budget; evicts at once where there are more tokens than the new one allows. The old cache goes when the
-  // new one is complete: an error, out of memory included, leaves everything as it was.
-  Status resize(const Budget& budget);
+  // Changes the budget; evicts at once where there are more tokens than the new one allows, the same ones that a step
+  // would. The old cache goes when the new one is complete: an error, out of memory included, leaves everything as it
+  // was.
+  Status resize(const BudgetPlan& budget);
 
   // `layer` and `kv_head` count from 0 and must be the model's.
   std::vector<std::int32_t> retained(int layer, int kv_head) const;  // positions, ascending
@@ -82,6 +78,11 @@ class Session {
   // From now on records what leaves the cache; evictions() drains the record of one head.
   void record_evictions();
   std::vector<Eviction> evictions(int layer, int kv_head);
+  // From now on somebody looks on; nullptr: nobody any more. Results are the same bytes, slower.
+  Status observe(std::shared_ptr<Observer> observer, const HookNeeds& needs = {});
+  // A second cache, under another policy, that is given the queries, keys and values of this sequence, as they are
+  // under its own policy. Before the first token. Its memory counts in kv_bytes().
+  Status add_shadow(const PolicySpec& policy, std::shared_ptr<ShadowObserver> observer, const HookNeeds& needs = {});
 
   struct State;  // private to the library
  private:

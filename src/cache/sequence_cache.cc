@@ -4,6 +4,7 @@
 #include <ggml.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 
@@ -87,15 +88,35 @@ int HeadCache::claim(std::int32_t position) {
   const int slot = take_slot(position);
   chunk_of(slot).scores[slot % kChunk] = 0;
   chunk_of(slot).positions[slot % kChunk] = position;
+  for (int i = 0; i < numbers_; ++i) number(slot, i) = 0;
   return slot;
+}
+
+void HeadCache::weigh(int slot, std::span<const float> value) {
+  const auto seen = static_cast<float>(++values_seen_);
+  double squares = 0;
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    mean_value_[i] += (value[i] - mean_value_[i]) / seen;
+    const double distance = value[i] - mean_value_[i];
+    squares += distance * distance;
+  }
+  number(slot, kValueWeight) = static_cast<float>(std::sqrt(squares));
 }
 
 int HeadCache::insert(std::int32_t position, std::span<const float> key, std::span<const float> value) {
   const int slot = claim(position);
-  const Chunk& chunk = chunk_of(slot);
-  for (std::size_t i = 0; i < key.size(); ++i) store(chunk.keys, key_index(slot, dim_, i), type_, key[i]);
-  for (std::size_t i = 0; i < value.size(); ++i) store(chunk.values, value_index(slot, dim_, i), type_, value[i]);
+  write_key(slot, key);
+  write_value(slot, value);
   return slot;
+}
+
+void HeadCache::write_key(int slot, std::span<const float> key) {
+  for (std::size_t i = 0; i < key.size(); ++i) store(chunk_of(slot).keys, key_index(slot, dim_, i), type_, key[i]);
+}
+
+void HeadCache::write_value(int slot, std::span<const float> value) {
+  for (std::size_t i = 0; i < value.size(); ++i)
+    store(chunk_of(slot).values, value_index(slot, dim_, i), type_, value[i]);
 }
 
 void HeadCache::release(int slot) {
@@ -125,16 +146,24 @@ void HeadCache::read_value(int slot, std::span<float> value) const {
 
 std::size_t slot_bytes(const CacheShape& shape) {
   const auto dim = static_cast<std::size_t>(round_up(shape.head_dim, kTile));
-  return 2 * dim * element_bytes(shape.type) + sizeof(float) + sizeof(std::int32_t);
+  return 2 * dim * element_bytes(shape.type) + sizeof(std::int32_t) +
+         sizeof(float) * (1 + static_cast<std::size_t>(shape.numbers));
+}
+
+std::size_t fixed_bytes(const CacheShape& shape) {
+  if (!shape.weighs_values) return 0;
+  return sizeof(float) * static_cast<std::size_t>(shape.layers) * static_cast<std::size_t>(shape.kv_heads) *
+         static_cast<std::size_t>(shape.head_dim);
 }
 
 Chunk SequenceCache::carve(std::byte* data, int slots) const {
   const auto count = static_cast<std::size_t>(slots);
   const std::size_t part =
       count * static_cast<std::size_t>(round_up(shape_.head_dim, kTile)) * element_bytes(shape_.type);
-  std::byte* const scores = data + 2 * part;
-  Chunk chunk{data, data + part, reinterpret_cast<float*>(scores),
-              reinterpret_cast<std::int32_t*>(scores + count * sizeof(float)), slots};
+  auto* const scores = reinterpret_cast<float*>(data + 2 * part);
+  float* const numbers = scores + count;
+  auto* const positions = reinterpret_cast<std::int32_t*>(numbers + count * static_cast<std::size_t>(shape_.numbers));
+  Chunk chunk{data, data + part, scores, numbers, positions, slots};
   std::fill_n(chunk.positions, slots, -1);
   return chunk;
 }
@@ -144,8 +173,23 @@ SequenceCache::SequenceCache(Memory& memory, const CacheShape& shape, const Slot
   for (std::size_t i = 0; i < heads_.size(); ++i) {
     heads_[i].plan_ = plans[i];
     heads_[i].dim_ = static_cast<int>(round_up(shape.head_dim, kTile));
+    heads_[i].numbers_ = shape.numbers;
     heads_[i].type_ = shape.type;
   }
+}
+
+Status SequenceCache::take_fixed_memory() {
+  const std::size_t bytes = fixed_bytes(shape_);
+  if (bytes == 0 || mean_values_.bytes() > 0) return {};
+  auto buffer = OwnedBuffer::create(*memory_, bytes);
+  if (!buffer) return tl::unexpected(buffer.error());
+  mean_values_ = std::move(*buffer);
+  auto* mean = reinterpret_cast<float*>(mean_values_.data());
+  for (HeadCache& head : heads_) {
+    head.mean_value_ = mean;
+    mean += shape_.head_dim;
+  }
+  return {};
 }
 
 // What all heads want at once is one piece of memory: large enough for huge pages, and a layer's heads lie side by
@@ -155,6 +199,7 @@ Status SequenceCache::grow(std::span<const std::int64_t> needed) {
   for (std::size_t i = 0; i < heads_.size(); ++i)
     slots += std::max<std::int64_t>(0, heads_[i].plan_.room_for(needed[i]) - heads_[i].room());
   if (slots == 0) return {};
+  if (auto taken = take_fixed_memory(); !taken) return taken;
   auto buffer = OwnedBuffer::create(*memory_, static_cast<std::size_t>(slots) * slot_bytes(shape_));
   if (!buffer) {
     return fail(ErrorKind::out_of_memory, fmt::format("{}: the cache holds {} MiB already; a smaller budget bounds it",
@@ -194,13 +239,21 @@ Result<SequenceCache> SequenceCache::clone() const {
     needed.push_back(head.room_);
     head.chunks_.clear();
     head.room_ = 0;
+    head.mean_value_ = nullptr;
   }
   if (auto grown = copy.grow(needed); !grown) return tl::unexpected(grown.error());
   for (std::size_t i = 0; i < heads_.size(); ++i) {
     const auto from = heads_[i].chunks(), to = copy.heads_[i].chunks();
     for (std::size_t c = 0; c < from.size(); ++c) memory_->copy(to[c].keys, from[c].keys, chunk_bytes(from[c].slots));
   }
+  copy.copy_mean_values(*this);
   return copy;
+}
+
+void SequenceCache::copy_mean_values(const SequenceCache& from) {
+  if (mean_values_.bytes() == 0) return;
+  memory_->copy(mean_values_.data(), from.mean_values_.data(), mean_values_.bytes());
+  for (std::size_t i = 0; i < heads_.size(); ++i) heads_[i].values_seen_ = from.heads_[i].values_seen_;
 }
 
 Result<SequenceCache> SequenceCache::rebuilt(const SlotPlans& plans, std::span<const std::vector<int>> left_out) const {
@@ -230,9 +283,12 @@ Result<SequenceCache> SequenceCache::rebuilt(const SlotPlans& plans, std::span<c
     for (const int slot : kept[i]) {
       from.read_key(slot, key);
       from.read_value(slot, value);
-      to.score(to.insert(from.position(slot), key, value)) = from.score(slot);
+      const int moved = to.insert(from.position(slot), key, value);
+      to.score(moved) = from.score(slot);
+      for (int n = 0; n < shape_.numbers; ++n) to.number(moved, n) = from.number(slot, n);
     }
   }
+  copy.copy_mean_values(*this);
   return copy;
 }
 
@@ -243,7 +299,7 @@ std::int64_t SequenceCache::most_used(std::int64_t tokens) const {
 }
 
 std::size_t SequenceCache::bytes() const {
-  return std::accumulate(buffers_.begin(), buffers_.end(), std::size_t{0},
+  return std::accumulate(buffers_.begin(), buffers_.end(), mean_values_.bytes(),
                          [](std::size_t sum, const OwnedBuffer& buffer) { return sum + buffer.bytes(); });
 }
 

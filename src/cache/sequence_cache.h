@@ -29,6 +29,7 @@ struct Chunk {
   std::byte* keys;          // [slots / 16][dim][16]
   std::byte* values;        // [slots][dim]
   float* scores;            // [slots]: A of the recurrence
+  float* numbers;           // [CacheShape::numbers][slots]: constants of a token, a hook's own
   std::int32_t* positions;  // [slots]: negative where the slot is free
   int slots;
 };
@@ -70,16 +71,25 @@ class HeadCache {
   float& score(int slot) { return chunk_of(slot).scores[slot % kChunk]; }
   float score(int slot) const { return chunk_of(slot).scores[slot % kChunk]; }
   std::int32_t position(int slot) const { return chunk_of(slot).positions[slot % kChunk]; }  // negative: it is free
-  std::vector<int> slots_by_position() const;                                                // the occupied ones
+  float& number(int slot, int index) { return chunk_of(slot).numbers[index * chunk_of(slot).slots + slot % kChunk]; }
+  float number(int slot, int index) const {
+    return chunk_of(slot).numbers[index * chunk_of(slot).slots + slot % kChunk];
+  }
+  std::vector<int> slots_by_position() const;  // the occupied ones
 
-  // Gives a token a free slot (its own in a ring), with score 0; its key and value are still to be written. The head
-  // must not be full.
+  // Gives a token a free slot (its own in a ring), with score and numbers 0; its key and value are still to be written.
+  // The head must not be full.
   int claim(std::int32_t position);
+  // Sets the slot's kValueWeight: the distance of its token's value, float [dim of the model's head], to the mean of
+  // all values that this head has seen, this one included.
+  void weigh(int slot, std::span<const float> value);
   // claim() with key and value, float [dim of the model's head]. Finite values stay finite in f16.
   int insert(std::int32_t position, std::span<const float> key, std::span<const float> value);
   void release(int slot);  // the slot's token is gone; its bytes stay until they are overwritten
   void read_key(int slot, std::span<float> key) const;
   void read_value(int slot, std::span<float> value) const;
+  void write_key(int slot, std::span<const float> key);
+  void write_value(int slot, std::span<const float> value);
 
  private:
   friend class SequenceCache;
@@ -96,16 +106,26 @@ class HeadCache {
   int free_ = 0;        // of the used slots
   int next_free_ = -1;  // the slot that is given out next, -1: none was given back
   int dim_ = 0;
+  int numbers_ = 0;
   KvType type_ = KvType::f16;
+  float* mean_value_ = nullptr;   // [dim of the model's head], where values are weighed
+  std::int64_t values_seen_ = 0;  // in that mean
 };
 
 struct CacheShape {
   int layers, kv_heads, head_dim;
   KvType type;
+  int numbers = 0;             // floats beside each token
+  bool weighs_values = false;  // the first of them is its value's weight
 };
 
-// Of one slot: key, value, score and position.
+// The number of a slot that HeadCache::weigh() sets.
+inline constexpr int kValueWeight = 0;
+
+// Of one slot: key, value, score, position and numbers.
 std::size_t slot_bytes(const CacheShape& shape);
+// What a cache takes beside its slots, once it has any.
+std::size_t fixed_bytes(const CacheShape& shape);
 
 // Not thread safe across calls; different heads may be used by different threads at once. Whatever makes a vector may
 // throw std::bad_alloc, and leaves everything as it was.
@@ -137,12 +157,15 @@ class SequenceCache {
   }
   std::size_t chunk_bytes(int slots) const { return static_cast<std::size_t>(slots) * slot_bytes(shape_); }
   Status grow(std::span<const std::int64_t> needed);  // until every head has room for so many slots
+  Status take_fixed_memory();
+  void copy_mean_values(const SequenceCache& from);
   Chunk carve(std::byte* data, int slots) const;
 
   Memory* memory_ = nullptr;
   CacheShape shape_{};
   std::vector<HeadCache> heads_;
   std::vector<OwnedBuffer> buffers_;
+  OwnedBuffer mean_values_;  // [layer][kv head][dim of the model's head]
 };
 
 }  // namespace a2sf

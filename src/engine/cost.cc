@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "engine/session_state.h"
+#include "kernels/host/host_store.h"
 
 namespace a2sf {
 namespace {
@@ -26,13 +27,17 @@ std::uint64_t slots_for_budgets(const ResolvedRetention& resolved, std::int64_t 
 
 Result<std::uint64_t> cache_cost(const ModelInfo& info, const SessionOptions& options, std::int64_t tokens) {
   return catch_bad_alloc([&]() -> Result<std::uint64_t> {
-    const auto resolved =
-        resolve_all(options.policy, info.windows, info.kv_heads, options.sequence_tokens, options.most_tokens);
+    const auto resolved = resolve_for(info, options);
     if (!resolved) return tl::unexpected(resolved.error());
+    const SequenceShape shape = sequence_shape(info, 0, options.kv_type);
+    const CacheShape cache = cache_shape(shape, resolved->retention);
     std::uint64_t slots = slots_for(resolved->slots, tokens);
+    const std::uint64_t caches = resolved->retention.whole_prompt ? 2 : 1;  // at once
     if (resolved->retention.whole_prompt)
       slots = std::max(slots + slots_for_budgets(*resolved, tokens), slots_for(resolved->bounded_slots, tokens));
-    return slots * slot_bytes({info.layers, info.kv_heads, info.head_dim, options.kv_type});
+    const auto& hook = resolved->retention.hook;
+    const std::uint64_t queries = hook == nullptr ? 0 : QueryHistory::bytes_for(shape, hook->needs().last_rows);
+    return slots == 0 ? 0 : slots * slot_bytes(cache) + caches * fixed_bytes(cache) + queries;
   });
 }
 

@@ -18,33 +18,30 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;
 
-void Session::State::plan(ResolvedRetention resolved) {
-  retention = std::move(resolved.retention);
-  slots = std::move(resolved.slots);
-  bounded_slots = std::move(resolved.bounded_slots);
+Result<ResolvedRetention> resolve_for(const ModelInfo& info, const SessionOptions& options) {
+  return resolve_all(options.policy, info.windows, info.kv_heads, options.sequence_tokens, options.most_tokens);
 }
 
-// The old one goes when the new one is there.
-void Session::State::replace_cache(SequenceCache rebuilt) {
-  peak_bytes = std::max(peak_bytes, cache.bytes() + rebuilt.bytes());
-  cache = std::move(rebuilt);
+SequenceShape sequence_shape(const ModelInfo& info, float scale, KvType type) {
+  return {info.layers, info.heads, info.kv_heads, info.head_dim, type, scale, info.windows};
 }
 
 Result<Session> Session::create(std::shared_ptr<const Model> model, const SessionOptions& options) {
   return catch_bad_alloc([&]() -> Result<Session> {
-    const Architecture& a = model->parts().weights.architecture;
-    auto resolved = resolve_all(options.policy, a.windows, a.kv_heads, options.sequence_tokens, options.most_tokens);
+    auto resolved = resolve_for(model->info(), options);
     if (!resolved) return tl::unexpected(resolved.error());
     auto state = std::make_unique<State>();
     state->model = std::move(model);
     state->options = options;
-    state->plan(std::move(*resolved));
-    state->holds_prompt = state->retention.whole_prompt;
-    state->cache = SequenceCache(state->model->parts().backend->memory(),
-                                 {a.layers, a.kv_heads, a.head_dim, options.kv_type}, state->slots);
-    state->evictions.resize(static_cast<std::size_t>(a.layers * a.kv_heads));
+    state->store = state->make_store(std::move(*resolved));
     return Session(std::move(state));
   });
+}
+
+std::unique_ptr<SequenceStore> Session::State::make_store(ResolvedRetention resolved) const {
+  const Model::Parts& parts = model->parts();
+  return parts.backend->make_sequence(
+      sequence_shape(model->info(), parts.weights.architecture.attention_scale, options.kv_type), std::move(resolved));
 }
 
 Status Session::feed(std::span<const std::int32_t> tokens, WantLogits logits, bool prompt,
@@ -74,90 +71,72 @@ Status Session::feed(std::span<const std::int32_t> tokens, WantLogits logits, bo
 const Error* Session::failure() const { return state_->broken ? &*state_->broken : nullptr; }
 std::span<const float> Session::logits() const { return state_->logits; }
 std::int64_t Session::position() const { return state_->position(); }
-std::size_t Session::kv_bytes() const { return state_->cache.bytes(); }
-std::size_t Session::peak_kv_bytes() const { return state_->peak_bytes; }
+std::size_t Session::kv_bytes() const { return state_->store->bytes(); }
+std::size_t Session::peak_kv_bytes() const { return state_->store->peak_bytes(); }
 
 Result<Session> Session::fork() const {
   return catch_bad_alloc([&]() -> Result<Session> {
-    auto cache = state_->cache.clone();
-    if (!cache) return tl::unexpected(cache.error());
-    auto state = std::make_unique<State>(State{*state_, std::move(*cache)});
-    state->note_peak();
+    auto store = state_->store->clone();
+    if (!store) return tl::unexpected(store.error());
+    auto state = std::make_unique<State>(State{*state_, std::move(*store)});
     return Session(std::move(state));
   });
 }
 
-// What a smaller budget evicts at once: slots of each head, in the order in which they go.
-std::vector<std::vector<int>> Session::State::excess(const Retention& resized) const {
-  std::vector<std::vector<int>> victims(resized.rules.size());
-  if (position() == 0 || resized.mode == RetentionMode::all || resized.mode == RetentionMode::ideal) return victims;
-  for (std::size_t i = 0; i < victims.size(); ++i) {
-    const HeadCache& head = cache.head(static_cast<int>(i) / resized.kv_heads, static_cast<int>(i) % resized.kv_heads);
-    const HeadRule& rule = resized.rules[i];
-    select_victims(head, Evictable(rule, resized.pin, position() - 1), head.occupied() - rule.budget, victims[i]);
-  }
-  return victims;
-}
-
-void Session::State::make_room_to_record(const std::vector<std::vector<int>>& victims) {
-  for (std::size_t i = 0; records && i < victims.size(); ++i)
-    evictions[i].reserve(evictions[i].size() + victims[i].size());
-}
-
-void Session::State::record(const std::vector<std::vector<int>>& victims) {
-  for (std::size_t i = 0; records && i < victims.size(); ++i) {
-    const HeadCache& head =
-        cache.head(static_cast<int>(i) / retention.kv_heads, static_cast<int>(i) % retention.kv_heads);
-    for (const int slot : victims[i]) {
-      evictions[i].push_back({head.position(slot), static_cast<std::int32_t>(position() - 1)});
-    }
-  }
-}
-
-Status Session::resize(const Budget& budget) {
+Status Session::resize(const BudgetPlan& budget) {
   return catch_bad_alloc([&]() -> Status {
     State& state = *state_;
     if (state.broken) return tl::unexpected(*state.broken);
-    const Architecture& a = state.architecture();
-    PolicySpec spec = state.options.policy;
-    spec.budget = budget;
-    auto resolved = resolve_all(spec, a.windows, a.kv_heads, state.options.sequence_tokens, state.options.most_tokens);
+    SessionOptions options = state.options;
+    options.policy.budget = budget;
+    auto resolved = resolve_for(state.model->info(), options);
     if (!resolved) return tl::unexpected(resolved.error());
-    const auto victims = state.excess(resolved->retention);
-    auto rebuilt = state.cache.rebuilt(resolved->bounded_slots, victims);
-    if (!rebuilt) return tl::unexpected(rebuilt.error());
-    state.make_room_to_record(victims);
-    // From here on nothing can fail.
-    state.record(victims);
-    state.replace_cache(std::move(*rebuilt));
-    state.holds_prompt = false;
-    state.options.policy = std::move(spec);
-    state.plan(std::move(*resolved));
+    if (auto resized = state.store->resize(std::move(*resolved), state.token_ids); !resized) return resized;
+    state.options = std::move(options);
     return {};
   });
 }
 
 std::vector<std::int32_t> Session::retained(int layer, int kv_head) const {
-  const HeadCache& head = state_->cache.head(layer, kv_head);
   std::vector<std::int32_t> positions;
-  for (const int slot : head.slots_by_position()) positions.push_back(head.position(slot));
+  for (const RetainedToken& token : state_->store->snapshot(layer, kv_head)) positions.push_back(token.position);
   return positions;
 }
 
 std::vector<float> Session::scores(int layer, int kv_head) const {
-  const HeadCache& head = state_->cache.head(layer, kv_head);
   std::vector<float> scores;
-  for (const int slot : head.slots_by_position()) scores.push_back(head.score(slot));
+  for (const RetainedToken& token : state_->store->snapshot(layer, kv_head)) scores.push_back(token.score);
   return scores;
 }
 
-HeadRule Session::rule(int layer, int kv_head) const { return state_->retention.rule(layer, kv_head); }
+HeadRule Session::rule(int layer, int kv_head) const { return state_->store->retention().rule(layer, kv_head); }
 
-void Session::record_evictions() { state_->records = true; }
+void Session::record_evictions() { state_->store->record_evictions(); }
 
 std::vector<Eviction> Session::evictions(int layer, int kv_head) {
-  return std::exchange(state_->evictions[static_cast<std::size_t>(layer * state_->architecture().kv_heads + kv_head)],
-                       {});
+  return state_->store->drain_evictions(layer, kv_head);
+}
+
+Status Session::observe(std::shared_ptr<Observer> observer, const HookNeeds& needs) {
+  if (auto valid = check_needs(needs); !valid) return valid;
+  return state_->store->observe(std::move(observer), needs);
+}
+
+Status Session::add_shadow(const PolicySpec& policy, std::shared_ptr<ShadowObserver> observer, const HookNeeds& needs) {
+  return catch_bad_alloc([&]() -> Status {
+    if (state_->position() > 0) return fail(ErrorKind::bad_input, "a shadow must see a sequence from its first token");
+    if (observer == nullptr) return fail(ErrorKind::bad_input, "a shadow needs an observer");
+    if (auto valid = check_needs(needs); !valid) return valid;
+    SessionOptions options = state_->options;
+    options.policy = policy;
+    auto resolved = resolve_for(state_->model->info(), options);
+    if (!resolved) return tl::unexpected(resolved.error());
+    if (resolved->retention.whole_prompt != state_->store->retention().whole_prompt)
+      return fail(ErrorKind::bad_input, "a sequence and its shadows must agree on block=prompt");
+    auto shadow = state_->make_store(std::move(*resolved));
+    if (auto observed = shadow->observe(observer, needs); !observed) return observed;
+    return state_->store->add_shadow(std::move(shadow), std::move(observer));
+  });
 }
 
 }  // namespace a2sf

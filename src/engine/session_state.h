@@ -13,17 +13,12 @@
 
 namespace a2sf {
 
-// All that a fork copies; the cache beside it is cloned.
+// All that a fork copies; the store beside it is cloned.
 struct Sequence {
   std::shared_ptr<const Model> model;
   SessionOptions options;
-  Retention retention;
-  SlotPlans slots, bounded_slots;  // while rows run, and after a prompt under block = prompt
-  bool holds_prompt = false;       // the cache is as a prompt under block = prompt needs it
   std::vector<std::int32_t> token_ids;
   std::vector<float> logits;
-  bool records = false;
-  std::vector<std::vector<Eviction>> evictions;
   std::optional<Error> broken;  // the layers no longer agree on what is in the cache
 };
 
@@ -44,8 +39,7 @@ struct StepBuffers {
 };
 
 struct Session::State : Sequence {
-  SequenceCache cache;
-  std::size_t peak_bytes = 0;
+  std::unique_ptr<SequenceStore> store;
   StepBuffers buffers{};  // of the steps that this session leads
 
   // nullptr if the feed names no session, or one that was moved from.
@@ -54,23 +48,21 @@ struct Session::State : Sequence {
 
   const Architecture& architecture() const { return model->parts().weights.architecture; }
   std::int64_t position() const { return static_cast<std::int64_t>(token_ids.size()); }
-  void note_peak() { peak_bytes = std::max(peak_bytes, cache.bytes()); }
-  void replace_cache(SequenceCache rebuilt);
-  void plan(ResolvedRetention resolved);
+
+  std::unique_ptr<SequenceStore> make_store(ResolvedRetention resolved) const;
 
   // Of a step: one sequence's part in it.
   Status check(const Feed& feed) const;
   Status make_room(const Feed& feed);  // nothing but memory has changed
-  Span begin(const Feed& feed, int first_row);
+  Span begin(const Feed& feed, int number, int first_row);
   void take_back(const Feed& feed);  // what begin() did
   void end(const Feed& feed, Status outcome);
   void fail_for_good(Error error);
-
-  // Of resize().
-  std::vector<std::vector<int>> excess(const Retention& resized) const;
-  void make_room_to_record(const std::vector<std::vector<int>>& victims);
-  void record(const std::vector<std::vector<int>>& victims);
 };
+
+// What a session of these options needs, or why there can be none.
+Result<ResolvedRetention> resolve_for(const ModelInfo& info, const SessionOptions& options);
+SequenceShape sequence_shape(const ModelInfo& info, float scale, KvType type);
 
 // What `function` returns, or an error where it runs out of memory.
 template <class Function>

@@ -39,48 +39,29 @@ Status Session::State::check(const Feed& feed) const {
 }
 
 Status Session::State::make_room(const Feed& feed) {
-  // A later user turn under block = prompt: the bounded cache grows again for its prompt.
-  if (retention.whole_prompt && feed.prompt && !holds_prompt) {
-    auto grown = cache.rebuilt(slots);
-    if (!grown) return tl::unexpected(grown.error());
-    replace_cache(std::move(*grown));
-    holds_prompt = true;
-  }
-  if (auto room = cache.make_room(static_cast<std::int64_t>(feed.tokens.size())); !room) return room;
-  note_peak();
+  if (auto room = store->make_room(static_cast<std::int64_t>(feed.tokens.size()), feed.prompt); !room) return room;
   reserve_amortised(token_ids, token_ids.size() + feed.tokens.size());
-  for (std::size_t i = 0; records && i < evictions.size(); ++i) {
-    const HeadCache& head =
-        cache.head(static_cast<int>(i) / retention.kv_heads, static_cast<int>(i) % retention.kv_heads);
-    reserve_amortised(evictions[i],
-                      evictions[i].size() + static_cast<std::size_t>(head.occupied()) + feed.tokens.size());
-  }
   return {};
 }
 
-Span Session::State::begin(const Feed& feed, int first_row) {
+Span Session::State::begin(const Feed& feed, int number, int first_row) {
   const std::int64_t first_position = position();
+  const bool whole_prompt = store->retention().whole_prompt;
   token_ids.insert(token_ids.end(), feed.tokens.begin(), feed.tokens.end());
-  return {&cache,
-          &retention,
+  return {store.get(),
+          number,
           first_row,
           static_cast<int>(feed.tokens.size()),
           first_position,
-          retention.whole_prompt && feed.prompt,
-          retention.whole_prompt && feed.prompt_ends,
-          token_ids,
-          records ? &evictions : nullptr};
+          whole_prompt && feed.prompt,
+          whole_prompt && feed.prompt_ends,
+          token_ids};
 }
 
 void Session::State::take_back(const Feed& feed) { token_ids.resize(token_ids.size() - feed.tokens.size()); }
 
 void Session::State::end(const Feed& feed, Status outcome) {
-  if (outcome && retention.whole_prompt && feed.prompt_ends) {
-    auto compacted = catch_bad_alloc([&] { return cache.rebuilt(bounded_slots); });
-    if (compacted) replace_cache(std::move(*compacted));
-    if (!compacted) outcome = tl::unexpected(compacted.error());
-    holds_prompt = false;
-  }
+  if (outcome && feed.prompt_ends) outcome = catch_bad_alloc([&] { return store->end_prompt(); });
   if (!outcome) fail_for_good(std::move(outcome.error()));
 }
 
@@ -130,7 +111,8 @@ Status prepare_all(std::span<const Feed> feeds, StepBuffers& buffers, std::size_
 Status run_all(std::span<const Feed> feeds, StepBuffers& buffers, std::size_t vocabulary) {
   int first_row = 0;
   for (const Feed& feed : feeds) {
-    buffers.spans.push_back(Session::State::of(feed).begin(feed, first_row));
+    const int number = static_cast<int>(buffers.spans.size());
+    buffers.spans.push_back(Session::State::of(feed).begin(feed, number, first_row));
     first_row += buffers.spans.back().rows;
   }
   const Model& model = *Session::State::of(feeds.front()).model;

@@ -80,7 +80,7 @@ Status Comparison::feed(Runner& runner, const Segment& segment) {
   const auto keep_going = [&](std::size_t fed) { return !progress_ || progress_(done_ + fed, total); };
   const auto start = Clock::now();
   auto status = runner.session.feed(tokens_.subspan(segment.begin, segment.end - segment.begin), segment.logits,
-                                    segment.prompt && runner.spec.whole_prompt, keep_going);
+                                    segment.prompt && runner.spec.evicts_at_prompt_end(), keep_going);
   runner.seconds[segment.decode] += std::chrono::duration<double>(Clock::now() - start).count();
   if (!status) return status;
   done_ += segment.end - segment.begin;
@@ -142,7 +142,7 @@ Status check_comparison(const Model& model, std::span<const std::int32_t> tokens
                             std::max<std::size_t>(3, options.prompt + 2)));
   }
   for (const PolicySpec& spec : specs) {
-    if (spec.whole_prompt && options.prompt == 0) {
+    if (spec.evicts_at_prompt_end() && options.prompt == 0) {
       return fail(ErrorKind::bad_input,
                   "block=prompt needs a prompt: say how many of the first tokens with --prompt N");
     }
@@ -155,11 +155,9 @@ Result<ComparisonReport> compare(const std::shared_ptr<const Model>& model, std:
                                  const EvalProgress& progress) {
   if (auto status = check_comparison(*model, tokens, specs, options); !status) return tl::unexpected(status.error());
   Comparison comparison(tokens, progress);
-  PolicySpec full;
-  full.policy = Policy::full;
-  auto status = comparison.add(model, full, options.kv_type);
+  auto status = comparison.add(model, parse_policy("full").value(), options.kv_type);
   for (const PolicySpec& spec : specs) {
-    if (status && spec.policy != Policy::full) status = comparison.add(model, spec, options.kv_type);
+    if (status && !spec.keeps_all()) status = comparison.add(model, spec, options.kv_type);
   }
   const std::size_t read = std::max<std::size_t>(1, options.prompt);
   const SegmentPlan plan{.tokens = tokens.size(),

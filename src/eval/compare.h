@@ -36,8 +36,8 @@ using EvalProgress = std::function<bool(std::size_t done, std::size_t total)>;
 Status check_comparison(const Model& model, std::span<const std::int32_t> tokens, std::span<const PolicySpec> specs,
                         const CompareOptions& options);
 
-// All specs advance in step through the text, so that no logits are stored. The full cache is always run; a spec of
-// Policy::full is not run again.
+// All specs advance in step through the text, so that no logits are stored. The full cache is always run; a spec that
+// keeps everything is not run again.
 Result<ComparisonReport> compare(const std::shared_ptr<const Model>& model, std::span<const std::int32_t> tokens,
                                  std::span<const PolicySpec> specs, const CompareOptions& options,
                                  const EvalProgress& progress = {});

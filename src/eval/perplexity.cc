@@ -47,7 +47,7 @@ Status read_window(const std::shared_ptr<const Model>& model, std::span<const st
   for (const Segment& segment : make_segments(plan)) {
     const auto start = Clock::now();
     auto status = session->feed(window.subspan(segment.begin, segment.end - segment.begin), segment.logits,
-                                segment.prompt && options.policy.whole_prompt,
+                                segment.prompt && options.policy.evicts_at_prompt_end(),
                                 [&](std::size_t fed) { return keep_going(segment.begin + fed); });
     sums.seconds += std::chrono::duration<double>(Clock::now() - start).count();
     if (!status) return status;
@@ -64,7 +64,7 @@ Status check(const Model& model, std::span<const std::int32_t> tokens, const Per
     return fail(ErrorKind::bad_input, fmt::format("a prompt of {} tokens leaves nothing to score in a window of {}",
                                                   options.prompt, options.window));
   }
-  if (options.policy.whole_prompt && options.prompt == 0) {
+  if (options.policy.evicts_at_prompt_end() && options.prompt == 0) {
     return fail(ErrorKind::bad_input,
                 "block=prompt needs a prompt: say how many tokens of each window with --prompt N");
   }

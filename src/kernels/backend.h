@@ -9,23 +9,21 @@
 #include <string>
 #include <vector>
 
-#include "cache/sequence_cache.h"
 #include "core/machine_rates.h"
+#include "kernels/sequence_store.h"
 #include "kernels/weight.h"
-#include "policy/retention.h"
 
 namespace a2sf {
 
 // Rows of one sequence in a step: a chunk of its prompt, or one decoded token.
 struct Span {
-  SequenceCache* cache;
-  const Retention* retention;
+  SequenceStore* store;  // of the backend that runs the step
+  int number;            // among the spans of the step
   int first_row, rows;
   std::int64_t first_position;
-  bool in_prompt;                                 // under block = prompt nothing is evicted in these rows,
-  bool prompt_ends;                               // except after the last of them
-  std::span<const std::int32_t> token_ids;        // of the sequence, by position; the step's included
-  std::vector<std::vector<Eviction>>* evictions;  // [layer * kv heads + kv head] to append to; nullptr: no record
+  bool in_prompt;                           // under block = prompt nothing is evicted in these rows,
+  bool prompt_ends;                         // except after the last of them
+  std::span<const std::int32_t> token_ids;  // of the sequence, by position; the step's included
 };
 
 struct Step {
@@ -97,6 +95,8 @@ class Backend {
   virtual Memory& memory() = 0;
   virtual int threads() const = 0;
   virtual const std::string& isa() const = 0;
+
+  virtual std::unique_ptr<SequenceStore> make_sequence(const SequenceShape& shape, ResolvedRetention resolved) = 0;
 
   // Makes the backend's own form of a matrix (repacked, uploaded) where it has one; the backend keeps it.
   virtual Status load(WeightView& matrix) = 0;

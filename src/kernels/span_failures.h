@@ -38,7 +38,7 @@ class SpanFailures {
     int layer = 0, kv_head = 0;
     Error hook{};
   };
-  Entry& at(const Span& span) const { return entries_[static_cast<std::size_t>(&span - step_->spans.data())]; }
+  Entry& at(const Span& span) const { return entries_[static_cast<std::size_t>(span.number)]; }
   static Error error_of(const Entry& entry);
 
   const Step* step_ = nullptr;

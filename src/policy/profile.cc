@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/text_file.h"
+#include "policy/budget.h"
 
 namespace a2sf {
 namespace {
@@ -63,12 +64,13 @@ struct Part {
 };
 
 // Shares relative to the largest, so that their sum cannot overflow.
-std::vector<Part> parts_of(const Profile& profile) {
+std::vector<Part> parts_of(const Profile& profile, const std::vector<LayerRange>& bounded) {
   double largest = 0;
   for (const auto& layer : profile.shares) largest = std::max(largest, *std::max_element(layer.begin(), layer.end()));
   std::vector<Part> parts;
-  for (const auto& layer : profile.shares) {
-    for (const double share : layer) parts.push_back({.share = share / largest});
+  for (std::size_t layer = 0; layer < profile.shares.size(); ++layer) {
+    if (!includes(bounded, static_cast<int>(layer))) continue;
+    for (const double share : profile.shares[layer]) parts.push_back({.share = share / largest});
   }
   return parts;
 }
@@ -152,14 +154,16 @@ Result<Profile> read_profile(const std::string& path) {
   return profile;
 }
 
-std::vector<std::vector<std::int64_t>> share_out(const Profile& profile, std::int64_t mean, std::int64_t least) {
-  std::vector<Part> parts = parts_of(profile);
+std::vector<std::vector<std::int64_t>> share_out(const Profile& profile, std::int64_t mean, std::int64_t least,
+                                                 const std::vector<LayerRange>& bounded) {
+  std::vector<Part> parts = parts_of(profile, bounded);
   give_shares(parts, give_least(parts, mean * std::ssize(parts), least));
   std::vector<std::vector<std::int64_t>> budgets;
   auto part = parts.begin();
-  for (const auto& layer : profile.shares) {
-    auto& row = budgets.emplace_back();
-    while (row.size() < layer.size()) row.push_back((part++)->tokens);
+  for (std::size_t layer = 0; layer < profile.shares.size(); ++layer) {
+    auto& row = budgets.emplace_back(profile.shares[layer].size(), kKeepAll);
+    if (!includes(bounded, static_cast<int>(layer))) continue;
+    for (std::int64_t& budget : row) budget = (part++)->tokens;
   }
   return budgets;
 }

@@ -5,35 +5,40 @@
 #include <a2sf/policy.h>
 
 #include <algorithm>
+#include <memory>
+#include <span>
 #include <vector>
 
 #include "cache/sequence_cache.h"
 
 namespace a2sf {
 
-enum class RetentionMode { all, score, ideal, hook };
-
 // A spec resolved for one sequence. Const while steps run.
 struct Retention {
-  RetentionMode mode = RetentionMode::all;
-  bool whole_prompt = false;
+  bool whole_prompt = false;  // block = prompt, where any head evicts
   std::int64_t block = 1;
-  std::int64_t pin = 0;
   int kv_heads = 0;
   std::vector<HeadRule> rules;  // [layer][kv head]
-  std::shared_ptr<LayerHook> hook;
+  std::shared_ptr<const HookFactory> hook;
 
-  const HeadRule& rule(int layer, int kv_head) const {
-    return rules[static_cast<std::size_t>(layer * kv_heads + kv_head)];
+  const HeadRule& rule(int layer, int kv_head) const { return layer_rules(layer)[static_cast<std::size_t>(kv_head)]; }
+  std::span<const HeadRule> layer_rules(int layer) const {
+    return std::span(rules).subspan(static_cast<std::size_t>(layer * kv_heads), static_cast<std::size_t>(kv_heads));
   }
 };
+
+// What never leaves a head.
+inline std::int64_t must_stay(const HeadRule& rule) { return std::max(rule.sink, rule.pin) + rule.recent; }
+// Whether rows of the head update its scores; if not, only a window takes tokens from it.
+inline bool scores(const HeadRule& rule) {
+  return rule.mode == RetentionMode::score || rule.mode == RetentionMode::hook;
+}
 
 // The positions that may be evicted after the token at `now`: neither sinks nor pinned nor recent.
 struct Evictable {
   std::int64_t first, last;  // inclusive
 
-  Evictable(const HeadRule& rule, std::int64_t pin, std::int64_t now)
-      : first(std::max(rule.sink, pin)), last(now - rule.recent) {}
+  Evictable(const HeadRule& rule, std::int64_t now) : first(std::max(rule.sink, rule.pin)), last(now - rule.recent) {}
   bool operator()(std::int64_t position) const { return position >= first && position <= last; }
 };
 
@@ -43,20 +48,10 @@ bool goes_before(Score a, std::int32_t position_of_a, Score b, std::int32_t posi
   return a != b ? a < b : position_of_a < position_of_b;
 }
 
-// The slot that goes next. Free slots have negative positions, which are never evictable. -1 if nothing may go.
-inline int select_victim(const HeadCache& head, const Evictable& evictable) {
-  int victim = -1;
-  for (int slot = 0; slot < head.used(); ++slot) {
-    const std::int32_t position = head.position(slot);
-    if (!evictable(position)) continue;
-    if (victim < 0 || goes_before(head.score(slot), position, head.score(victim), head.position(victim))) victim = slot;
-  }
-  return victim;
-}
-
-// The slots that go, at most `count`, in the order in which they go. `victims` is the caller's, kept from call to call
-// so that nothing is allocated in a steady state.
-void select_victims(const HeadCache& head, const Evictable& evictable, std::int64_t count, std::vector<int>& victims);
+// The slots that go, at most `count`, in the order in which they go: by A, or by A w (HeadRule::value_weight).
+// `victims` is the caller's, kept from call to call so that nothing is allocated in a steady state.
+void select_victims(const HeadCache& head, const HeadRule& rule, std::int64_t now, std::int64_t count,
+                    std::vector<int>& victims);
 
 // Step 0 of a sliding-window layer: calls release(slot) for every token that the row at `now` has left behind.
 template <class Release>

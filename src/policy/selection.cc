@@ -5,7 +5,12 @@
 
 namespace a2sf {
 
-void select_victims(const HeadCache& head, const Evictable& evictable, std::int64_t count, std::vector<int>& victims) {
+void select_victims(const HeadCache& head, const HeadRule& rule, std::int64_t now, std::int64_t count,
+                    std::vector<int>& victims) {
+  const Evictable evictable(rule, now);
+  const auto score_of = [&](int slot) {
+    return rule.value_weight ? head.score(slot) * head.number(slot, kValueWeight) : head.score(slot);
+  };
   victims.clear();
   for (int slot = 0; slot < head.used(); ++slot) {
     if (evictable(head.position(slot))) victims.push_back(slot);
@@ -13,7 +18,7 @@ void select_victims(const HeadCache& head, const Evictable& evictable, std::int6
   const auto wanted = static_cast<std::size_t>(std::clamp<std::int64_t>(count, 0, std::ssize(victims)));
   const auto end = victims.begin() + static_cast<std::ptrdiff_t>(wanted);
   std::partial_sort(victims.begin(), end, victims.end(), [&](int a, int b) {
-    return goes_before(head.score(a), head.position(a), head.score(b), head.position(b));
+    return goes_before(score_of(a), head.position(a), score_of(b), head.position(b));
   });
   victims.resize(wanted);
 }

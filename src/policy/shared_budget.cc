@@ -1,4 +1,5 @@
 #include <a2sf/hook.h>
+#include <a2sf/policy.h>
 
 #include <algorithm>
 
@@ -7,68 +8,68 @@
 namespace a2sf {
 namespace {
 
-std::int64_t held(const HookHead& head) {
-  return std::count_if(head.positions.begin(), head.positions.end(),
-                       [](std::int32_t position) { return position >= 0; });
+// The token that goes next of one head; the older one of equal scores. -1: none may go.
+int weakest(const HookHead& head) {
+  int weakest = -1;
+  for (int slot = 0; slot < head.slots(); ++slot) {
+    if (!head.may_go(slot)) continue;
+    if (weakest < 0 || goes_before(head.score(slot), head.position(slot), head.score(weakest), head.position(weakest)))
+      weakest = slot;
+  }
+  return weakest;
 }
 
+// What is known of one head between two evictions.
 struct Candidate {
-  Victim victim{-1, -1};
-  float score = 0;
+  HookHead* head;
+  int slot;
+
+  bool is_over_capacity() const { return head->held() > head->capacity(); }
 };
 
-// The lowest score among tokens older than the newest half of the head's share; the older token first.
-Candidate weakest(const HookHead& head, int kv_head, std::int64_t now) {
-  Candidate best;
-  std::int32_t best_position = 0;
-  for (std::size_t slot = 0; slot < head.positions.size(); ++slot) {
-    const std::int32_t position = head.positions[slot];
-    if (position < 0 || position > now - head.budget / 2) continue;
-    const float score = head.scores[slot];
-    if (best.victim.slot < 0 || goes_before(score, position, best.score, best_position)) {
-      best = {{kv_head, static_cast<std::int32_t>(slot)}, score};
-      best_position = position;
+class SharedBudgetHook final : public Hook {
+ public:
+  std::unique_ptr<Hook> clone() const override { return std::make_unique<SharedBudgetHook>(*this); }
+
+  void evict(HookLayer& layer) override {
+    candidates_.clear();
+    std::int64_t excess = 0;
+    for (int h = 0; h < layer.kv_heads(); ++h) {
+      HookHead& head = layer.head(h);
+      candidates_.push_back({&head, weakest(head)});
+      excess += head.held() - head.budget();
+    }
+    while (Candidate* next = next_of(excess > 0)) {
+      next->head->evict(next->slot);
+      next->slot = weakest(*next->head);
+      --excess;
     }
   }
-  return best;
-}
+
+ private:
+  // A head over its capacity comes first; then, while the layer is over its budgets, the lowest score. Equal scores:
+  // the lower head.
+  Candidate* next_of(bool layer_is_over) {
+    Candidate* next = nullptr;
+    for (Candidate& candidate : candidates_) {
+      if (candidate.slot < 0) continue;
+      if (candidate.is_over_capacity()) return &candidate;
+      if (!layer_is_over || candidate.head->held() <= 1) continue;
+      if (next == nullptr || candidate.head->score(candidate.slot) < next->head->score(next->slot)) next = &candidate;
+    }
+    return next;
+  }
+
+  std::vector<Candidate> candidates_;
+};
 
 }  // namespace
 
-void SharedBudget::evict(const HookLayer& layer, std::vector<Victim>& victims) {
-  std::int64_t held_by_layer = 0, budget_of_layer = 0;
-  bool one_is_full = false;
-  for (const HookHead& head : layer.heads) {
-    held_by_layer += held(head);
-    budget_of_layer += head.budget;
-    one_is_full = one_is_full || held(head) > capacity(head.budget);
-  }
-  // Every head gained one token in this step, so each pass over the layer takes as many as came.
-  std::vector<std::int64_t> count;
-  for (const HookHead& head : layer.heads) count.push_back(held(head));
-  std::vector<std::vector<std::int32_t>> positions;
-  for (const HookHead& head : layer.heads) positions.emplace_back(head.positions.begin(), head.positions.end());
-  while (held_by_layer > budget_of_layer || one_is_full) {
-    Candidate lowest;
-    one_is_full = false;
-    for (std::size_t h = 0; h < layer.heads.size(); ++h) {
-      HookHead head = layer.heads[h];
-      head.positions = positions[h];
-      const Candidate candidate = weakest(head, static_cast<int>(h), layer.position);
-      if (candidate.victim.slot < 0) continue;
-      const bool must = count[h] > capacity(head.budget);
-      if (must || (count[h] > 1 && (lowest.victim.slot < 0 || candidate.score < lowest.score))) lowest = candidate;
-      if (must) break;
-    }
-    if (lowest.victim.slot < 0) return;
-    const auto h = static_cast<std::size_t>(lowest.victim.kv_head);
-    positions[h][static_cast<std::size_t>(lowest.victim.slot)] = -1;
-    victims.push_back(lowest.victim);
-    --count[h];
-    --held_by_layer;
-    for (std::size_t i = 0; i < count.size(); ++i)
-      one_is_full = one_is_full || count[i] > capacity(layer.heads[i].budget);
-  }
+Result<std::shared_ptr<const HookFactory>> HookFactory::with(std::string_view option, std::string_view) const {
+  return fail(ErrorKind::bad_input, std::string(name()) + " has no option '" + std::string(option) + "'");
 }
+
+std::int64_t SharedBudget::capacity(std::int64_t budget) const { return std::min(2 * budget, kKeepAll - 1); }
+std::unique_ptr<Hook> SharedBudget::make(const HookShape&) const { return std::make_unique<SharedBudgetHook>(); }
 
 }  // namespace a2sf

@@ -1,4 +1,4 @@
-// Policy specs as text: the table of policies, parsing and printing.
+// Policy specs as text: parsing and printing.
 #include <a2sf/hook.h>
 #include <a2sf/policy.h>
 #include <a2sf/profile.h>
@@ -6,28 +6,16 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include <array>
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <utility>
 
 #include "core/text_file.h"
 
 namespace a2sf {
 namespace {
-
-constexpr std::array kPolicies = {
-    PolicyInfo{Policy::full, "full", "-", "-", "-", "nothing is evicted; the reference"},
-    PolicyInfo{Policy::local, "local", "-", "0", "the budget", "sliding window: the newest tokens"},
-    PolicyInfo{Policy::streaming, "streaming", "-", "4", "the rest", "StreamingLLM: the first tokens and the newest"},
-    PolicyInfo{Policy::h2o, "h2o", "1", "0", "half the budget", "heavy hitters: plain accumulated attention"},
-    PolicyInfo{Policy::tova, "tova", "0", "0", "0", "only the last query counts"},
-    PolicyInfo{Policy::a2sf, "a2sf", "auto", "0", "half the budget", "accumulated attention with a forgetting factor"},
-    PolicyInfo{Policy::ideal, "ideal", "-", "-", "-",
-               "oracle: each row sees its most attended tokens; saves no memory"},
-    PolicyInfo{Policy::hook, "shared-budget", "auto", "0", "half the share",
-               "example hook: the heads of a layer share their budget"},
-};
 
 tl::unexpected<Error> bad(std::string_view option, std::string_view value, std::string_view allowed) {
   return fail(ErrorKind::bad_input, fmt::format("{} '{}' is not {}", option, value, allowed));
@@ -67,40 +55,38 @@ std::string ratio_text(double ratio) {
   return fmt::format("{:#}", ratio);
 }
 
-Result<Budget> read_budget_table(const std::string& path) {
+constexpr const char* kAll = "all";
+
+// A count of tokens, or everything.
+Result<std::int64_t> parse_budget_entry(std::string_view value) {
+  if (value == kAll) return kKeepAll;
+  return parse_count("budget", value, 1);
+}
+
+Result<BudgetTable> read_budget_table(const std::string& path) {
   const auto text = read_text_file(path, "budget table");
   if (!text) return tl::unexpected(text.error());
   const auto document = nlohmann::json::parse(*text, nullptr, false);
-  Budget budget;
+  BudgetTable table;
   const auto malformed = [&] {
-    return fail(
-        ErrorKind::bad_input,
-        fmt::format(
-            "'{}' is no budget table; it should hold {{\"budgets\": [[count per KV head] per layer]}}, counts from 1",
-            path));
+    return fail(ErrorKind::bad_input,
+                fmt::format("'{}' is no budget table; it should hold {{\"budgets\": [[count per KV head] per layer]}}, "
+                            "counts from 1 or \"all\"",
+                            path));
   };
   if (!document.is_object() || !document.contains("budgets") || !document["budgets"].is_array()) return malformed();
   for (const auto& layer : document["budgets"]) {
     if (!layer.is_array()) return malformed();
-    auto& row = budget.table.emplace_back();
+    auto& row = table.tokens.emplace_back();
     for (const auto& count : layer) {
-      if (!count.is_number_integer() || count < 1 || count > INT32_MAX) return malformed();
-      row.push_back(count.get<std::int64_t>());
+      const bool is_all = count == kAll;
+      if (!is_all && (!count.is_number_integer() || count < 1 || count > kKeepAll)) return malformed();
+      row.push_back(is_all ? kKeepAll : count.get<std::int64_t>());
     }
   }
-  if (budget.table.empty()) return malformed();
-  budget.file = path;
-  return budget;
-}
-
-Result<RecentWindow> parse_recent(std::string_view value) {
-  if (const auto ratio = parse_ratio(value)) {
-    if (!(*ratio >= 0 && *ratio <= 1)) return bad("recent", value, "a ratio of the budget from 0 to 1");
-    return RecentWindow{0, *ratio};
-  }
-  const auto count = parse_count("recent", value, 0);
-  if (!count) return tl::unexpected(count.error());
-  return RecentWindow{*count, 0};
+  if (table.tokens.empty()) return malformed();
+  table.file = path;
+  return table;
 }
 
 Status set_count(std::int64_t& field, std::string_view option, std::string_view value, std::int64_t least) {
@@ -110,95 +96,232 @@ Status set_count(std::int64_t& field, std::string_view option, std::string_view 
   return {};
 }
 
+Accumulate* accumulation_of(PolicySpec& spec) {
+  if (auto* hooked = std::get_if<Hooked>(&spec.score)) return &hooked->accumulate;
+  return std::get_if<Accumulate>(&spec.score);
+}
+
+// ---- one function per option
+
+// A budget takes the place of the one before; a profile goes on sharing it out.
+Status set_budget(PolicySpec& spec, std::string_view value) {
+  auto plan = parse_budget(value);
+  if (!plan) return tl::unexpected(plan.error());
+  auto* shares = std::get_if<BudgetShares>(&spec.budget.budget);
+  if (shares == nullptr) {
+    spec.budget.budget = std::move(plan->budget);
+  } else if (const auto* count = std::get_if<BudgetCount>(&plan->budget)) {
+    shares->mean = *count;
+  } else if (const auto* ratio = std::get_if<BudgetRatio>(&plan->budget)) {
+    shares->mean = *ratio;
+  } else {
+    return fail(ErrorKind::bad_input, "a profile shares out a budget that is a count or a ratio, not a table");
+  }
+  return {};
+}
+
+Status set_profile(PolicySpec& spec, std::string_view value) {
+  auto profile = read_profile(std::string(value));
+  if (!profile) return tl::unexpected(profile.error());
+  return share_by(spec, std::make_shared<const Profile>(std::move(*profile)));
+}
+
+// "2-29+31"
+Status set_layers(PolicySpec& spec, std::string_view value) {
+  std::vector<LayerRange> ranges;
+  for (std::string_view rest = value; !rest.empty() || ranges.empty();) {
+    const std::string_view item = rest.substr(0, rest.find('+'));
+    const std::string_view first = item.substr(0, item.find('-'));
+    const std::string_view last = first.size() == item.size() ? first : item.substr(first.size() + 1);
+    const auto from = parse_number<int>(first), to = parse_number<int>(last);
+    if (!from || !to || *from < 0 || *to < *from)
+      return bad("layers", value, "layers and ranges of them, counted from 0, such as 2-29+31");
+    ranges.push_back({*from, *to});
+    rest.remove_prefix(std::min(rest.size(), item.size() + 1));
+  }
+  spec.budget.layers = std::move(ranges);
+  return {};
+}
+
 Status set_alpha(PolicySpec& spec, std::string_view value) {
-  spec.auto_alpha = value == "auto";
-  if (spec.auto_alpha) {
-    spec.alpha.reset();
+  Alpha alpha = AutoAlpha{};
+  if (value != "auto") {
+    const auto number = parse_number<double>(value);
+    if (!number || !(*number >= 0 && *number <= 1)) return bad("alpha", value, "'auto' or a number from 0 to 1");
+    alpha = *number;
+  }
+  if (Accumulate* accumulate = accumulation_of(spec)) accumulate->alpha = alpha;
+  return {};
+}
+
+Status set_power(PolicySpec& spec, std::string_view value) {
+  const auto power = parse_number<double>(value);
+  if (!power || (*power != 1 && *power != 1.5)) return bad("power", value, "1 or 1.5");
+  if (Accumulate* accumulate = accumulation_of(spec)) accumulate->power = *power;
+  return {};
+}
+
+// Of what the engine chooses by: a hook has its own choice.
+Status set_value_weight(PolicySpec& spec, std::string_view value) {
+  if (value != "on" && value != "off") return bad("value-weight", value, "on or off");
+  if (auto* accumulate = std::get_if<Accumulate>(&spec.score)) accumulate->value_weight = value == "on";
+  return {};
+}
+
+Status set_sink(PolicySpec& spec, std::string_view value) {
+  spec.keep.sink.yields = false;
+  return set_count(spec.keep.sink.tokens, "sink", value, 0);
+}
+
+Status set_recent(PolicySpec& spec, std::string_view value) {
+  if (const auto ratio = parse_ratio(value)) {
+    if (!(*ratio >= 0 && *ratio <= 1)) return bad("recent", value, "a ratio of the budget from 0 to 1");
+    spec.keep.recent = {.size = *ratio, .yields = false};
     return {};
   }
-  const auto alpha = parse_number<double>(value);
-  if (!alpha || !(*alpha >= 0 && *alpha <= 1)) return bad("alpha", value, "'auto' or a number from 0 to 1");
-  spec.alpha = *alpha;
+  const auto count = parse_count("recent", value, 0);
+  if (!count) return tl::unexpected(count.error());
+  spec.keep.recent = {.size = *count, .yields = false};
   return {};
+}
+
+Status set_block(PolicySpec& spec, std::string_view value) {
+  if (value == "prompt") {
+    spec.schedule = EvictAtPromptEnd{};
+    return {};
+  }
+  EvictEvery every;
+  auto set = set_count(every.block, "block", value, 1);
+  if (set) spec.schedule = every;
+  return set;
+}
+
+Status set_pin(PolicySpec& spec, std::string_view value) { return set_count(spec.keep.pin, "pin", value, 0); }
+
+struct OptionRow {
+  std::string_view name;
+  Status (*set)(PolicySpec& spec, std::string_view value);
+};
+constexpr OptionRow kOptions[] = {{"alpha", set_alpha},   {"power", set_power},   {"value-weight", set_value_weight},
+                                  {"budget", set_budget}, {"layers", set_layers}, {"profile", set_profile},
+                                  {"sink", set_sink},     {"recent", set_recent}, {"block", set_block},
+                                  {"pin", set_pin}};
+
+// An option that only a hook knows.
+Status set_hook_option(PolicySpec& spec, std::string_view option, std::string_view value) {
+  if (auto* hooked = std::get_if<Hooked>(&spec.score); hooked != nullptr && hooked->factory != nullptr) {
+    auto factory = hooked->factory->with(option, value);
+    if (!factory) return tl::unexpected(factory.error());
+    hooked->factory = std::move(*factory);
+    return {};
+  }
+  std::string names;
+  for (const OptionRow& row : kOptions) names += fmt::format("{}{}", names.empty() ? "" : ", ", row.name);
+  return fail(ErrorKind::bad_input, fmt::format("'{}' is no option of a policy; known are {}", option, names));
+}
+
+Result<PolicySpec> spec_of_row(std::string_view name) {
+  std::string names;
+  for (PolicyRow& row : policies()) {
+    if (row.spec.name == name) return std::move(row.spec);
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", row.spec.name);
+  }
+  return fail(ErrorKind::bad_input, fmt::format("'{}' is no policy; known are {}", name, names));
+}
+
+// ---- printing
+
+std::string alpha_text(const PolicySpec& spec, const Alpha& alpha) {
+  if (const auto* number = std::get_if<double>(&alpha)) return fmt::format(":alpha={}", *number);
+  return spec.profile() == nullptr ? "" : ":alpha=auto";
+}
+
+std::string mean_text(const BudgetCount& count) {
+  return count.tokens == kKeepAll ? kAll : fmt::format("{}", count.tokens);
+}
+std::string mean_text(const BudgetRatio& budget) { return ratio_text(budget.ratio); }
+
+std::string file_or_unnamed(const std::string& file) { return file.empty() ? "unnamed" : file; }
+
+struct BudgetText {
+  std::string operator()(const BudgetTable& table) const { return ":budget=@" + file_or_unnamed(table.file); }
+  std::string operator()(const BudgetShares& shares) const {
+    return ":budget=" + std::visit([](const auto& mean) { return mean_text(mean); }, shares.mean) +
+           ":profile=" + file_or_unnamed(shares.profile == nullptr ? "" : shares.profile->file);
+  }
+  template <class Mean>
+  std::string operator()(const Mean& mean) const {
+    return ":budget=" + mean_text(mean);
+  }
+};
+
+std::string layers_text(const std::vector<LayerRange>& ranges) {
+  std::string text;
+  for (const LayerRange& range : ranges) {
+    text += fmt::format("{}{}", text.empty() ? ":layers=" : "+", range.first);
+    if (range.last != range.first) text += fmt::format("-{}", range.last);
+  }
+  return text;
+}
+
+std::string recent_text(const RecentTokens& recent) {
+  if (const auto* count = std::get_if<std::int64_t>(&recent.size)) return fmt::format(":recent={}", *count);
+  return ":recent=" + ratio_text(std::get<double>(recent.size));
+}
+
+std::string schedule_text(const EvictionSchedule& schedule) {
+  if (const auto* every = std::get_if<EvictEvery>(&schedule)) return fmt::format(":block={}", every->block);
+  return ":block=prompt";
 }
 
 }  // namespace
 
-std::span<const PolicyInfo> policies() { return kPolicies; }
-
-std::string_view name_of(Policy policy) {
-  for (const PolicyInfo& info : kPolicies) {
-    if (info.policy == policy) return info.name;
+Result<BudgetPlan> parse_budget(std::string_view text) {
+  BudgetPlan plan;
+  if (text.starts_with('@')) {
+    auto table = read_budget_table(std::string(text.substr(1)));
+    if (!table) return tl::unexpected(table.error());
+    plan.budget = std::move(*table);
+  } else if (const auto ratio = parse_ratio(text)) {
+    if (!(*ratio > 0 && *ratio <= 1)) return bad("budget", text, "a ratio above 0 and up to 1 (or 100%)");
+    plan.budget = BudgetRatio{*ratio};
+  } else {
+    const auto count = parse_budget_entry(text);
+    if (!count) return tl::unexpected(count.error());
+    plan.budget = BudgetCount{*count};
   }
-  return "?";
+  return plan;
 }
 
-Result<Budget> parse_budget(std::string_view text) {
-  if (text.starts_with('@')) return read_budget_table(std::string(text.substr(1)));
-  Budget budget;
-  if (const auto ratio = parse_ratio(text)) {
-    if (!(*ratio > 0 && *ratio <= 1)) return bad("budget", text, "a ratio above 0 and up to 1 (or 100%)");
-    budget.ratio = *ratio;
-    return budget;
+Status share_by(PolicySpec& spec, std::shared_ptr<const Profile> profile) {
+  BudgetShares shares{.mean = {}, .profile = std::move(profile)};
+  if (const auto* count = std::get_if<BudgetCount>(&spec.budget.budget)) {
+    shares.mean = *count;
+  } else if (const auto* ratio = std::get_if<BudgetRatio>(&spec.budget.budget)) {
+    shares.mean = *ratio;
+  } else if (const auto* before = std::get_if<BudgetShares>(&spec.budget.budget)) {
+    shares.mean = before->mean;
+  } else {
+    return fail(ErrorKind::bad_input, "a profile shares out a budget that is a count or a ratio, not a table");
   }
-  const auto count = parse_count("budget", text, 1);
-  if (!count) return tl::unexpected(count.error());
-  budget.count = *count;
-  return budget;
+  spec.budget.budget = std::move(shares);
+  return {};
 }
 
 Status set_option(PolicySpec& spec, std::string_view option, std::string_view value) {
-  if (option == "alpha") return set_alpha(spec, value);
-  if (option == "pin") return set_count(spec.pin, option, value, 0);
-  if (option == "budget") {
-    auto budget = parse_budget(value);
-    if (!budget) return tl::unexpected(budget.error());
-    spec.budget = std::move(*budget);
-    return {};
+  for (const OptionRow& row : kOptions) {
+    if (row.name == option) return row.set(spec, value);
   }
-  if (option == "profile") {
-    auto profile = read_profile(std::string(value));
-    if (!profile) return tl::unexpected(profile.error());
-    spec.profile = std::make_shared<const Profile>(std::move(*profile));
-    return {};
-  }
-  if (option == "sink") {
-    std::int64_t sink = 0;
-    if (auto set = set_count(sink, option, value, 0); !set) return set;
-    spec.sink = sink;
-    return {};
-  }
-  if (option == "recent") {
-    const auto recent = parse_recent(value);
-    if (!recent) return tl::unexpected(recent.error());
-    spec.recent = *recent;
-    return {};
-  }
-  if (option == "block") {
-    spec.whole_prompt = value == "prompt";
-    spec.block = 1;
-    return spec.whole_prompt ? Status{} : set_count(spec.block, option, value, 1);
-  }
-  return fail(
-      ErrorKind::bad_input,
-      fmt::format("'{}' is no option of a policy; known are alpha, budget, profile, sink, recent, block, pin", option));
+  return set_hook_option(spec, option, value);
 }
 
-Result<PolicySpec> parse_policy(std::string_view text, const PolicySpec& defaults) {
-  PolicySpec spec = defaults;
+Result<PolicySpec> parse_policy(std::string_view text, std::span<const PolicyOption> common) {
   const std::string_view name = text.substr(0, text.find(':'));
-  bool known = false;
-  for (const PolicyInfo& info : kPolicies) {
-    if (info.name != name) continue;
-    spec.policy = info.policy;
-    known = true;
+  auto spec = spec_of_row(name);
+  if (!spec) return spec;
+  for (const PolicyOption& option : common) {
+    if (auto set = set_option(*spec, option.name, option.value); !set) return tl::unexpected(set.error());
   }
-  if (!known) {
-    std::string names;
-    for (const PolicyInfo& info : kPolicies) names += fmt::format("{}{}", names.empty() ? "" : ", ", info.name);
-    return fail(ErrorKind::bad_input, fmt::format("'{}' is no policy; known are {}", name, names));
-  }
-  if (spec.policy == Policy::hook && !spec.hook) spec.hook = std::make_shared<SharedBudget>();
   for (std::string_view rest = text.substr(name.size()); !rest.empty();) {
     rest.remove_prefix(1);
     const std::string_view item = rest.substr(0, rest.find(':'));
@@ -207,36 +330,30 @@ Result<PolicySpec> parse_policy(std::string_view text, const PolicySpec& default
     if (equals == std::string_view::npos) {
       return fail(ErrorKind::bad_input, fmt::format("'{}' in policy '{}' is not of the form option=value", item, text));
     }
-    if (auto set = set_option(spec, item.substr(0, equals), item.substr(equals + 1)); !set)
+    if (auto set = set_option(*spec, item.substr(0, equals), item.substr(equals + 1)); !set)
       return tl::unexpected(set.error());
   }
   return spec;
 }
 
 std::string to_string(const PolicySpec& spec) {
-  std::string text{spec.hook ? spec.hook->name() : name_of(spec.policy)};
-  if (spec.policy == Policy::full) return text;
-  if (spec.alpha) text += fmt::format(":alpha={}", *spec.alpha);
-  if (spec.auto_alpha && spec.profile) text += ":alpha=auto";
-  if (!spec.budget.table.empty()) {
-    text += ":budget=@" + (spec.budget.file.empty() ? "unnamed" : spec.budget.file);
-  } else if (spec.budget.ratio > 0) {
-    text += ":budget=" + ratio_text(spec.budget.ratio);
-  } else {
-    text += fmt::format(":budget={}", spec.budget.count);
-  }
-  if (spec.profile) text += fmt::format(":profile={}", spec.profile->file.empty() ? "unnamed" : spec.profile->file);
-  if (spec.sink) text += fmt::format(":sink={}", *spec.sink);
-  if (spec.recent) {
-    text += spec.recent->ratio > 0 ? ":recent=" + ratio_text(spec.recent->ratio)
-                                   : fmt::format(":recent={}", spec.recent->count);
-  }
-  if (spec.whole_prompt) {
-    text += ":block=prompt";
-  } else if (spec.block != 1) {
-    text += fmt::format(":block={}", spec.block);
-  }
-  if (spec.pin > 0) text += fmt::format(":pin={}", spec.pin);
+  std::string text = spec.name;
+  if (spec.keeps_all()) return text;
+  const PolicySpec own = spec_of_row(spec.name).value_or(PolicySpec{});
+  const Accumulate *accumulate = spec.accumulates(), *by_itself = own.accumulates();
+  const Accumulate standard = by_itself == nullptr ? Accumulate{} : *by_itself;
+  if (accumulate != nullptr && accumulate->alpha != standard.alpha) text += alpha_text(spec, accumulate->alpha);
+  if (accumulate != nullptr && accumulate->power != standard.power) text += fmt::format(":power={}", accumulate->power);
+  if (accumulate != nullptr && accumulate->value_weight != standard.value_weight)
+    text += accumulate->value_weight ? ":value-weight=on" : ":value-weight=off";
+  text += std::visit(BudgetText(), spec.budget.budget);
+  text += layers_text(spec.budget.layers);
+  if (spec.keep.sink != own.keep.sink) text += fmt::format(":sink={}", spec.keep.sink.tokens);
+  if (spec.keep.recent != own.keep.recent) text += recent_text(spec.keep.recent);
+  if (spec.schedule != own.schedule) text += schedule_text(spec.schedule);
+  if (spec.keep.pin != own.keep.pin) text += fmt::format(":pin={}", spec.keep.pin);
+  if (const auto* hooked = std::get_if<Hooked>(&spec.score); hooked != nullptr && hooked->factory != nullptr)
+    text += hooked->factory->options();
   return text;
 }
 

@@ -10,7 +10,7 @@
 #include "core/thread_pool.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/activation_kernels.h"
-#include "kernels/cpu/attend.h"
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/rate_kernels.h"
@@ -47,6 +47,9 @@ class CpuBackend final : public Backend {
   int threads() const override { return pool_.threads(); }
   const std::string& isa() const override { return isa_; }
 
+  std::unique_ptr<SequenceStore> make_sequence(const SequenceShape& shape, ResolvedRetention resolved) override {
+    return std::make_unique<HostStore>(host_memory(), shape, std::move(resolved));
+  }
   Status load(WeightView& matrix) override { return matmul_.load(matrix); }
   Status begin(const Step& step, const ModelShape& shape) override try {
     step_ = &step;

@@ -26,6 +26,14 @@ struct NormValues {
   const float *weight, *bias;
 };
 
+// How a row's probabilities change the scores, and which of them a victim is looked for among.
+struct ScoreUpdate {
+  float alpha;
+  bool raised;               // p^1.5 is added instead of p
+  bool weighted;             // the lowest A w is looked for, w being the slot's kValueWeight; else the lowest A
+  std::int32_t first, last;  // positions that may go
+};
+
 // All counts of slots are multiples of kTile; dims are padded to a multiple of kTile, but for head_dim.
 struct RowKernels {
   // As norm_row of kernels/rows.h, its reference. Without a bias: nullptr. `in` and `out` may be the same.
@@ -46,12 +54,12 @@ struct RowKernels {
   // x = 2^(x - largest); returns the sum, and `largest` of the x that there were, but at least half the lowest float:
   // what is hidden becomes 0. The sum is NaN if an x was not finite.
   float (*exponentials)(float* x, int slots, float& largest);
-  // scores = alpha * scores + sum over the group of factors[g] * x[g]. Returns the lowest new score among positions in
-  // [first, last], infinity if there are none.
+  // scores = alpha * scores + sum over the group of p, where p = factors[g] * x[g], or of p^1.5. Returns the lowest new
+  // score (times its weight) among the positions that may go, infinity if there are none.
   float (*score)(const float* x, std::ptrdiff_t step, int group, const float* factors, const Chunk& chunk, int slots,
-                 float alpha, std::int32_t first, std::int32_t last);
-  // Of the slots with this score and a position in [first, last], the one of the oldest token; -1 if there is none.
-  int (*find_score)(const Chunk& chunk, int slots, float score, std::int32_t first, std::int32_t last);
+                 const ScoreUpdate& update);
+  // Of the slots with this score (times weight) whose tokens may go, the one of the oldest; -1 if there is none.
+  int (*find_score)(const Chunk& chunk, int slots, float score, const ScoreUpdate& update);
   // out[dim] = sum over i of factors[i * factor_step] * x[i * x_step][dim]
   void (*add_up)(const float* x, std::ptrdiff_t x_step, const float* factors, std::ptrdiff_t factor_step, int count,
                  int dim, float* out);

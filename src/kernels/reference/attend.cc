@@ -90,13 +90,27 @@ void update_scores(const Row& row, const std::vector<double>& sum) {
   }
 }
 
+// Of each slot, the sum over the group of p^power.
+std::vector<double> powers(const Row& row, std::vector<std::vector<double>> p) {
+  for (auto& head : p) {
+    for (double& x : head) x = std::pow(x, row.rule->power);
+  }
+  return sum_over_group(p);
+}
+
+// What decides who goes: A, or A w.
+double decisive_score(const Row& row, int slot) {
+  const HeadCache& head = *row.head;
+  return row.rule->value_weight ? head.score(slot) * head.number(slot, kValueWeight) : head.score(slot);
+}
+
 // The slot the other implementation chose, if its score is as good as tied with ours.
 int prefer_followed(const Row& row, int victim) {
   if (row.follow == nullptr) return victim;
   const HeadCache& head = *row.head;
   for (int slot = 0; slot < head.used(); ++slot) {
     if (std::find(row.follow->begin(), row.follow->end(), head.position(slot)) == row.follow->end()) continue;
-    const double ours = head.score(victim), theirs = head.score(slot);
+    const double ours = decisive_score(row, victim), theirs = decisive_score(row, slot);
     if (std::abs(theirs - ours) <= kNearTie * std::max(std::abs(ours), std::abs(theirs))) return slot;
   }
   return victim;
@@ -117,38 +131,42 @@ void rotate(std::span<float> head, const RopeTable& rope, std::int64_t position)
   }
 }
 
-std::optional<std::vector<std::int32_t>> attend(const Row& row, std::vector<double>* probabilities) {
+void expire(const Row& row, const Leave& leave) {
+  free_expired(*row.head, row.window, row.position, [&](int slot) { leave({slot, 0}); });
+}
+
+std::optional<std::vector<double>> attend_and_score(const Row& row) {
   if (!is_finite(row.k) || !is_finite(row.v)) return std::nullopt;
   HeadCache& head = *row.head;
-  std::vector<std::int32_t> victims;
-  const auto release = [&](int slot) {
-    victims.push_back(head.position(slot));
-    head.release(slot);
-  };
-  free_expired(head, row.window, row.position, release);
-  head.insert(static_cast<std::int32_t>(row.position), row.k, row.v);
+  const int own = head.insert(static_cast<std::int32_t>(row.position), row.k, row.v);
+  if (row.rule->value_weight) head.weigh(own, row.v);
   auto p = softmax_group(row, {});
-  const std::vector<double> sums = sum_over_group(p);
+  std::vector<double> sums = sum_over_group(p);
   if (std::any_of(sums.begin(), sums.end(), [](double sum) { return std::isnan(sum); })) return std::nullopt;
-  if (row.retention->mode == RetentionMode::ideal) {
-    p = softmax_group(row, ideal_mask(row, sums));
-  }
+  if (scores(*row.rule)) update_scores(row, row.rule->power == 1 ? sums : powers(row, p));
+  if (row.rule->mode == RetentionMode::oracle) p = softmax_group(row, ideal_mask(row, sums));
   weigh_values(row, p);
-  if (probabilities != nullptr) {
-    probabilities->clear();
-    for (const auto& x : p) probabilities->insert(probabilities->end(), x.begin(), x.end());
-  }
-  if (row.retention->mode != RetentionMode::score && row.retention->mode != RetentionMode::hook) return victims;
-  update_scores(row, sums);
-  if (row.retention->mode == RetentionMode::hook || !row.may_evict) return victims;
-  if (!row.evict_all && head.occupied() < row.rule->budget + row.retention->block) return victims;
-  const Evictable evictable(*row.rule, row.retention->pin, row.position);
+  return sums;
+}
+
+void evict(const Row& row, const std::vector<double>& probabilities, const Leave& leave) {
+  HeadCache& head = *row.head;
+  if (row.rule->mode != RetentionMode::score || !row.may_evict) return;
+  if (!row.evict_all && head.occupied() < row.rule->budget + row.block) return;
+  std::vector<int> victims;
   while (head.occupied() > row.rule->budget) {
-    const int victim = select_victim(head, evictable);
-    if (victim < 0) break;
-    release(prefer_followed(row, victim));
+    select_victims(head, *row.rule, row.position, 1, victims);
+    if (victims.empty()) break;
+    const int victim = prefer_followed(row, victims.front());
+    leave({victim, static_cast<float>(probabilities[static_cast<std::size_t>(victim)])});
   }
-  return victims;
+}
+
+bool attend(const Row& row, const Leave& leave) {
+  expire(row, leave);
+  const auto probabilities = attend_and_score(row);
+  if (probabilities) evict(row, *probabilities, leave);
+  return probabilities.has_value();
 }
 
 }  // namespace a2sf::reference

@@ -1,0 +1,165 @@
+#include "kernels/cpu/head_task.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace a2sf::cpu {
+namespace {
+
+// Queries of a tile; a multiple of what the matrix kernel takes at once.
+constexpr int kQueriesOfTile = 24;
+
+}  // namespace
+
+int rows_of_tile(int group) { return std::max(1, kQueriesOfTile / group); }
+
+HeadTask::HeadTask(const LayerTask& layer, const Span& span, int kv_head)
+    : layer_(layer),
+      span_(span),
+      kv_head_(kv_head),
+      store_(host_store(span.store)),
+      head_(store_.head(layer.args.layer, kv_head)),
+      rule_(store_.retention().rule(layer.args.layer, kv_head)) {}
+
+void HeadTask::run(Rows rows, QueryTile& tile) const {
+  for (int row = rows.first; row < rows.end() && !layer_.failures.failed(span_);) {
+    expire(row);
+    const Rows block{row, std::min(rows_until_eviction(row), rows.end() - row)};
+    if (!append(block, tile) || !attend(block, head_.used(), tile)) return;
+    evict(block.last(), score(block, tile), tile);
+    row = block.end();
+  }
+}
+
+int HeadTask::rows_until_eviction(int row) const {
+  const int rows = std::min(rows_of_tile(layer_.group()), span_.rows - row);
+  if (layer_.args.window > 0 || rule_.mode == RetentionMode::oracle) return 1;
+  if (rule_.mode != RetentionMode::score || span_.in_prompt) return rows;
+  const std::int64_t room = rule_.budget + store_.retention().block - head_.occupied();
+  return static_cast<int>(std::clamp<std::int64_t>(room, 1, rows));
+}
+
+void HeadTask::expire(int row) const {
+  const std::int64_t now = span_.first_position + row;
+  free_expired(head_, layer_.args.window, now,
+               [&](int slot) { store_.release(layer_.args.layer, kv_head_, slot, now, 0); });
+}
+
+bool HeadTask::append(Rows rows, QueryTile& tile) const {
+  const AttendArgs& args = layer_.args;
+  float* const key = tile.key().data();
+  for (int row = rows.first; row < rows.end(); ++row) {
+    const float* value = args.v.row(span_.first_row + row) + kv_head_ * args.head_dim;
+    std::copy_n(args.k.row(span_.first_row + row) + kv_head_ * args.head_dim, args.head_dim, key);
+    layer_.rotations.apply(layer_.kernels, span_.first_row + row, key);
+    const bool finite = layer_.kernels.finite(key, args.head_dim) && layer_.kernels.finite(value, args.head_dim);
+    if (!finite || head_.is_full()) {
+      layer_.failures.report(span_, finite ? FailureCause::eviction : FailureCause::attention,
+                             span_.first_position + row, args.layer, kv_head_);
+      return false;
+    }
+    const int slot = head_.claim(static_cast<std::int32_t>(span_.first_position + row));
+    layer_.kernels.store(head_.chunk_of(slot), head_.type(), slot % kChunk, head_.dim(), args.head_dim, key, value);
+    if (rule_.value_weight) head_.weigh(slot, {value, static_cast<std::size_t>(args.head_dim)});
+  }
+  return true;
+}
+
+void HeadTask::start(Rows rows, int slots, bool keep, QueryTile& tile) const {
+  const AttendArgs& args = layer_.args;
+  const QueryGroup group{layer_.group(), args.head_dim, args.scale, args.window};
+  tile.start(layer_.kernels, head_, group, span_.first_position + rows.first, rows.count, slots, keep);
+  for (int i = 0; i < rows.count; ++i) {
+    const int row = span_.first_row + rows.first + i;
+    for (int g = 0; g < group.heads; ++g) {
+      std::copy_n(args.q.row(row) + (kv_head_ * group.heads + g) * args.head_dim, args.head_dim, tile.query(i, g));
+      layer_.rotations.apply(layer_.kernels, row, tile.query(i, g));
+    }
+  }
+}
+
+bool HeadTask::finish(Rows rows, int bad_row, QueryTile& tile) const {
+  if (bad_row >= 0) {
+    layer_.failures.report(span_, FailureCause::attention, span_.first_position + rows.first + bad_row,
+                           layer_.args.layer, kv_head_);
+    return false;
+  }
+  const int columns = layer_.group() * layer_.args.head_dim;
+  for (int i = 0; i < rows.count; ++i)
+    tile.write(i, layer_.args.out.row(span_.first_row + rows.first + i) + kv_head_ * columns);
+  return true;
+}
+
+// What is prefetched while a span's last row reads its values: the same head of the next layer. Nothing of it is in any
+// cache otherwise, since a token passes over all weights and all layers before it comes back.
+const std::byte* HeadTask::read_next(Rows rows) const {
+  if (rows.end() < span_.rows) return nullptr;
+  const HeadCache& next = store_.head((layer_.args.layer + 1) % store_.shape().layers, kv_head_);
+  return next.chunks().empty() ? nullptr : next.chunks().front().keys;
+}
+
+bool HeadTask::attend(Rows rows, int slots, QueryTile& tile) const {
+  const bool is_oracle = rule_.mode == RetentionMode::oracle;
+  start(rows, slots, scores(rule_) || is_oracle, tile);
+  return finish(rows, is_oracle ? tile.run_ideal(rule_.budget) : tile.run(read_next(rows)), tile);
+}
+
+ScoreUpdate HeadTask::update_after(int row) const {
+  const Evictable evictable(rule_, span_.first_position + row);
+  return {static_cast<float>(rule_.alpha), rule_.power != 1, rule_.value_weight,
+          static_cast<std::int32_t>(evictable.first), static_cast<std::int32_t>(evictable.last)};
+}
+
+float HeadTask::score(Rows rows, QueryTile& tile) const {
+  if (!scores(rule_)) return INFINITY;
+  const ScoreUpdate update = update_after(rows.last());
+  float lowest = INFINITY;
+  for (int i = 0; i < rows.count; ++i) lowest = tile.score(i, update);
+  return lowest;
+}
+
+// The oldest of the tokens with the lowest score among those that may go.
+int HeadTask::find_victim(float lowest, const ScoreUpdate& update) const {
+  int victim = -1;
+  for (int c = 0; c * kChunk < head_.used() && std::isfinite(lowest); ++c) {
+    const int slots = static_cast<int>(round_up(std::min(kChunk, head_.used() - c * kChunk), kTile));
+    const int found = layer_.kernels.find_score(head_.chunks()[static_cast<std::size_t>(c)], slots, lowest, update);
+    if (found < 0) continue;
+    if (victim < 0 || head_.position(c * kChunk + found) < head_.position(victim)) victim = c * kChunk + found;
+  }
+  return victim;
+}
+
+// `row` is the last of the tile.
+void HeadTask::release(int row, int slot, QueryTile& tile) const {
+  store_.release(layer_.args.layer, kv_head_, slot, span_.first_position + row, tile.last_row_probability(slot));
+}
+
+// One victim, the usual case, is the slot with the lowest score; many at once are found by sorting.
+void HeadTask::evict(int row, float lowest, QueryTile& tile) const {
+  if (rule_.mode != RetentionMode::score) return;
+  if (span_.in_prompt && !is_prompt_end(row)) return;
+  if (!is_prompt_end(row) && head_.occupied() < rule_.budget + store_.retention().block) return;
+  const std::int64_t excess = head_.occupied() - rule_.budget;
+  if (excess != 1) {
+    std::vector<int>& victims = tile.victims();
+    select_victims(head_, rule_, span_.first_position + row, excess, victims);
+    for (const int slot : victims) release(row, slot, tile);
+    return;
+  }
+  const int victim = find_victim(lowest, update_after(row));
+  if (victim >= 0) release(row, victim, tile);
+}
+
+void HeadTask::keep_queries(Rows rows, QueryTile& tile) const {
+  QueryHistory& history = store_.queries();
+  for (int i = std::max(0, rows.count - history.last_rows()); i < rows.count; ++i) {
+    for (int g = 0; g < layer_.group(); ++g) {
+      std::copy_n(
+          tile.query(i, g), layer_.args.head_dim,
+          history.query(layer_.args.layer, span_.first_position + rows.first + i, kv_head_ * layer_.group() + g));
+    }
+  }
+}
+
+}  // namespace a2sf::cpu

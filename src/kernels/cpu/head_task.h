@@ -1,0 +1,80 @@
+// The paper's algorithm for one KV head of one sequence in one layer: append, attend, score, evict.
+#pragma once
+
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/query_tile.h"
+#include "kernels/cpu/rotations.h"
+#include "kernels/host/host_store.h"
+#include "kernels/span_failures.h"
+
+namespace a2sf::cpu {
+
+// Rows of a span.
+struct Rows {
+  int first, count;
+  int end() const { return first + count; }
+  int last() const { return end() - 1; }
+};
+
+// What the heads of a layer share.
+struct LayerTask {
+  const AttendArgs& args;
+  const RowKernels& kernels;
+  const Rotations& rotations;
+  SpanFailures& failures;
+
+  int group() const { return args.heads / args.kv_heads; }
+};
+
+// Rows whose queries make a tile: so many that their numerators of a partition stay in the first-level cache.
+int rows_of_tile(int group);
+
+// A view, made where it is needed. Different heads are independent. Whatever may fail reports it for the sequence and
+// returns false.
+class HeadTask {
+ public:
+  HeadTask(const LayerTask& layer, const Span& span, int kv_head);
+
+  // All steps for these rows: token by token, or block by block.
+  void run(Rows rows, QueryTile& tile) const;
+
+  // Rows from here on that can be attended to together: nothing goes before the last of them.
+  int rows_until_eviction(int row) const;
+  // Step 0: what the row's window has left behind goes.
+  void expire(int row) const;
+  // Step 1: the tokens' rotated keys and their values go into free slots.
+  bool append(Rows rows, QueryTile& tile) const;
+  // Step 2, for rows that were appended, over the first `slots` slots.
+  bool attend(Rows rows, int slots, QueryTile& tile) const;
+  // Step 3. Returns the lowest score that may be evicted after the last row.
+  float score(Rows rows, QueryTile& tile) const;
+  // Step 4, after a row, if it is due.
+  void evict(int row, float lowest, QueryTile& tile) const;
+
+  // Step 2 in parts, for a row that is spread over the threads.
+  void start(Rows rows, int slots, bool keep, QueryTile& tile) const;
+  bool finish(Rows rows, int bad_row, QueryTile& tile) const;
+  // Remembers the queries of the rows that somebody wants to see.
+  void keep_queries(Rows rows, QueryTile& tile) const;
+
+  const HeadCache& head() const { return head_; }
+  const HeadRule& rule() const { return rule_; }
+
+ private:
+  bool is_prompt_end(int row) const { return span_.prompt_ends && row == span_.rows - 1; }
+  const std::byte* read_next(Rows rows) const;
+  int find_victim(float lowest, const ScoreUpdate& update) const;
+  void release(int row, int slot, QueryTile& tile) const;
+  ScoreUpdate update_after(int row) const;
+
+  const LayerTask& layer_;
+  const Span& span_;
+  int kv_head_;
+  HostStore& store_;
+  HeadCache& head_;
+  const HeadRule& rule_;
+};
+
+}  // namespace a2sf::cpu

@@ -1,0 +1,104 @@
+// Attention where hooks, observers and shadows look on.
+#include <algorithm>
+#include <new>
+
+#include "kernels/cpu/attention.h"
+
+namespace a2sf::cpu {
+namespace {
+
+// With the kernels of the instruction set, so that a hook sees what its rows were given.
+class TileProbabilities final : public ProbabilitySource {
+ public:
+  TileProbabilities(const RowKernels& kernels, QueryTile& tile) : kernels_(kernels), tile_(tile) {}
+
+  void compute(HeadCache& head, const GroupQueries& row, std::span<float> out) override {
+    const int group = static_cast<int>(row.queries.size());
+    tile_.reserve(group, round_up(head.used(), kTile), head.dim(), true);
+    tile_.start(kernels_, head, {group, row.head_dim, row.scale, row.window}, row.position, 1, head.used(), true);
+    for (int g = 0; g < group; ++g)
+      std::copy_n(row.queries[static_cast<std::size_t>(g)], row.head_dim, tile_.query(0, g));
+    for (int i = 0; i < tile_.partitions(); ++i) tile_.compute_numerators(i);
+    tile_.normalise();
+    const auto slots = static_cast<std::size_t>(head.used());
+    for (int g = 0; g < group; ++g)
+      tile_.read_probabilities(0, g, out.subspan(static_cast<std::size_t>(g) * slots, slots));
+  }
+
+ private:
+  const RowKernels& kernels_;
+  QueryTile& tile_;
+};
+
+}  // namespace
+
+// The heads attend side by side, then somebody sees the whole layer: after each row, or before something is due to go.
+void Attention::run_watched(const LayerTask& layer, const Span& span) {
+  HostStore& store = host_store(span.store);
+  for (int row = 0; row < span.rows && !failures_.failed(span);) {
+    std::int64_t count = store.wants_every_row()   ? 1
+                         : span.in_prompt          ? span.rows - row
+                         : store.hook() != nullptr ? rows_until_hook(store, layer.args.layer)
+                                                   : span.rows - row;
+    for (int h = 0; h < layer.args.kv_heads; ++h) {
+      const HeadTask task(layer, span, h);
+      task.expire(row);
+      count = std::min<std::int64_t>(count, task.rows_until_eviction(row));
+    }
+    const Rows rows{row, static_cast<int>(count)};
+    pool_.run(layer.args.kv_heads, [&](int h, int) {
+      const HeadTask task(layer, span, h);
+      if (!task.append(rows, tile(h)) || !task.attend(rows, task.head().used(), tile(h))) return;
+      task.keep_queries(rows, tile(h));
+      lowest_[static_cast<std::size_t>(h)] = task.score(rows, tile(h));
+    });
+    if (failures_.failed(span)) return;
+    if (auto watched = watch_rows(layer, span, rows); !watched) {
+      failures_.report_hook(span, std::move(watched.error()));
+      return;
+    }
+    row = rows.end();
+  }
+}
+
+Status Attention::watch_rows(const LayerTask& layer, const Span& span, Rows rows) try {
+  HostStore& store = host_store(span.store);
+  const int number = layer.args.layer;
+  const std::int64_t now = span.first_position + rows.last();
+  TileProbabilities probabilities(kernels_, looked_at_);
+  LayerWatch watch(store, {number, now, span.token_ids}, probabilities);
+  if (store.wants_every_row()) {
+    if (auto observed = watch.observe(); !observed) return observed;
+  }
+  const bool prompt_ends = span.prompt_ends && rows.end() == span.rows;
+  const bool is_due = store.hook() != nullptr && (!span.in_prompt || prompt_ends) &&
+                      watch.is_over_budget(prompt_ends ? 0 : store.retention().block);
+  if (is_due) {
+    if (auto evicted = watch.evict(); !evicted) return evicted;
+  }
+  for (int h = 0; h < layer.args.kv_heads; ++h)
+    HeadTask(layer, span, h).evict(rows.last(), lowest_[static_cast<std::size_t>(h)], tile(h));
+  tell_who_left(store, number);
+  return {};
+} catch (const std::bad_alloc&) {
+  return fail(ErrorKind::out_of_memory, "out of memory in a hook");
+}
+
+void Attention::attend_shadows(const AttendArgs& args) {
+  const int columns = args.heads * args.head_dim;
+  AttendArgs shadowed = args;
+  shadowed.out = {shadow_out_.data(), columns};
+  for (std::size_t i = 0; i < shadows_.size(); ++i) {  // one by one: they share the rows of the output
+    const Span& span = shadows_[i];
+    attend_spans(shadowed, {&span, 1});
+    if (failures_.failed(span)) continue;
+    const auto size = static_cast<std::size_t>(columns);
+    for (int row = 0; row < span.rows; ++row) {
+      shadow_of_[i]->observer->outputs(args.layer, span.first_position + row,
+                                       {args.out.row(span.first_row + row), size},
+                                       {shadowed.out.row(span.first_row + row), size});
+    }
+  }
+}
+
+}  // namespace a2sf::cpu

@@ -1,0 +1,123 @@
+// The slots of one sequence in the host's memory: what the CPU and the reference work on.
+#pragma once
+
+#include <optional>
+
+#include "cache/sequence_cache.h"
+#include "core/memory.h"
+#include "kernels/sequence_store.h"
+
+namespace a2sf {
+
+class HostStore;
+
+struct Shadow {
+  std::unique_ptr<HostStore> store;
+  std::shared_ptr<ShadowObserver> observer;
+};
+
+// The rotated queries of the last rows, as long as somebody wants to see them.
+class QueryHistory {
+ public:
+  static std::size_t bytes_for(const SequenceShape& shape, int last_rows);
+
+  Status keep(Memory& memory, const SequenceShape& shape, int last_rows);
+  Result<QueryHistory> clone(Memory& memory) const;
+  int last_rows() const { return last_rows_; }
+  std::size_t bytes() const { return buffer_.bytes(); }
+  // [head dim]
+  float* query(int layer, std::int64_t position, int head) const {
+    const auto row = static_cast<std::size_t>(layer) * static_cast<std::size_t>(last_rows_) +
+                     static_cast<std::size_t>(position % last_rows_);
+    return reinterpret_cast<float*>(buffer_.data()) +
+           (row * static_cast<std::size_t>(shape_.heads) + static_cast<std::size_t>(head)) *
+               static_cast<std::size_t>(shape_.head_dim);
+  }
+
+ private:
+  OwnedBuffer buffer_;  // [layer][row, modulo last_rows][head][head dim]
+  SequenceShape shape_{};
+  int last_rows_ = 0;
+};
+
+// The cache that a sequence under these rules needs.
+CacheShape cache_shape(const SequenceShape& shape, const Retention& retention);
+
+class HostStore final : public SequenceStore {
+ public:
+  HostStore(Memory& memory, const SequenceShape& shape, ResolvedRetention resolved);
+
+  const Retention& retention() const override { return retention_; }
+  Status make_room(std::int64_t tokens, bool prompt) override;
+  Status end_prompt() override;
+  Result<std::unique_ptr<SequenceStore>> clone() const override;
+  Status resize(ResolvedRetention resized, std::span<const std::int32_t> token_ids) override;
+  std::vector<RetainedToken> snapshot(int layer, int kv_head) const override;
+  std::size_t bytes() const override;
+  std::size_t peak_bytes() const override { return peak_bytes_; }
+  void record_evictions() override { records_ = true; }
+  std::vector<Eviction> drain_evictions(int layer, int kv_head) override;
+  Status observe(std::shared_ptr<Observer> observer, const HookNeeds& needs) override;
+  Status add_shadow(std::unique_ptr<SequenceStore> shadow, std::shared_ptr<ShadowObserver> observer) override;
+
+  // ---- for the kernels of a host
+
+  const SequenceShape& shape() const { return shape_; }
+  HeadCache& head(int layer, int kv_head) { return cache_.head(layer, kv_head); }
+  const HeadCache& head(int layer, int kv_head) const { return cache_.head(layer, kv_head); }
+  // The most slots that a head uses once it holds `tokens` more.
+  std::int64_t most_used(std::int64_t tokens) const { return cache_.most_used(tokens); }
+  // The token in the slot leaves after the row at `now`, which gave it `probability`: recorded, and the slot is free.
+  // Different heads may do so at once.
+  void release(int layer, int kv_head, int slot, std::int64_t now, float probability);
+
+  // Whether somebody wants to see the layers, so that rows are computed as watch.h says.
+  bool is_watched() const { return hook_ != nullptr || observer_ != nullptr; }
+  bool wants_every_row() const { return needs_.every_row || observer_needs_.every_row; }
+  Hook* hook() const { return hook_.get(); }
+  const HookNeeds& hook_needs() const { return needs_; }
+  Observer* observer() const { return observer_.get(); }
+  const HookNeeds& observer_needs() const { return observer_needs_; }
+  QueryHistory& queries() { return queries_; }
+  const QueryHistory& queries() const { return queries_; }
+  // Tokens that have left a head and nobody was told of yet, in the order in which they went.
+  std::vector<Eviction>& departed(int layer, int kv_head) { return departed_[index(layer, kv_head)]; }
+  std::span<const Shadow> shadows() const { return shadows_; }
+
+ private:
+  std::size_t index(int layer, int kv_head) const {
+    return static_cast<std::size_t>(layer * shape_.kv_heads + kv_head);
+  }
+  const HeadCache& head_at(std::size_t i) const {
+    return cache_.head(static_cast<int>(i) / shape_.kv_heads, static_cast<int>(i) % shape_.kv_heads);
+  }
+  void note_peak(std::size_t extra = 0);
+  void replace_cache(SequenceCache rebuilt);
+  void set(ResolvedRetention resolved);
+  Status keep_queries();
+  Result<std::unique_ptr<HostStore>> chosen_by_hook(const Retention& resized,
+                                                    std::span<const std::int32_t> token_ids) const;
+  std::vector<std::vector<int>> excess(const Retention& resized, std::int64_t position) const;
+
+  Memory* memory_;
+  SequenceShape shape_;
+  Retention retention_;
+  SlotPlans slots_, bounded_slots_;  // while rows run, and after a prompt under block = prompt
+  bool holds_prompt_ = false;        // the cache is as a prompt under block = prompt needs it
+  SequenceCache cache_;
+  std::size_t peak_bytes_ = 0;
+  bool records_ = false;
+  std::vector<std::vector<Eviction>> evictions_, departed_;  // [layer][kv head]
+  HookNeeds needs_, observer_needs_;
+  std::unique_ptr<Hook> hook_;
+  std::shared_ptr<Observer> observer_;
+  QueryHistory queries_;
+  std::vector<Shadow> shadows_;
+};
+
+// The store of a span of a host's step.
+inline HostStore& host_store(const SequenceStore* store) {
+  return *static_cast<HostStore*>(const_cast<SequenceStore*>(store));
+}
+
+}  // namespace a2sf

@@ -1,0 +1,227 @@
+#include "kernels/host/watch.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <limits>
+
+namespace a2sf {
+
+static_assert(HookHead::kRun == kChunk);
+
+class LayerWatch::Head final : public HookHead {
+ public:
+  Head(LayerWatch& watch, int kv_head)
+      : watch_(watch), kv_head_(kv_head), head_(watch.store_.head(watch.row_.layer, kv_head)) {
+    const SequenceShape& shape = watch.store_.shape();
+    const Retention& retention = watch.store_.retention();
+    const HeadRule& rule = retention.rule(watch.row_.layer, kv_head);
+    runs_.reserve(head_.chunks().size());
+    for (const Chunk& chunk : head_.chunks())
+      runs_.push_back({chunk.positions, chunk.scores, chunk.numbers, chunk.slots});
+    slots_ = head_.used();
+    group_ = shape.heads / shape.kv_heads;
+    head_dim_ = shape.head_dim;
+    held_ = head_.occupied();
+    budget_ = rule.budget;
+    capacity_ = rule.mode == RetentionMode::hook ? retention.hook->capacity(rule.budget) : rule.budget;
+    if (!scores(rule)) return;  // nothing of it may go
+    const Evictable evictable(rule, watch.row_.position);
+    first_ = evictable.first;
+    last_ = evictable.last;
+  }
+
+  std::span<const float> query(int back, int query_head) const override {
+    if (!has_row(back)) return {};
+    return {query_of(back, query_head), static_cast<std::size_t>(head_dim_)};
+  }
+
+  std::span<const float> probabilities(int back, int query_head) const override {
+    if (!has_row(back)) return {};
+    const auto slots = static_cast<std::size_t>(slots_);
+    if (computed_ != back) {
+      std::vector<const float*> queries;
+      for (int g = 0; g < group_; ++g) queries.push_back(query_of(back, g));
+      probabilities_.resize(static_cast<std::size_t>(group_) * slots);
+      const SequenceShape& shape = watch_.store_.shape();
+      watch_.probabilities_.compute(head_,
+                                    {queries, head_dim_, watch_.row_.position - back, shape.scale,
+                                     shape.windows[static_cast<std::size_t>(watch_.row_.layer)]},
+                                    probabilities_);
+      computed_ = back;
+    }
+    return std::span<const float>(probabilities_).subspan(static_cast<std::size_t>(query_head) * slots, slots);
+  }
+
+  void read_key(int slot, std::span<float> key) const override {
+    if (may_read(slot)) head_.read_key(slot, key);
+  }
+  void read_value(int slot, std::span<float> value) const override {
+    if (may_read(slot)) head_.read_value(slot, value);
+  }
+  void write_key(int slot, std::span<const float> key) override {
+    if (may_write(slot)) head_.write_key(slot, key);
+  }
+  void write_value(int slot, std::span<const float> value) override {
+    if (may_write(slot)) head_.write_value(slot, value);
+  }
+
+  void evict(int slot) override {
+    if (!allowed(watch_.may_change_, "evicted a token where it may only look on") || !exists(slot)) return;
+    if (!allowed(may_go(slot), "named a token that must stay", slot)) return;
+    watch_.store_.release(watch_.row_.layer, kv_head_, slot, watch_.row_.position, last_probability(slot));
+    --held_;
+    computed_ = -1;
+  }
+
+ private:
+  bool allowed(bool condition, const char* what, int slot = -1) const {
+    if (condition || !watch_.wrong_.empty()) return condition;
+    const std::string where = slot < 0                               ? std::string()
+                              : slot < slots_ && position(slot) >= 0 ? fmt::format(", position {}", position(slot))
+                                                                     : fmt::format(", slot {}", slot);
+    watch_.wrong_ = fmt::format("{}: layer {}, KV head {}{}", what, watch_.row_.layer, kv_head_, where);
+    return false;
+  }
+  bool exists(int slot) const {
+    return allowed(slot >= 0 && slot < slots_ && position(slot) >= 0, "named a token that is not there",
+                   std::max(slot, 0));
+  }
+  bool may_read(int slot) const {
+    return allowed(watch_.needs_->keys_values, "did not say that it wants to see keys and values") && exists(slot);
+  }
+  bool may_write(int slot) const {
+    return allowed(watch_.may_change_, "changed a token where it may only look on") && may_read(slot);
+  }
+  bool has_row(int back) const {
+    return allowed(back >= 0 && back < watch_.needs_->last_rows, "did not say that it wants to see so many rows") &&
+           watch_.row_.position - back >= 0;
+  }
+  const float* query_of(int back, int query_head) const {
+    return watch_.store_.queries().query(watch_.row_.layer, watch_.row_.position - back,
+                                         kv_head_ * group_ + query_head);
+  }
+  // For the record of what went: known where the row's probabilities were asked for.
+  float last_probability(int slot) const {
+    float sum = 0;
+    for (int g = 0; computed_ == 0 && g < group_; ++g)
+      sum += probabilities_[static_cast<std::size_t>(g * slots_ + slot)];
+    return sum;
+  }
+
+  LayerWatch& watch_;
+  int kv_head_;
+  HeadCache& head_;
+  mutable std::vector<float> probabilities_;  // [query head of the group][slot], of the row `computed_`
+  mutable int computed_ = -1;
+};
+
+LayerWatch::LayerWatch(HostStore& store, const WatchedRow& row, ProbabilitySource& probabilities)
+    : store_(store), row_(row), probabilities_(probabilities) {
+  row_.token_ids = row.token_ids.first(static_cast<std::size_t>(row.position) + 1);
+  for (int h = 0; h < store.shape().kv_heads; ++h) {
+    heads_.push_back(std::make_unique<Head>(*this, h));
+    views_.push_back(heads_.back().get());
+  }
+}
+
+LayerWatch::~LayerWatch() = default;
+
+Status LayerWatch::observe() {
+  const HookLayer layer(row_.layer, row_.position, row_.token_ids, views_);
+  const auto show = [&](Observer& observer, const HookNeeds& needs) {
+    needs_ = &needs;
+    if (needs.every_row) observer.observe(layer);
+  };
+  if (store_.observer() != nullptr) show(*store_.observer(), store_.observer_needs());
+  if (!wrong_.empty()) return fail(ErrorKind::bad_input, "an observer " + wrong_);
+  if (store_.hook() != nullptr) show(*store_.hook(), store_.hook_needs());
+  if (wrong_.empty()) return {};
+  return fail(ErrorKind::bad_input, fmt::format("hook '{}' {}", store_.retention().hook->name(), wrong_));
+}
+
+bool LayerWatch::is_over_budget(std::int64_t block) const {
+  std::int64_t held = 0, most = 0;
+  for (int h = 0; h < static_cast<int>(views_.size()); ++h) {
+    if (store_.retention().rule(row_.layer, h).mode != RetentionMode::hook) continue;
+    const HookHead& head = *views_[static_cast<std::size_t>(h)];
+    if (head.held() > head.capacity() && head.held() >= head.capacity() + block) return true;
+    held += head.held();
+    most += head.budget() + block;
+  }
+  return block > 0 ? most > 0 && held >= most : held > most;
+}
+
+Status LayerWatch::evict() {
+  const HookFactory& factory = *store_.retention().hook;
+  HookLayer layer(row_.layer, row_.position, row_.token_ids, views_);
+  needs_ = &store_.hook_needs();
+  may_change_ = true;
+  store_.hook()->evict(layer);
+  may_change_ = false;
+  if (!wrong_.empty()) return fail(ErrorKind::bad_input, fmt::format("hook '{}' {}", factory.name(), wrong_));
+  for (int h = 0; h < layer.kv_heads(); ++h) {
+    const HookHead& head = layer.head(h);
+    if (store_.retention().rule(row_.layer, h).mode != RetentionMode::hook || head.held() <= head.capacity()) continue;
+    return fail(ErrorKind::bad_input,
+                fmt::format("hook '{}' left {} tokens in layer {}, KV head {}: more than its capacity of {}",
+                            factory.name(), head.held(), row_.layer, h, head.capacity()));
+  }
+  return {};
+}
+
+std::int64_t rows_until_hook(const HostStore& store, int layer) {
+  const Retention& retention = store.retention();
+  std::int64_t rows = std::numeric_limits<std::int64_t>::max(), room = 0, heads = 0;
+  for (int h = 0; h < store.shape().kv_heads; ++h) {
+    const HeadRule& rule = retention.rule(layer, h);
+    if (rule.mode != RetentionMode::hook) continue;
+    const std::int64_t held = store.head(layer, h).occupied();
+    rows = std::min(rows, retention.hook->capacity(rule.budget) + retention.block - held);
+    room += rule.budget + retention.block - held;
+    ++heads;
+  }
+  if (heads > 0) rows = std::min(rows, (room + heads - 1) / heads);
+  return std::max<std::int64_t>(1, rows);
+}
+
+void tell_who_left(HostStore& store, int layer) {
+  for (int h = 0; h < store.shape().kv_heads; ++h) {
+    std::vector<Eviction>& departed = store.departed(layer, h);
+    for (const Eviction& eviction : departed) {
+      if (store.hook() != nullptr) store.hook()->left(layer, h, eviction);
+      if (store.observer() != nullptr) store.observer()->left(layer, h, eviction);
+    }
+    departed.clear();
+  }
+}
+
+void PlainProbabilities::compute(HeadCache& head, const GroupQueries& row, std::span<float> out) {
+  const int slots = head.used();
+  std::vector<float> key(static_cast<std::size_t>(row.head_dim));
+  std::vector<double> x(static_cast<std::size_t>(slots));
+  const auto sees = [&](int slot) {
+    const std::int32_t at = head.position(slot);
+    return at >= 0 && at <= row.position && (row.window == 0 || at > row.position - row.window);
+  };
+  for (std::size_t g = 0; g < row.queries.size(); ++g) {
+    double largest = -INFINITY, sum = 0;
+    for (int slot = 0; slot < slots; ++slot) {
+      if (!sees(slot)) continue;
+      head.read_key(slot, key);
+      double dot = 0;
+      for (std::size_t i = 0; i < key.size(); ++i) dot += static_cast<double>(row.queries[g][i]) * key[i];
+      x[static_cast<std::size_t>(slot)] = dot * row.scale;
+      largest = std::max(largest, dot * row.scale);
+    }
+    for (int slot = 0; slot < slots; ++slot) {
+      double& p = x[static_cast<std::size_t>(slot)];
+      p = sees(slot) ? std::exp(p - largest) : 0;
+      sum += p;
+    }
+    for (std::size_t slot = 0; slot < x.size(); ++slot)
+      out[g * x.size() + slot] = static_cast<float>(sum > 0 ? x[slot] / sum : 0);
+  }
+}
+
+}  // namespace a2sf

@@ -1,0 +1,105 @@
+// The table of policies: one row each.
+#include <a2sf/hook.h>
+#include <a2sf/policy.h>
+#include <a2sf/profile.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <mutex>
+#include <utility>
+
+namespace a2sf {
+namespace {
+
+constexpr RecentTokens kHalf{.size = 0.5, .yields = true}, kAllOfIt{.size = 1.0, .yields = true};
+
+PolicyRow row(const char* name, ScoreRule score, KeepRule keep, const char* alpha, const char* sink, const char* recent,
+              const char* summary) {
+  return {{.name = name, .budget = {}, .score = std::move(score), .keep = keep, .schedule = {}},
+          alpha,
+          sink,
+          recent,
+          summary};
+}
+
+PolicyRow hook_row(std::shared_ptr<const HookFactory> factory, const char* summary) {
+  const std::string name(factory->name());
+  return row(name.c_str(), Hooked{std::move(factory), {}}, {.sink = {}, .recent = kHalf}, "auto", "0",
+             "half the budget", summary);
+}
+
+// Where the keep rule leaves one token to choose, its score decides nothing.
+constexpr Accumulate kLastRow{.alpha = 0.0};
+
+std::vector<PolicyRow> built_in_rows() {
+  return {
+      row("full", NoScore{}, {}, "-", "-", "-", "nothing is evicted; the reference"),
+      row("local", kLastRow, {.sink = {}, .recent = kAllOfIt}, "-", "0", "the budget",
+          "sliding window: the newest tokens"),
+      row("streaming", kLastRow, {.sink = {.tokens = 4, .yields = true}, .recent = kAllOfIt}, "-", "4", "the rest",
+          "StreamingLLM: the first tokens and the newest"),
+      row("h2o", Accumulate{.alpha = 1.0}, {.sink = {}, .recent = kHalf}, "1", "0", "half the budget",
+          "heavy hitters: plain accumulated attention"),
+      row("tova", kLastRow, {}, "0", "0", "0", "only the last query counts"),
+      row("a2sf", Accumulate{}, {.sink = {}, .recent = kHalf}, "auto", "0", "half the budget",
+          "accumulated attention with a forgetting factor"),
+      row("ideal", Oracle{}, {}, "-", "-", "-", "oracle: each row sees its most attended tokens; saves no memory"),
+      hook_row(std::make_shared<SharedBudget>(), "example hook: the heads of a layer share their budgets"),
+  };
+}
+
+struct Registry {
+  std::mutex mutex;
+  std::vector<PolicyRow> rows = built_in_rows();
+};
+
+Registry& registry() {
+  static Registry registry;
+  return registry;
+}
+
+}  // namespace
+
+std::vector<PolicyRow> policies() {
+  const std::scoped_lock lock(registry().mutex);
+  return registry().rows;
+}
+
+Status add_policy(PolicyRow row) {
+  const std::string& name = row.spec.name;
+  if (name.empty() || name.find_first_of(":,=") != std::string::npos)
+    return fail(ErrorKind::bad_input, fmt::format("'{}' cannot name a policy: a name has no ':', ',' or '='", name));
+  const std::scoped_lock lock(registry().mutex);
+  auto& rows = registry().rows;
+  const auto is_same = [&](const PolicyRow& other) { return other.spec.name == name; };
+  if (std::any_of(rows.begin(), rows.end(), is_same))
+    return fail(ErrorKind::bad_input, fmt::format("there is a policy '{}' already", name));
+  rows.push_back(std::move(row));
+  return {};
+}
+
+const Accumulate* PolicySpec::accumulates() const {
+  if (const auto* hooked = std::get_if<Hooked>(&score)) return &hooked->accumulate;
+  return std::get_if<Accumulate>(&score);
+}
+
+const Profile* PolicySpec::profile() const {
+  const auto* shares = std::get_if<BudgetShares>(&budget.budget);
+  return shares == nullptr ? nullptr : shares->profile.get();
+}
+
+bool PolicySpec::has_ratio() const {
+  if (const auto* shares = std::get_if<BudgetShares>(&budget.budget))
+    return std::holds_alternative<BudgetRatio>(shares->mean);
+  return std::holds_alternative<BudgetRatio>(budget.budget);
+}
+
+const BudgetTable* PolicySpec::budget_table() const { return std::get_if<BudgetTable>(&budget.budget); }
+
+std::int64_t PolicySpec::block() const {
+  const auto* every = std::get_if<EvictEvery>(&schedule);
+  return every == nullptr ? 1 : every->block;
+}
+
+}  // namespace a2sf
