@@ -40,7 +40,7 @@ struct BudgetRatio {
 };
 struct BudgetTable {
   std::vector<std::vector<std::int64_t>> tokens;  // [layer][kv head]
-  std::string file;                               // where it was read from, as given; empty: from elsewhere
+  std::string file = {};                          // where it was read from, as given; empty: from elsewhere
   bool operator==(const BudgetTable&) const = default;
 };
 // The mean of all bounded heads, shared out by a profile.
@@ -57,7 +57,7 @@ struct LayerRange {
 
 struct BudgetPlan {
   std::variant<BudgetCount, BudgetRatio, BudgetTable, BudgetShares> budget;
-  std::vector<LayerRange> layers;  // that are bounded, the others keep everything; empty: all are
+  std::vector<LayerRange> layers = {};  // that are bounded, the others keep everything; empty: all are
   bool operator==(const BudgetPlan&) const = default;
 };
 

@@ -65,9 +65,9 @@ class Session {
 
   // A copy with a cache of its own; without observers and shadows.
   Result<Session> fork() const;
-  // Changes the budget; evicts at once where there are more tokens than the new one allows, the same ones that a step
-  // would. The old cache goes when the new one is complete: an error, out of memory included, leaves everything as it
-  // was.
+  // Changes the budget plan as a whole, a profile and chosen layers included; evicts at once where there are more
+  // tokens than the new one allows, the same ones that a step would. The old cache goes when the new one is complete:
+  // an error, out of memory included, leaves everything as it was.
   Status resize(const BudgetPlan& budget);
 
   // `layer` and `kv_head` count from 0 and must be the model's.

@@ -129,15 +129,16 @@ Status set_profile(PolicySpec& spec, std::string_view value) {
 // "2-29+31"
 Status set_layers(PolicySpec& spec, std::string_view value) {
   std::vector<LayerRange> ranges;
-  for (std::string_view rest = value; !rest.empty() || ranges.empty();) {
-    const std::string_view item = rest.substr(0, rest.find('+'));
+  for (std::size_t begin = 0; begin <= value.size();) {
+    const std::size_t end = std::min(value.find('+', begin), value.size());
+    const std::string_view item = value.substr(begin, end - begin);
     const std::string_view first = item.substr(0, item.find('-'));
     const std::string_view last = first.size() == item.size() ? first : item.substr(first.size() + 1);
     const auto from = parse_number<int>(first), to = parse_number<int>(last);
     if (!from || !to || *from < 0 || *to < *from)
       return bad("layers", value, "layers and ranges of them, counted from 0, such as 2-29+31");
     ranges.push_back({*from, *to});
-    rest.remove_prefix(std::min(rest.size(), item.size() + 1));
+    begin = end + 1;
   }
   spec.budget.layers = std::move(ranges);
   return {};

@@ -32,7 +32,7 @@ void expect_what_a_session_allocates(const Loaded& loaded, const PolicySpec& pol
     const SessionOptions options{policy, type, kTokens, most_tokens};
     auto session = Session::create(loaded.model, options).value();
     EXPECT_EQ(session.kv_bytes(), 0U);
-    ASSERT_TRUE(session.feed(tokens, WantLogits::none, policy.whole_prompt));
+    ASSERT_TRUE(session.feed(tokens, WantLogits::none, policy.evicts_at_prompt_end()));
     EXPECT_EQ(cache_cost(loaded.info, options, kTokens).value(), session.peak_kv_bytes()) << to_string(policy);
   }
 }
@@ -57,10 +57,11 @@ INSTANTIATE_TEST_SUITE_P(Architectures, CacheCost, testing::Values("llama", "gem
 TEST(CacheCostOfRaggedHeads, IsWhatASessionAllocatesAtMost) {
   const Loaded loaded = load({});
   PolicySpec table = parse_policy("a2sf").value();
-  table.budget.table = {{4, 20}, {9, 300}};
+  table.budget.budget = BudgetTable{{{4, 20}, {9, 300}}};
   expect_what_a_session_allocates(loaded, table, KvType::f16);
   PolicySpec shared = parse_policy("a2sf:budget=50").value();
-  shared.profile = std::make_shared<const Profile>(Profile{.shares = {{1, 9}, {3, 2}}, .alphas = {}, .file = {}});
+  ASSERT_TRUE(
+      share_by(shared, std::make_shared<const Profile>(Profile{.shares = {{1, 9}, {3, 2}}, .alphas = {}, .file = {}})));
   expect_what_a_session_allocates(loaded, shared, KvType::f16);
 }
 

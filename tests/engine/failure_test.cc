@@ -59,7 +59,7 @@ TEST_P(Overflow, IsAnErrorThatSaysWhereAndStays) {
     EXPECT_TRUE(session.logits().empty());
     EXPECT_THAT(session.feed(kTokens).error().message, HasSubstr("failed before: attention is not finite"));
     EXPECT_NE(session.fork().value().failure(), nullptr);
-    EXPECT_FALSE(session.resize({.count = 8, .ratio = 0, .table = {}}));
+    EXPECT_FALSE(session.resize({BudgetCount{8}}));
   }
 }
 
@@ -108,24 +108,25 @@ TEST(Failure, ASequenceFailsAlone) {
 }
 
 TEST(Failure, AHookThatNamesAVictimThatIsNotThereEndsItsSequenceOnly) {
-  struct Wrong : LayerHook {
+  struct WrongHook : Hook {
+    void evict(HookLayer& layer) override { layer.head(0).evict(99); }
+    std::unique_ptr<Hook> clone() const override { return std::make_unique<WrongHook>(); }
+  };
+  struct Wrong : HookFactory {
     std::string_view name() const override { return "wrong"; }
-    void evict(const HookLayer& layer, std::vector<Victim>& victims) override {
-      if (layer.position == 2) victims.push_back({0, 99});
-    }
+    std::unique_ptr<Hook> make(const HookShape&) const override { return std::make_unique<WrongHook>(); }
   };
   const std::string path = write_tiny_model({}, temporary_path("hook.gguf"));
   const auto model = Model::load(path).value();
   std::filesystem::remove(path);
-  PolicySpec spec = parse_policy("a2sf:budget=15").value();
+  PolicySpec spec = parse_policy("a2sf:budget=3").value();
   Session healthy = Session::create(model, {.policy = spec}).value();
-  spec.policy = Policy::hook;
-  spec.hook = std::make_shared<Wrong>();
+  spec.score = Hooked{std::make_shared<Wrong>(), {}};
   Session failing = Session::create(model, {.policy = spec}).value();
   const std::span tokens = std::span(kTokens).first(4);
   const Status stepped = Session::step(std::array{Feed{&failing, tokens}, Feed{&healthy, tokens}});
   ASSERT_FALSE(stepped);
-  EXPECT_THAT(stepped.error().message, HasSubstr("hook 'wrong' named a victim that is not there"));
+  EXPECT_THAT(stepped.error().message, HasSubstr("hook 'wrong' named a token that is not there"));
   EXPECT_EQ(healthy.failure(), nullptr);
   EXPECT_EQ(healthy.logits().size(), 128U);
 }

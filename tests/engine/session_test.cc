@@ -333,7 +333,7 @@ TEST(Budgets, ARatioIsOfTheWholeSequence) {
 
 TEST(Budgets, ATableGivesEveryHeadItsOwnAndMemoryForJustThat) {
   SessionOptions options = options_of("a2sf");
-  options.policy.budget.table = {{4, 20}, {9, 300}};
+  options.policy.budget.budget = BudgetTable{{{4, 20}, {9, 300}}};
   Session session = Session::create(tiny(), options).value();
   ASSERT_TRUE(session.feed(random_tokens(70)));
   EXPECT_EQ(session.kv_bytes(), (16 + 32 + 16 + 304) * kSlotBytes);
@@ -341,7 +341,7 @@ TEST(Budgets, ATableGivesEveryHeadItsOwnAndMemoryForJustThat) {
   EXPECT_EQ(held(session, 0, 1), 20);
   EXPECT_EQ(held(session, 1, 0), 9);
   EXPECT_EQ(held(session, 1, 1), 70);
-  options.policy.budget.table = {{4, 20}};
+  options.policy.budget.budget = BudgetTable{{{4, 20}}};
   EXPECT_FALSE(Session::create(tiny(), options));
 }
 
@@ -351,7 +351,8 @@ std::shared_ptr<const Profile> profile_of(const char* json) {
 
 TEST(Budgets, AProfileSharesOutExactlyTheBudgetOfAllHeads) {
   SessionOptions options = options_of("a2sf:budget=20");
-  options.policy.profile = profile_of(R"({"shares": [[1, 5], [2, 0.1]]})");
+  const auto profile = profile_of(R"({"shares": [[1, 5], [2, 0.1]]})");
+  ASSERT_TRUE(share_by(options.policy, profile));
   Session session = Session::create(tiny(), options).value();
   ASSERT_TRUE(session.feed(random_tokens(80)));
   EXPECT_EQ(held(session, 0, 0), 10);
@@ -359,9 +360,11 @@ TEST(Budgets, AProfileSharesOutExactlyTheBudgetOfAllHeads) {
   EXPECT_EQ(held(session, 1, 0), 20);
   EXPECT_EQ(held(session, 1, 1), 1);
   EXPECT_EQ(session.kv_bytes(), (16 + 64 + 32 + 16) * kSlotBytes);
-  ASSERT_TRUE(session.resize({10, 0, {}}));
+  ASSERT_TRUE(session.resize({BudgetShares{BudgetCount{10}, profile}}));
   EXPECT_EQ(held(session, 0, 1), 24) << "a new budget is shared out too";
-  EXPECT_FALSE(session.resize({0, 0, {{8, 8}, {8, 8}}})) << "a table is no budget to share out";
+  ASSERT_TRUE(session.resize({BudgetTable{{{8, 8}, {8, 6}}}}));
+  EXPECT_EQ(held(session, 1, 1), 1) << "what has gone is gone";
+  EXPECT_EQ(session.rule(1, 1).budget, 6);
 }
 
 TEST(Budgets, AProfileOfEqualSharesChangesNoByte) {
@@ -370,7 +373,7 @@ TEST(Budgets, AProfileOfEqualSharesChangesNoByte) {
                              "local:budget=20", "shared-budget:budget=20", "ideal:budget=20"}) {
     SessionOptions options = options_of(policy);
     Session plain = Session::create(tiny(), options).value();
-    options.policy.profile = profile_of(R"({"shares": [[0.3, 0.3], [0.3, 0.3]]})");
+    ASSERT_TRUE(share_by(options.policy, profile_of(R"({"shares": [[0.3, 0.3], [0.3, 0.3]]})")));
     Session shared = Session::create(tiny(), options).value();
     EXPECT_TRUE(same_bytes(feed_all(plain, tokens), feed_all(shared, tokens))) << policy;
     expect_same_cache(plain, shared);
@@ -381,8 +384,9 @@ TEST(Budgets, TheAlphasOfAProfileAreThoseOfItsHeads) {
   const Tokens tokens = random_tokens(80);
   SessionOptions options = options_of("a2sf:budget=20:alpha=0.5");
   Session half = Session::create(tiny(), options).value();
-  options.policy.alpha.reset();
-  options.policy.profile = profile_of(R"({"shares": [[1, 1], [1, 1]], "alphas": [[0.5, 0.5], [0.5, 0.9]]})");
+  options.policy.score = Accumulate{};
+  ASSERT_TRUE(
+      share_by(options.policy, profile_of(R"({"shares": [[1, 1], [1, 1]], "alphas": [[0.5, 0.5], [0.5, 0.9]]})")));
   Session measured = Session::create(tiny(), options).value();
   ASSERT_TRUE(half.feed(tokens));
   ASSERT_TRUE(measured.feed(tokens));
@@ -424,7 +428,7 @@ TEST(Resize, DownKeepsTheHighestScoresAndContinues) {
   });
   const std::size_t bytes = session.kv_bytes();
   session.record_evictions();
-  ASSERT_TRUE(session.resize({12, 0, {}}));
+  ASSERT_TRUE(session.resize({BudgetCount{12}}));
   EXPECT_LT(session.kv_bytes(), bytes);
   for_each_head([&](int layer, int h) {
     EXPECT_EQ(session.rule(layer, h).budget, 12);
@@ -446,7 +450,7 @@ TEST(Resize, UpKeepsEverythingAndFillsTheNewBudget) {
   ASSERT_TRUE(session.feed(random_tokens(40)));
   const Tokens kept = session.retained(1, 1);
   const auto scores = session.scores(1, 1);
-  ASSERT_TRUE(session.resize({40, 0, {}}));
+  ASSERT_TRUE(session.resize({BudgetCount{40}}));
   EXPECT_EQ(session.retained(1, 1), kept);
   EXPECT_EQ(session.scores(1, 1), scores);
   ASSERT_TRUE(session.feed(random_tokens(25, 2)));
@@ -461,10 +465,10 @@ TEST(Resize, ABudgetThatDoesNotFitLeavesTheSessionAsItWas) {
   ASSERT_TRUE(session.feed(random_tokens(40)));
   session.record_evictions();
   Session copy = session.fork().value();
-  EXPECT_FALSE(session.resize({13, 0, {}}));
-  EXPECT_FALSE(session.resize({std::int64_t{1} << 50, 0, {}}));
-  EXPECT_FALSE(session.resize({0, 0.5, {}}));
-  EXPECT_FALSE(session.resize({0, std::nan(""), {}}));
+  EXPECT_FALSE(session.resize({BudgetCount{13}}));
+  EXPECT_FALSE(session.resize({BudgetCount{std::int64_t{1} << 50}}));
+  EXPECT_FALSE(session.resize({BudgetRatio{0.5}}));
+  EXPECT_FALSE(session.resize({BudgetRatio{std::nan("")}}));
   EXPECT_TRUE(session.evictions(0, 0).empty());
   expect_same_cache(session, copy);
   EXPECT_TRUE(same_bytes(feed_all(session, rest), feed_all(copy, rest)));
@@ -473,7 +477,7 @@ TEST(Resize, ABudgetThatDoesNotFitLeavesTheSessionAsItWas) {
 TEST(Resize, IdealGoesOnHoldingEverything) {
   Session session = session_of("ideal:budget=20");
   ASSERT_TRUE(session.feed(random_tokens(40)));
-  ASSERT_TRUE(session.resize({8, 0, {}}));
+  ASSERT_TRUE(session.resize({BudgetCount{8}}));
   EXPECT_EQ(held(session, 0, 0), 40);
 }
 
@@ -499,74 +503,6 @@ TEST(SharedBudgetHook, ChoosesOtherVictimsWithinTheSumOfTheBudgets) {
               });
   });
   EXPECT_TRUE(differs);
-}
-
-struct NamesAMissingVictim : LayerHook {
-  std::string_view name() const override { return "absent-minded"; }
-  void evict(const HookLayer&, std::vector<Victim>& victims) override { victims.push_back({0, 9999}); }
-};
-
-struct EvictsNothing : LayerHook {
-  std::string_view name() const override { return "hoarder"; }
-  void evict(const HookLayer&, std::vector<Victim>&) override {}
-};
-
-Session hooked(std::shared_ptr<LayerHook> hook) {
-  SessionOptions options = options_of("shared-budget:budget=8");
-  options.policy.hook = std::move(hook);
-  return Session::create(tiny(), options).value();
-}
-
-TEST(Hook, AVictimThatIsNotThereIsAnErrorThatNamesTheHook) {
-  Session session = hooked(std::make_shared<NamesAMissingVictim>());
-  const Status fed = session.feed(random_tokens(3));
-  ASSERT_FALSE(fed);
-  EXPECT_NE(fed.error().message.find("absent-minded"), std::string::npos) << fed.error().message;
-}
-
-TEST(Hook, EvictingNothingIsAnErrorThatNamesTheHookAndStaysOne) {
-  Session session = hooked(std::make_shared<EvictsNothing>());
-  ASSERT_TRUE(session.feed(random_tokens(8)));
-  for (int i = 0; i < 40; ++i) {
-    const Status fed = session.feed(random_tokens(1));
-    ASSERT_FALSE(fed);
-    EXPECT_NE(fed.error().message.find("hoarder"), std::string::npos) << fed.error().message;
-  }
-}
-
-struct ChecksViews : LayerHook {
-  std::string_view name() const override { return "inspector"; }
-  void evict(const HookLayer& layer, std::vector<Victim>& victims) override {
-    EXPECT_EQ(layer.token_ids.size(), static_cast<std::size_t>(layer.position) + 1);
-    for (std::size_t h = 0; h < layer.heads.size(); ++h) {
-      const HookHead& head = layer.heads[h];
-      const std::size_t slots = head.positions.size();
-      ASSERT_EQ(head.probabilities.size(), 2 * slots);
-      ASSERT_EQ(head.queries.size(), 2U * 16);
-      ASSERT_EQ(head.keys.size(), slots * 16);
-      ASSERT_EQ(head.values.size(), slots * 16);
-      for (std::size_t g = 0; g < 2; ++g) {
-        const auto row = head.probabilities.subspan(g * slots, slots);
-        EXPECT_NEAR(std::accumulate(row.begin(), row.end(), 0.0), 1, 1e-5);
-      }
-      std::int64_t occupied = 0;
-      std::size_t oldest = slots;
-      for (std::size_t slot = 0; slot < slots; ++slot) {
-        if (head.positions[slot] < 0) continue;
-        ++occupied;
-        if (oldest == slots || head.positions[slot] < head.positions[oldest]) oldest = slot;
-      }
-      if (occupied > head.budget) victims.push_back({static_cast<int>(h), static_cast<std::int32_t>(oldest)});
-    }
-  }
-};
-
-TEST(Hook, SeesProbabilitiesThatSumToOneAndItsVictimsGo) {
-  Session session = hooked(std::make_shared<ChecksViews>());
-  ASSERT_TRUE(session.feed(random_tokens(30)));
-  for_each_head([&](int layer, int h) {
-    EXPECT_EQ(session.retained(layer, h), (Tokens{22, 23, 24, 25, 26, 27, 28, 29}));
-  });
 }
 
 // --- Against the reference device ---
@@ -664,12 +600,12 @@ TEST(BadInput, AHugeBudgetIsAnError) {
   for (const std::int64_t budget : {std::int64_t{1} << 50, std::numeric_limits<std::int64_t>::max()}) {
     for (const char* policy : {"a2sf", "local", "streaming", "h2o", "tova", "shared-budget"}) {
       SessionOptions options = options_of(policy);
-      options.policy.budget.count = budget;
+      options.policy.budget.budget = BudgetCount{budget};
       EXPECT_FALSE(Session::create(tiny(), options)) << policy << " " << budget;
     }
   }
   SessionOptions options = options_of("a2sf");
-  options.policy.block = std::numeric_limits<std::int64_t>::max();
+  options.policy.schedule = EvictEvery{std::numeric_limits<std::int64_t>::max()};
   EXPECT_FALSE(Session::create(tiny(), options));
 }
 

@@ -68,7 +68,7 @@ TEST_P(Architectures, GiveTheLogitsOfLibllama) {
   std::filesystem::remove(path);
   ASSERT_TRUE(model) << model.error().message;
   SessionOptions options;
-  options.policy.policy = Policy::full;
+  options.policy = parse_policy("full").value();
   options.kv_type = KvType::f32;
   Session session = Session::create(*model, options).value();
   ASSERT_TRUE(session.feed(tokens, WantLogits::all));

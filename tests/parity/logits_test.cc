@@ -114,7 +114,7 @@ class Logits : public testing::TestWithParam<RealModel> {
     model_options.threads = kThreads;
     const auto model = Model::load(path, model_options);
     SessionOptions options;
-    options.policy.policy = Policy::full;
+    options.policy = parse_policy("full").value();
     auto session = model ? Session::create(*model, options) : tl::unexpected(model.error());
     if (!session) return ADD_FAILURE() << session.error().message, std::vector<float>();
     const auto [first, rest] =

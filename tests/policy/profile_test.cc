@@ -25,7 +25,7 @@ constexpr const char* kTwoByTwo = R"({"shares": [[4, 2], [1, 1]], "alphas": [[0.
 
 PolicySpec spec_with(const char* text, const char* profile = kTwoByTwo) {
   PolicySpec spec = parse_policy(text).value();
-  spec.profile = std::make_shared<const Profile>(parse_profile(profile).value());
+  EXPECT_TRUE(share_by(spec, std::make_shared<const Profile>(parse_profile(profile).value())));
   return spec;
 }
 
@@ -88,6 +88,13 @@ TEST(Profile, TheBudgetIsTheMeanOfACountOrARatio) {
   EXPECT_EQ(rule_of(spec_with("a2sf:budget=16"), 0, 0).recent, 16) << "half of its own budget";
 }
 
+TEST(Profile, IsSharedOutOverTheBoundedLayersOnly) {
+  const PolicySpec spec = spec_with("a2sf:budget=16:layers=0");
+  EXPECT_EQ(rule_of(spec, 0, 0).budget, 21);
+  EXPECT_EQ(rule_of(spec, 0, 1).budget, 11);
+  EXPECT_EQ(rule_of(spec, 1, 0).mode, RetentionMode::all);
+}
+
 TEST(Profile, AWindowBoundsAHeadsShare) {
   EXPECT_EQ(rule_of(spec_with("a2sf:budget=16"), 0, 0, 0, 20).budget, 20);
   EXPECT_EQ(rule_of(spec_with("a2sf:budget=16"), 1, 0, 0, 20).budget, 8);
@@ -116,9 +123,9 @@ TEST(Profile, H2oAndTovaKeepTheirAlphas) {
 }
 
 TEST(Profile, IsRefusedWithATableAndForAnotherShapeOfModel) {
-  PolicySpec with_table = spec_with("a2sf");
-  with_table.budget.table = {{8, 8}, {8, 8}};
-  EXPECT_FALSE(resolve(with_table, 0, 0, 0, 0));
+  PolicySpec with_table = parse_policy("a2sf").value();
+  with_table.budget.budget = BudgetTable{{{8, 8}, {8, 8}}};
+  EXPECT_FALSE(share_by(with_table, std::make_shared<const Profile>(parse_profile(kTwoByTwo).value())));
   const std::vector<int> two = {0, 0}, three = {0, 0, 0};
   EXPECT_TRUE(resolve_all(spec_with("a2sf"), two, 2, 0));
   EXPECT_FALSE(resolve_all(spec_with("a2sf"), three, 2, 0));
@@ -137,8 +144,9 @@ TEST(Profile, IsReadFromAFileAndPrintedInTheSpec) {
 }
 
 TEST(Profile, OneThatWasNeverParsedIsCheckedToo) {
-  PolicySpec spec = spec_with("a2sf:budget=16");
-  spec.profile = std::make_shared<const Profile>(Profile{.shares = {{1, 2}, {3}}, .alphas = {}, .file = {}});
+  PolicySpec spec = parse_policy("a2sf:budget=16").value();
+  ASSERT_TRUE(
+      share_by(spec, std::make_shared<const Profile>(Profile{.shares = {{1, 2}, {3}}, .alphas = {}, .file = {}})));
   EXPECT_FALSE(resolve(spec, 1, 0, 0, 0));
 }
 

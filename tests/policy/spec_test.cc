@@ -47,7 +47,9 @@ TEST(PolicySpec, ARatioNeedsALength) { EXPECT_FALSE(resolve(parse_policy("a2sf:b
 
 TEST(PolicySpec, PrintsWhatItReads) {
   for (const std::string text :
-       {"a2sf:alpha=0.9:budget=128:sink=4:recent=32:block=8:pin=2", "full", "h2o:budget=20%:block=prompt"}) {
+       {"a2sf:alpha=0.9:budget=128:sink=4:recent=32:block=8:pin=2", "full", "h2o:budget=20%:block=prompt",
+        "h2o:power=1.5:value-weight=on:budget=64:layers=2-29+31:sink=1", "tova:budget=all",
+        "streaming:budget=8:sink=4"}) {
     EXPECT_EQ(to_string(parse_policy(text).value()), text);
   }
 }
@@ -59,8 +61,8 @@ TEST(PolicySpec, PrintsTheShortestRatioThatReadsBackTheSame) {
   EXPECT_EQ(to_string(parse_policy("a2sf:budget=0.00001").value()), "a2sf:budget=0.001%");
   for (int i = 1; i <= 2000; ++i) {
     PolicySpec spec;
-    spec.budget.ratio = i / 2001.0;
-    EXPECT_EQ(parse_policy(to_string(spec)).value().budget.ratio, spec.budget.ratio) << to_string(spec);
+    spec.budget.budget = BudgetRatio{i / 2001.0};
+    EXPECT_EQ(parse_policy(to_string(spec)).value(), spec) << to_string(spec);
   }
 }
 
@@ -88,7 +90,11 @@ INSTANTIATE_TEST_SUITE_P(Texts, BadSpec,
                                          WrongText{"a2sf:profile=/no/such/file", "/no/such/file"},
                                          WrongText{"a2sf:sink", "'sink'"}, WrongText{"a2sf:colour=red", "'colour'"},
                                          WrongText{"a2sf:block=0", "'0'"}, WrongText{"a2sf:recent=-3", "'-3'"},
-                                         WrongText{"a2sf:budget=12x", "'12x'"}));
+                                         WrongText{"a2sf:budget=12x", "'12x'"}, WrongText{"a2sf:power=2", "'2'"},
+                                         WrongText{"a2sf:value-weight=yes", "'yes'"}, WrongText{"a2sf:layers=", "''"},
+                                         WrongText{"a2sf:layers=3-1", "'3-1'"}, WrongText{"a2sf:layers=1+", "'1+'"},
+                                         WrongText{"a2sf:layers=-2", "'-2'"},
+                                         WrongText{"shared-budget:colour=red", "'colour'"}));
 
 TEST(PolicySpec, CountsThatDoNotFitTheBudgetAreAnError) {
   const auto rule = resolve(parse_policy("a2sf:budget=8:sink=5:recent=4").value(), 0, 0, 0, 0);
@@ -99,8 +105,8 @@ TEST(PolicySpec, CountsThatDoNotFitTheBudgetAreAnError) {
 TEST(PolicySpec, ARatioThatIsNoneIsAnErrorOfOneLine) {
   for (const double ratio : {std::nan(""), HUGE_VAL, -HUGE_VAL, -.2, 1.5}) {
     PolicySpec budget, recent;
-    budget.budget.ratio = ratio;
-    recent.recent = RecentWindow{0, ratio};
+    budget.budget.budget = BudgetRatio{ratio};
+    recent.keep.recent = {.size = ratio};
     for (const PolicySpec& spec : {budget, recent}) {
       const auto rule = resolve(spec, 0, 0, 100, 0);
       ASSERT_FALSE(rule) << ratio;
@@ -122,17 +128,21 @@ TEST(PolicySpec, ANumberOutOfItsRangeIsAnErrorThatNamesIt) {
     EXPECT_THAT(rule.error().message, HasSubstr(name));
   };
   for (const std::int64_t count : {std::int64_t{-1}, kHuge, std::numeric_limits<std::int64_t>::min()}) {
-    expect_error("budget", [&](PolicySpec& spec) { spec.budget.count = count; });
-    expect_error("budget", [&](PolicySpec& spec) { spec.budget.table = {{count}}; });
-    expect_error("sink", [&](PolicySpec& spec) { spec.sink = count; });
-    expect_error("recent", [&](PolicySpec& spec) { spec.recent = RecentWindow{count, 0}; });
-    expect_error("block", [&](PolicySpec& spec) { spec.block = count; });
-    expect_error("pin", [&](PolicySpec& spec) { spec.pin = count; });
+    expect_error("budget", [&](PolicySpec& spec) { spec.budget.budget = BudgetCount{count}; });
+    expect_error("budget", [&](PolicySpec& spec) { spec.budget.budget = BudgetTable{{{count}}}; });
+    expect_error("sink", [&](PolicySpec& spec) { spec.keep.sink.tokens = count; });
+    expect_error("recent", [&](PolicySpec& spec) { spec.keep.recent.size = count; });
+    expect_error("block", [&](PolicySpec& spec) { spec.schedule = EvictEvery{count}; });
+    expect_error("pin", [&](PolicySpec& spec) { spec.keep.pin = count; });
   }
-  expect_error("budget", [](PolicySpec& spec) { spec.budget.count = 0; });
-  expect_error("block", [](PolicySpec& spec) { spec.block = 0; });
+  expect_error("budget", [](PolicySpec& spec) { spec.budget.budget = BudgetCount{0}; });
+  expect_error("block", [](PolicySpec& spec) { spec.schedule = EvictEvery{0}; });
+  expect_error("power", [](PolicySpec& spec) { spec.score = Accumulate{.power = 2}; });
+  expect_error("profile", [](PolicySpec& spec) { spec.budget.budget = BudgetShares{}; });
+  expect_error("layers", [](PolicySpec& spec) { spec.budget.layers = {{3, 2}}; });
+  expect_error("factory", [](PolicySpec& spec) { spec.score = Hooked{}; });
   for (const double alpha : {std::nan(""), -.1, 1.1, HUGE_VAL})
-    expect_error("alpha", [&](PolicySpec& spec) { spec.alpha = alpha; });
+    expect_error("alpha", [&](PolicySpec& spec) { spec.score = Accumulate{.alpha = alpha}; });
 }
 
 TEST(PolicySpec, ARatioOfALengthThatNoSequenceHasIsAnError) {
@@ -174,16 +184,57 @@ TEST(PolicySpec, AWindowHidesNothingThatDoesNotFitTheBudget) {
   EXPECT_EQ(rule->budget, kWindow);
 }
 
+TEST(PolicySpec, TheRestOfStreamingIsWhatItsSinksLeave) {
+  EXPECT_EQ(rule_of("streaming:budget=64:sink=2").recent, 62);
+  EXPECT_EQ(rule_of("streaming:budget=64:pin=10").recent, 54);
+}
+
+TEST(PolicySpec, OptionsForAllComeBeforeItsOwn) {
+  const std::vector<PolicyOption> common = {{"budget", "64"}, {"alpha", "0.5"}, {"sink", "4"}};
+  EXPECT_EQ(to_string(parse_policy("a2sf:alpha=0.9", common).value()), "a2sf:alpha=0.9:budget=64:sink=4");
+  EXPECT_EQ(to_string(parse_policy("full", common).value()), "full");
+  EXPECT_FALSE(parse_policy("full", std::vector<PolicyOption>{{"alpha", "2"}}));
+}
+
+TEST(PolicySpec, PowerAndItsMemory) {
+  EXPECT_DOUBLE_EQ(rule_of("a2sf:budget=256:power=1.5").alpha, 1 - 1 / 512.0);
+  EXPECT_EQ(rule_of("h2o:budget=256:power=1.5").alpha, 1);
+  EXPECT_EQ(rule_of("h2o:budget=256:power=1.5").power, 1.5);
+}
+
+TEST(PolicySpec, ValueWeightsNeedASink) {
+  const auto without = resolve(parse_policy("a2sf:budget=8:value-weight=on").value(), 0, 0, 0, 0);
+  ASSERT_FALSE(without);
+  EXPECT_THAT(without.error().message, HasSubstr("sink"));
+  EXPECT_TRUE(rule_of("a2sf:budget=8:value-weight=on:sink=1").value_weight);
+}
+
+TEST(PolicySpec, LayersThatAreNotNamedKeepEverything) {
+  const PolicySpec spec = parse_policy("a2sf:budget=8:layers=1-2+4").value();
+  for (const int layer : {0, 3, 5}) {
+    const HeadRule rule = resolve(spec, layer, 0, 0, 0).value();
+    EXPECT_EQ(rule.mode, RetentionMode::all) << layer;
+    EXPECT_EQ(rule.budget, kKeepAll) << layer;
+  }
+  for (const int layer : {1, 2, 4}) EXPECT_EQ(resolve(spec, layer, 0, 0, 0).value().budget, 8) << layer;
+  EXPECT_EQ(resolve(spec, 0, 0, 0, 30).value().budget, 30) << "but for what a window leaves behind";
+  EXPECT_TRUE(resolve_all(spec, std::vector<int>(5, 0), 1, 0));
+  const auto shorter = resolve_all(spec, std::vector<int>(4, 0), 1, 0);
+  ASSERT_FALSE(shorter);
+  EXPECT_THAT(shorter.error().message, HasSubstr("layer 4"));
+}
+
 TEST(PolicySpec, AHookAndATablePrintTheirOwnNames) {
   struct Named : SharedBudget {
     std::string_view name() const override { return "mine"; }
   };
   PolicySpec spec = parse_policy("shared-budget:budget=8").value();
   EXPECT_EQ(to_string(spec), "shared-budget:budget=8");
-  spec.hook = std::make_shared<Named>();
-  spec.budget.table = {{3, 4}};
+  spec.name = "mine";
+  spec.score = Hooked{std::make_shared<Named>(), {}};
+  spec.budget.budget = BudgetTable{{{3, 4}}};
   EXPECT_EQ(to_string(spec), "mine:budget=@unnamed");
-  spec.budget.file = "table.json";
+  spec.budget.budget = BudgetTable{{{3, 4}}, "table.json"};
   EXPECT_EQ(to_string(spec), "mine:budget=@table.json");
 }
 
@@ -193,6 +244,10 @@ TEST(PolicySpec, ABudgetTableHasOneEntryPerHead) {
   const PolicySpec spec = parse_policy("a2sf:budget=@" + path).value();
   EXPECT_EQ(resolve(spec, 1, 0, 0, 0).value().budget, 64);
   EXPECT_FALSE(resolve(spec, 2, 0, 0, 0));
+  std::ofstream(path) << R"({"budgets": [[16, "all"]]})";
+  EXPECT_EQ(resolve(parse_policy("a2sf:budget=@" + path).value(), 0, 1, 0, 0).value().mode, RetentionMode::all);
+  std::ofstream(path) << R"({"budgets": [[16, "al"]]})";
+  EXPECT_FALSE(parse_policy("a2sf:budget=@" + path));
   std::ofstream(path) << R"({"budgets": [[16, -1]]})";
   EXPECT_FALSE(parse_policy("a2sf:budget=@" + path));
 }
