@@ -85,8 +85,8 @@ void Session::State::end(const Feed& feed, Status& outcome) {
 }
 
 void Session::State::fail_for_good(const Error& error) {
-  const auto copy = catch_bad_alloc([&]() -> Result<Error> { return error; });
-  broken = copy ? *copy : copy.error();
+  auto copy = catch_bad_alloc([&]() -> Result<Error> { return error; });
+  broken = copy ? std::move(*copy) : std::move(copy.error());
   logits.clear();
 }
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
@@ -176,6 +177,42 @@ TEST(OutOfMemory, AtTheEndOfAPromptEndsThatSequenceAlone) {
     EXPECT_TRUE(batch.logits(0).empty());
   }
   EXPECT_GT(alone, 0);
+}
+
+// A failure that no memory is left to repeat in the session is one all the same, and its neighbour goes on.
+TEST(OutOfMemory, WhileASequenceFailsLeavesItsNeighbourAlone) {
+  constexpr std::size_t kWidth = 64, kHugeToken = 5;
+  const std::string path =
+      write_tiny_model({.architecture = "opt", .tied = false, .norms_follow = true}, temporary_path("failing.gguf"));
+  overwrite_floats(path, "token_embd.weight", kHugeToken * kWidth, kWidth, 3e38F);
+  const auto model = Model::load(path, {.threads = 1, .isa = {}}).value();
+  std::filesystem::remove(path);
+  const std::int32_t bad = kHugeToken, good = 3;
+  auto first = Session::create(model, {.policy = parse_policy("full").value()}).value();
+  auto second = Session::create(model, {.policy = parse_policy("full").value()}).value();
+  const std::int32_t both[] = {good, good};
+  ASSERT_TRUE(Session::step(std::array{Feed{&first, both}, Feed{&second, both}}));  // the device's buffers are there
+  int unrepeated = 0;
+  for (std::int64_t number = 0;; ++number) {
+    auto failing = Session::create(model, {.policy = parse_policy("full").value()}).value();
+    auto healthy = Session::create(model, {.policy = parse_policy("a2sf:budget=20").value()}).value();
+    const Feed feeds[] = {{&failing, {&bad, 1}}, {&healthy, {&good, 1}}};
+    Batch batch;
+    allowed = number;
+    const Status ran = batch.run(feeds);
+    const bool all_succeeded = allowed.exchange(-1) >= 0;
+    if (!ran) continue;
+    ASSERT_FALSE(batch.status(0));
+    ASSERT_NE(failing.failure(), nullptr);
+    EXPECT_EQ(healthy.failure() == nullptr, batch.status(1).has_value());
+    if (batch.status(0).error().kind != ErrorKind::bad_input) continue;  // the device had no memory to say who failed
+    EXPECT_TRUE(batch.status(1));
+    EXPECT_EQ(batch.logits(1).size(), 128U);
+    if (all_succeeded) break;
+    ++unrepeated;
+    EXPECT_EQ(failing.failure()->kind, ErrorKind::out_of_memory);
+  }
+  EXPECT_EQ(unrepeated, 1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, SteadyState,
