@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 
 namespace a2sf::app {
 namespace {
@@ -22,6 +23,7 @@ struct Flags {
   OutputFlags output;
   std::string prompt, file;
   std::int64_t tokens = 128;
+  std::optional<std::size_t> logprobs;
   bool special = false, chat = false;
 };
 
@@ -55,15 +57,32 @@ Work work(const Flags& flags, const Tokenizer& tokenizer, const std::vector<Toke
   if (!read(session, prompt, whole_prompt)) return done;
   done.prompt_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   for (const Token token : prompt) sampler.accept(token);
-  done.generation =
-      need(generate(session, tokenizer, sampler, {.tokens = tokens, .stop = flags.sampling.stop},
-                    [&](std::string_view text) { return flags.output.json ? !interrupted() : show(text); }));
+  done.generation = need(
+      generate(session, tokenizer, sampler, {.tokens = tokens, .stop = flags.sampling.stop, .logprobs = flags.logprobs},
+               [&](std::string_view text) { return flags.output.json ? !interrupted() : show(text); }));
   return done;
 }
 
 Json rate_json(std::size_t tokens, double seconds) {
   if (tokens == 0 || seconds == 0) return nullptr;
   return static_cast<double>(tokens) / seconds;
+}
+
+Json logprob_json(const Tokenizer& tokenizer, Token token, float logprob) {
+  return {{"token", token}, {"text", tokenizer.piece(token, true)}, {"logprob", logprob}};
+}
+
+// Of each token: what the model said of it, and of the likeliest ones in its place.
+Json logprobs_json(const Tokenizer& tokenizer, const Generation& generation) {
+  Json tokens = Json::array();
+  for (std::size_t i = 0; i < generation.choices.size(); ++i) {
+    const TokenChoice& choice = generation.choices[i];
+    Json json = logprob_json(tokenizer, generation.tokens[i], choice.logprob);
+    json["top"] = Json::array();
+    for (const auto& [token, logprob] : choice.top) json["top"].push_back(logprob_json(tokenizer, token, logprob));
+    tokens.push_back(std::move(json));
+  }
+  return tokens;
 }
 
 Json document_of(const Model& model, const Flags& flags, const PolicySpec& spec, const Session& session,
@@ -88,8 +107,22 @@ Json document_of(const Model& model, const Flags& flags, const PolicySpec& spec,
   return document;
 }
 
+void add_logprobs_flag(CLI::App* command, std::optional<std::size_t>* logprobs) {
+  constexpr std::size_t kMost = 20;
+  command
+      ->add_option("--logprobs", *logprobs,
+                   "Add to the JSON document the log-probability of every token, before temperature and penalties, and "
+                   "the K likeliest tokens in its place")
+      ->type_name("K")
+      ->default_str("none")
+      ->check(CLI::Range(std::size_t{0}, kMost))
+      ->group(kLastHeading);
+}
+
 void run(const Flags& flags, bool from_file) {
   const PolicySpec spec = spec_of(flags.cache);
+  if (flags.logprobs && !flags.output.json && flags.output.file.empty())
+    warn("--logprobs does nothing without --json or --output");
   Delivery delivery(flags.output);
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
   const auto prompt = read_prompt(flags, from_file, tokenizer);
@@ -103,7 +136,8 @@ void run(const Flags& flags, bool from_file) {
                                                  .sequence_tokens = static_cast<std::int64_t>(length),
                                                  .most_tokens = static_cast<std::int64_t>(length)}));
   const Work done = work(flags, tokenizer, prompt, spec.evicts_at_prompt_end(), tokens, session);
-  const Json document = document_of(*model, flags, spec, session, prompt, done);
+  Json document = document_of(*model, flags, spec, session, prompt, done);
+  if (flags.logprobs) document["logprobs"] = logprobs_json(tokenizer, done.generation);
   if (!flags.output.json) print("\n");
   flush_output();
   if (!flags.output.json && ::isatty(STDERR_FILENO) == 1)
@@ -135,6 +169,7 @@ void add_run(CLI::App& app) {
   add_tokens_flag(command, &flags->tokens, 0, "Tokens to generate at most; -1: what the model's context has room for");
   add_cache_flags(command, &flags->cache);
   add_sampling_flags(command, &flags->sampling);
+  add_logprobs_flag(command, &flags->logprobs);
   add_json_flag(command, &flags->output);
   add_output_file(command, &flags->output);
   command->callback([flags, file] { run(*flags, file->count() > 0); });

@@ -1,6 +1,7 @@
 // The whole public interface of liba2sf.
 #pragma once
 
+#include <a2sf/batch.h>
 #include <a2sf/hook.h>
 #include <a2sf/model.h>
 #include <a2sf/policy.h>

@@ -33,6 +33,7 @@ struct Feed {
   WantLogits logits = WantLogits::last;
   bool prompt = false;       // with block = prompt: these tokens see everything before them
   bool prompt_ends = false;  // with block = prompt: evict to the budget after these tokens
+  bool keep_logits = false;  // in a Batch: Session::logits() is a copy of the rows; a Session's own steps always keep
 };
 
 // Not thread safe: a session belongs to one thread at a time.
@@ -58,10 +59,12 @@ class Session {
   // Why this sequence cannot go on, or nullptr: numbers that are not finite (an attention logit, a key, a value, an
   // output logit), a hook, no memory at the end of a prompt. It stays so, in forks too; every further feed is an error.
   const Error* failure() const;
-  std::span<const float> logits() const;  // [rows wanted][vocabulary] of the last feed or step; none after a failure
-  std::int64_t position() const;          // tokens so far
-  std::size_t kv_bytes() const;           // allocated now: slots that exist, scores and padding included
-  std::size_t peak_kv_bytes() const;      // both caches counted while one is rebuilt
+  // [rows wanted][vocabulary] of the last feed or step, until the next one. None after a failure, and none after a
+  // Batch's step that did not ask for them.
+  std::span<const float> logits() const;
+  std::int64_t position() const;      // tokens so far
+  std::size_t kv_bytes() const;       // allocated now: slots that exist, scores and padding included
+  std::size_t peak_kv_bytes() const;  // both caches counted while one is rebuilt
 
   // A copy with a cache of its own; without observers and shadows.
   Result<Session> fork() const;

@@ -4,49 +4,74 @@
 #include <utility>
 
 namespace a2sf {
-namespace {
 
-using Clock = std::chrono::steady_clock;
+Generator::Generator(const Tokenizer& tokenizer, Sampler& sampler, GenerateOptions options)
+    : tokenizer_(tokenizer),
+      sampler_(sampler),
+      options_(std::move(options)),
+      stream_(options_.stop),
+      done_(options_.tokens == 0) {}
 
-Status feed_one(Session& session, Token token, Generation& generation) {
-  const auto start = Clock::now();
-  auto status = session.feed({&token, 1});
-  generation.seconds += std::chrono::duration<double>(Clock::now() - start).count();
-  if (status) ++generation.fed;
-  return status;
+std::optional<Token> Generator::next(std::span<const float> logits) {
+  const Token token = sampler_.sample(logits);
+  if (tokenizer_.is_end_of_generation(token)) {
+    end(StopReason::end_of_generation);
+    return std::nullopt;
+  }
+  generation_.tokens.push_back(token);
+  if (options_.logprobs) {
+    const TokenDistribution distribution(logits);
+    generation_.choices.push_back({distribution.of(token).logprob, distribution.likeliest(*options_.logprobs)});
+  }
+  generation_.text += stream_.push(tokenizer_.piece(token));
+  if (stream_.stopped()) {
+    end(StopReason::stop_string);
+  } else if (generation_.tokens.size() == options_.tokens) {
+    end(StopReason::length);
+  }
+  return done_ ? std::nullopt : std::optional(token);
 }
 
-}  // namespace
+void Generator::interrupt() {
+  if (done_ && generation_.reason != StopReason::length) return;
+  end(StopReason::interrupted);
+  stream_.drop_partial_character();
+}
+
+void Generator::end(StopReason reason) {
+  generation_.reason = reason;
+  done_ = true;
+}
+
+std::string_view Generator::take_text() {
+  const std::string_view text = std::string_view(generation_.text).substr(taken_);
+  taken_ = generation_.text.size();
+  return text;
+}
+
+void Generator::finish() { generation_.text += stream_.flush(); }
 
 Result<Generation> generate(Session& session, const Tokenizer& tokenizer, Sampler& sampler,
                             const GenerateOptions& options, const std::function<bool(std::string_view)>& show) {
-  Generation generation;
-  TextStream stream(options.stop);
-  const auto pass_on = [&](const std::string& text) {
-    generation.text += text;
-    return show(text);
-  };
-  while (generation.tokens.size() < options.tokens) {
-    const Token token = sampler.sample(session.logits());
-    if (tokenizer.is_end_of_generation(token)) {
-      generation.reason = StopReason::end_of_generation;
-      break;
-    }
-    generation.tokens.push_back(token);
-    const bool goes_on = pass_on(stream.push(tokenizer.piece(token)));
-    if (stream.stopped()) {
-      generation.reason = StopReason::stop_string;
-      break;
-    }
-    if (!goes_on) {
-      generation.reason = StopReason::interrupted;
-      stream.drop_partial_character();
-      break;
-    }
-    if (generation.tokens.size() == options.tokens) break;
-    if (auto status = feed_one(session, token, generation); !status) return tl::unexpected(status.error());
+  using Clock = std::chrono::steady_clock;
+  Generator generator(tokenizer, sampler, options);
+  double seconds = 0;
+  std::size_t fed = 0;
+  while (!generator.done()) {
+    const auto token = generator.next(session.logits());
+    if (!show(generator.take_text())) generator.interrupt();
+    if (generator.done()) break;
+    const auto start = Clock::now();
+    const Status status = session.feed({&*token, 1});
+    seconds += std::chrono::duration<double>(Clock::now() - start).count();
+    if (!status) return tl::unexpected(status.error());
+    ++fed;
   }
-  pass_on(stream.flush());
+  generator.finish();
+  show(generator.take_text());
+  Generation generation = generator.generation();
+  generation.seconds = seconds;
+  generation.fed = fed;
   return generation;
 }
 

@@ -1,6 +1,7 @@
 // What a Session is made of.
 #pragma once
 
+#include <a2sf/batch.h>
 #include <a2sf/session.h>
 
 #include <algorithm>
@@ -22,25 +23,28 @@ struct Sequence {
   std::optional<Error> broken;  // the layers no longer agree on what is in the cache
 };
 
-// What a step is put together in; kept, so that a decoded token allocates nothing.
-struct StepBuffers {
+// What a step is put together in and what comes of it; kept, so that a decoded token allocates nothing.
+struct Batch::State {
   std::vector<std::int32_t> tokens;
   std::vector<Span> spans;
-  std::vector<int> wanted;       // rows whose logits are
-  std::vector<float> logits;     // [wanted][vocabulary]; not cleared, since filling it with zeros would take time
-  std::vector<Status> outcomes;  // [span]
+  std::vector<int> wanted;    // rows whose logits are
+  std::vector<float> logits;  // [wanted][vocabulary]; not cleared, since filling it with zeros would take time
+  // Of each feed:
+  std::vector<Status> outcomes;
+  std::vector<std::span<const float>> rows;  // its part of `logits`
 
   void clear() {
     tokens.clear();
     spans.clear();
     wanted.clear();
     outcomes.clear();
+    rows.clear();
   }
 };
 
 struct Session::State : Sequence {
   std::unique_ptr<SequenceStore> store;
-  StepBuffers buffers{};  // of the steps that this session leads
+  Batch::State buffers{};  // of the steps that this session leads
 
   // nullptr if the feed names no session, or one that was moved from.
   static State* find(const Feed& feed) { return feed.session == nullptr ? nullptr : feed.session->state_.get(); }
@@ -56,8 +60,8 @@ struct Session::State : Sequence {
   Status make_room(const Feed& feed);  // nothing but memory has changed
   Span begin(const Feed& feed, int number, int first_row);
   void take_back(const Feed& feed);  // what begin() did
-  void end(const Feed& feed, Status outcome);
-  void fail_for_good(Error error);
+  void end(const Feed& feed, Status& outcome);
+  void fail_for_good(const Error& error);
 };
 
 // What a session of these options needs, or why there can be none.

@@ -60,17 +60,29 @@ Span Session::State::begin(const Feed& feed, int number, int first_row) {
 
 void Session::State::take_back(const Feed& feed) { token_ids.resize(token_ids.size() - feed.tokens.size()); }
 
-void Session::State::end(const Feed& feed, Status outcome) {
+void Session::State::end(const Feed& feed, Status& outcome) {
   if (outcome && feed.prompt_ends) outcome = catch_bad_alloc([&] { return store->end_prompt(); });
-  if (!outcome) fail_for_good(std::move(outcome.error()));
+  if (!outcome) fail_for_good(outcome.error());
 }
 
-void Session::State::fail_for_good(Error error) {
-  broken = std::move(error);
+void Session::State::fail_for_good(const Error& error) {
+  auto copy = catch_bad_alloc([&]() -> Result<Error> { return error; });
+  broken = copy ? std::move(*copy) : std::move(copy.error());
   logits.clear();
 }
 
 namespace {
+
+// Who has the rows of logits when a step is done.
+enum class Keeper { sessions, batch };
+
+// How a session comes to what its logits() are.
+enum class Transfer { none, copy, swap };
+
+Transfer transfer_of(std::span<const Feed> feeds, const Feed& feed, Keeper keeper) {
+  if (keeper == Keeper::sessions) return feeds.size() == 1 ? Transfer::swap : Transfer::copy;
+  return feed.keep_logits ? Transfer::copy : Transfer::none;
+}
 
 // The sessions are there, each once, and of one model; every feed fits its sequence.
 Status check_all(std::span<const Feed> feeds) {
@@ -91,49 +103,73 @@ Status check_all(std::span<const Feed> feeds) {
 }
 
 // The rows of a step, and memory for all that it adds.
-Status prepare_all(std::span<const Feed> feeds, StepBuffers& buffers, std::size_t vocabulary) {
-  buffers.clear();
+Status prepare_all(std::span<const Feed> feeds, Batch::State& step, std::size_t vocabulary, Keeper keeper) {
+  step.clear();
   for (const Feed& feed : feeds) {
     Session::State& state = Session::State::of(feed);
     if (auto room = state.make_room(feed); !room) return room;
-    if (feeds.size() > 1) state.logits.reserve(wanted_rows(feed) * vocabulary);
-    buffers.tokens.insert(buffers.tokens.end(), feed.tokens.begin(), feed.tokens.end());
-    const int end = static_cast<int>(buffers.tokens.size()), wanted = static_cast<int>(wanted_rows(feed));
-    for (int row = end - wanted; row < end; ++row) buffers.wanted.push_back(row);
+    if (transfer_of(feeds, feed, keeper) == Transfer::copy) state.logits.reserve(wanted_rows(feed) * vocabulary);
+    step.tokens.insert(step.tokens.end(), feed.tokens.begin(), feed.tokens.end());
+    const int end = static_cast<int>(step.tokens.size()), wanted = static_cast<int>(wanted_rows(feed));
+    for (int row = end - wanted; row < end; ++row) step.wanted.push_back(row);
   }
-  buffers.spans.reserve(feeds.size());
-  buffers.outcomes.resize(feeds.size());
-  buffers.logits.resize(buffers.wanted.size() * vocabulary);
+  step.spans.reserve(feeds.size());
+  step.outcomes.resize(feeds.size());
+  step.rows.resize(feeds.size());
+  step.logits.resize(step.wanted.size() * vocabulary);
   return {};
 }
 
-// From here on the sequences change.
-Status run_all(std::span<const Feed> feeds, StepBuffers& buffers, std::size_t vocabulary) {
-  int first_row = 0;
-  for (const Feed& feed : feeds) {
-    const int number = static_cast<int>(buffers.spans.size());
-    buffers.spans.push_back(Session::State::of(feed).begin(feed, number, first_row));
-    first_row += buffers.spans.back().rows;
-  }
-  const Model& model = *Session::State::of(feeds.front()).model;
-  auto started = model.parts().forward.run({buffers.tokens, buffers.spans}, buffers.wanted, buffers.logits.data(),
-                                           buffers.outcomes);
-  if (!started) {
-    for (const Feed& feed : feeds) Session::State::of(feed).take_back(feed);
-    return started;
-  }
-  Status first_failure;
-  std::span<const float> rest = buffers.logits;
+// Every feed gets its rows, and its sequence ends the step or fails.
+void finish_all(std::span<const Feed> feeds, Batch::State& step, std::size_t vocabulary, Keeper keeper) {
+  std::span<const float> rest = step.logits;
   for (std::size_t i = 0; i < feeds.size(); ++i) {
     Session::State& state = Session::State::of(feeds[i]);
     const auto rows = rest.first(wanted_rows(feeds[i]) * vocabulary);
     rest = rest.subspan(rows.size());
-    if (feeds.size() > 1) state.logits.assign(rows.begin(), rows.end());
-    if (feeds.size() == 1) state.logits.swap(buffers.logits);
-    state.end(feeds[i], std::move(buffers.outcomes[i]));
-    if (state.broken && first_failure) first_failure = tl::unexpected(*state.broken);
+    state.end(feeds[i], step.outcomes[i]);
+    if (!step.outcomes[i]) continue;
+    step.rows[i] = rows;
+    const Transfer transfer = transfer_of(feeds, feeds[i], keeper);
+    if (transfer == Transfer::none) state.logits.clear();
+    if (transfer == Transfer::copy) state.logits.assign(rows.begin(), rows.end());
+    if (transfer == Transfer::swap) state.logits.swap(step.logits);
   }
-  return first_failure;
+}
+
+// From here on the sequences change.
+Status commit_all(std::span<const Feed> feeds, Batch::State& step, std::size_t vocabulary, Keeper keeper) {
+  int first_row = 0;
+  for (const Feed& feed : feeds) {
+    const int number = static_cast<int>(step.spans.size());
+    step.spans.push_back(Session::State::of(feed).begin(feed, number, first_row));
+    first_row += step.spans.back().rows;
+  }
+  const Model& model = *Session::State::of(feeds.front()).model;
+  auto started = model.parts().forward.run({step.tokens, step.spans}, step.wanted, step.logits.data(), step.outcomes);
+  if (!started) {
+    for (const Feed& feed : feeds) Session::State::of(feed).take_back(feed);
+    return started;
+  }
+  finish_all(feeds, step, vocabulary, keeper);
+  return {};
+}
+
+void fail_all(std::span<const Feed> feeds, Batch::State& step, const Error& error) {
+  for (const Feed& feed : feeds) Session::State::of(feed).fail_for_good(error);
+  std::fill(step.outcomes.begin(), step.outcomes.end(), tl::unexpected(error));
+}
+
+// The step of feeds that check_all() has seen. An error: it could not start.
+Status run_checked(std::span<const Feed> feeds, Batch::State& step, Keeper keeper) {
+  const auto vocabulary = static_cast<std::size_t>(Session::State::of(feeds.front()).architecture().vocabulary);
+  if (auto prepared = prepare_all(feeds, step, vocabulary, keeper); !prepared) return prepared;
+  try {
+    return commit_all(feeds, step, vocabulary, keeper);
+  } catch (const std::bad_alloc&) {  // in the making of an error's message: how far the sequences came is not known
+    fail_all(feeds, step, {ErrorKind::out_of_memory, "out of memory"});
+    return {};
+  }
 }
 
 }  // namespace
@@ -142,16 +178,29 @@ Status Session::step(std::span<const Feed> feeds) {
   if (feeds.empty()) return {};
   return catch_bad_alloc([&]() -> Status {
     if (auto valid = check_all(feeds); !valid) return valid;
-    State& first = State::of(feeds.front());
-    const auto vocabulary = static_cast<std::size_t>(first.architecture().vocabulary);
-    if (auto prepared = prepare_all(feeds, first.buffers, vocabulary); !prepared) return prepared;
-    try {
-      return run_all(feeds, first.buffers, vocabulary);
-    } catch (const std::bad_alloc&) {  // in the making of an error's message: how far the sequences came is not known
-      for (const Feed& feed : feeds) State::of(feed).fail_for_good({ErrorKind::out_of_memory, "out of memory"});
-      throw;
-    }
+    Batch::State& step = State::of(feeds.front()).buffers;
+    if (auto started = run_checked(feeds, step, Keeper::sessions); !started) return started;
+    const auto failed = std::find_if(step.outcomes.begin(), step.outcomes.end(), [](const Status& s) { return !s; });
+    return failed == step.outcomes.end() ? Status() : *failed;
   });
 }
+
+Batch::Batch() noexcept = default;
+Batch::Batch(Batch&&) noexcept = default;
+Batch& Batch::operator=(Batch&&) noexcept = default;
+Batch::~Batch() = default;
+
+Status Batch::run(std::span<const Feed> feeds) {
+  return catch_bad_alloc([&]() -> Status {
+    if (state_ == nullptr) state_ = std::make_unique<State>();
+    state_->clear();
+    if (feeds.empty()) return {};
+    if (auto valid = check_all(feeds); !valid) return valid;
+    return run_checked(feeds, *state_, Keeper::batch);
+  });
+}
+
+const Status& Batch::status(std::size_t i) const { return state_->outcomes[i]; }
+std::span<const float> Batch::logits(std::size_t i) const { return state_->rows[i]; }
 
 }  // namespace a2sf

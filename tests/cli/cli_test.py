@@ -138,6 +138,23 @@ class RunTest(CliTest):
         self.assertEqual(result["stop_reason"], "stop_string")
         self.assertNotIn("7", result["text"])
 
+    def test_log_probabilities_of_the_tokens_and_of_the_likeliest_ones(self):
+        result = self.read("run", "-m", MODEL, "-p", "The capital of France is", "-n", 4, "--logprobs", 3)
+        self.assertEqual([token["token"] for token in result["logprobs"]], result["tokens"])
+        self.assertEqual("".join(token["text"] for token in result["logprobs"]), result["text"])
+        for token in result["logprobs"]:  # greedy: the token is the likeliest one
+            self.assertEqual({key: token[key] for key in ("token", "text", "logprob")}, token["top"][0])
+            logprobs = [other["logprob"] for other in token["top"]]
+            self.assertEqual((logprobs, len(logprobs)), (sorted(logprobs, reverse=True), 3))
+            self.assertLess(logprobs[0], 0)
+        tokens = ["run", "-m", MODEL, "-p", "The capital of France is", "-n", 4, "--temp", 2]
+        plain, recorded = self.read(*tokens), self.read(*tokens, "--logprobs", 0)
+        self.assertNotIn("logprobs", plain)
+        self.assertEqual(recorded["tokens"], plain["tokens"])
+        self.assertEqual([token["top"] for token in recorded["logprobs"]], [[]] * 4)
+        self.assertEqual(self.warned(*tokens, "--logprobs", 1), ["--logprobs does nothing without --json or --output"])
+        self.refuse(2, "not in range 0 to 20", *tokens, "--logprobs", 21)
+
     def test_bad_input(self):
         self.refuse(1, "empty", "run", "-m", MODEL, "-p", "", "-n", 4)
         self.refuse(1, "empty", "run", "-m", MODEL, "-f", self.file("empty.txt", b""), "-n", 4)

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
@@ -59,6 +60,51 @@ TEST_P(SteadyState, ADecodedTokenAllocatesNothing) {
   EXPECT_EQ(allocations - before, 0);
 }
 
+TEST_P(SteadyState, ADecodedTokenOfABatchAllocatesNothing) {
+  constexpr std::size_t kBefore = 260, kCounted = 240;
+  const std::string path = write_tiny_model({}, temporary_path("batch.gguf"));
+  const auto model = Model::load(path, {.threads = 1, .isa = {}}).value();
+  std::filesystem::remove(path);
+  auto first = Session::create(model, {.policy = parse_policy(GetParam()).value()}).value();
+  auto second = Session::create(model, {.policy = parse_policy("a2sf:budget=20").value()}).value();
+  const std::int32_t token = 3;
+  const Feed feeds[] = {{.session = &first, .tokens = {&token, 1}, .keep_logits = true}, {&second, {&token, 1}}};
+  Batch batch;
+  for (std::size_t i = 0; i < kBefore; ++i) ASSERT_TRUE(batch.run(feeds));
+  const std::int64_t before = allocations;
+  for (std::size_t i = 0; i < kCounted; ++i) ASSERT_TRUE(batch.run(feeds));
+  EXPECT_EQ(allocations - before, 0);
+}
+
+// The same of a step that a Batch has the results of: it starts with everything there, or not at all.
+TEST_P(SteadyState, ABatchThatRunsOutOfMemoryIsAnErrorThatChangesNothing) {
+  const std::vector<std::int32_t> tokens(50, 3);
+  const std::string path = write_tiny_model({}, temporary_path("batch-memory.gguf"));
+  const auto model = Model::load(path, {.threads = 2, .isa = {}}).value();
+  std::filesystem::remove(path);
+  auto first = Session::create(model, {.policy = parse_policy(GetParam()).value()}).value();
+  auto second = Session::create(model, {.policy = parse_policy("a2sf:budget=20").value()}).value();
+  const Feed feeds[] = {{.session = &first, .tokens = tokens, .keep_logits = true}, {&second, tokens, WantLogits::all}};
+  Batch batch;
+  int failures = 0;
+  for (std::int64_t number = 0;; ++number) {
+    allowed = number;
+    const Status ran = batch.run(feeds);
+    const bool all_succeeded = allowed.exchange(-1) >= 0;
+    ASSERT_EQ(first.failure(), nullptr);
+    ASSERT_EQ(second.failure(), nullptr);
+    ASSERT_EQ(ran.has_value(), all_succeeded) << "allocation " << number;
+    if (ran) break;
+    EXPECT_EQ(ran.error().kind, ErrorKind::out_of_memory);
+    ASSERT_EQ(first.position() + second.position(), 0);
+    ++failures;
+  }
+  EXPECT_GT(failures, 10);
+  EXPECT_TRUE(batch.status(0) && batch.status(1));
+  EXPECT_EQ(batch.logits(1).size(), 50U * 128U);
+  EXPECT_TRUE(std::equal(batch.logits(0).begin(), batch.logits(0).end(), first.logits().begin(), first.logits().end()));
+}
+
 // Each allocation of a sequence's first steps fails once, wherever it is made: in the caller or in a task of the pool.
 TEST_P(SteadyState, AStepThatRunsOutOfMemoryIsAnErrorThatChangesNothing) {
   std::vector<std::int32_t> tokens(150);
@@ -110,23 +156,63 @@ TEST(OutOfMemory, AtTheEndOfAPromptEndsThatSequenceAlone) {
     auto first = Session::create(model, {.policy = parse_policy("a2sf:budget=20:block=prompt").value()}).value();
     auto second = Session::create(model, {.policy = parse_policy("a2sf:budget=20").value()}).value();
     const Feed feeds[] = {{&first, tokens, WantLogits::last, true, true}, {&second, tokens}};
+    Batch batch;
     allowed = number;
-    const Status stepped = Session::step(feeds);
+    const Status ran = batch.run(feeds);
     const bool all_succeeded = allowed.exchange(-1) >= 0;
-    ASSERT_EQ(stepped.has_value(), all_succeeded) << "allocation " << number;
     ASSERT_EQ(second.failure(), nullptr);
-    if (stepped) break;
-    EXPECT_EQ(stepped.error().kind, ErrorKind::out_of_memory);
-    if (first.failure() == nullptr) {
+    if (!ran) {
+      EXPECT_EQ(ran.error().kind, ErrorKind::out_of_memory);
+      ASSERT_EQ(first.failure(), nullptr);
       ASSERT_EQ(first.position() + second.position(), 0) << "allocation " << number;
-    } else {
-      ++alone;
-      EXPECT_EQ(second.position(), 50);
-      EXPECT_EQ(second.logits().size(), 128U);
-      EXPECT_TRUE(first.logits().empty());
+      continue;
     }
+    ASSERT_EQ(batch.status(0).has_value(), all_succeeded) << "allocation " << number;
+    EXPECT_EQ(batch.logits(1).size(), 128U);
+    EXPECT_EQ(second.position(), 50);
+    if (all_succeeded) break;
+    ++alone;
+    EXPECT_EQ(batch.status(0).error().kind, ErrorKind::out_of_memory);
+    EXPECT_NE(first.failure(), nullptr);
+    EXPECT_TRUE(batch.logits(0).empty());
   }
   EXPECT_GT(alone, 0);
+}
+
+// A failure that no memory is left to repeat in the session is one all the same, and its neighbour goes on.
+TEST(OutOfMemory, WhileASequenceFailsLeavesItsNeighbourAlone) {
+  constexpr std::size_t kWidth = 64, kHugeToken = 5;
+  const std::string path =
+      write_tiny_model({.architecture = "opt", .tied = false, .norms_follow = true}, temporary_path("failing.gguf"));
+  overwrite_floats(path, "token_embd.weight", kHugeToken * kWidth, kWidth, 3e38F);
+  const auto model = Model::load(path, {.threads = 1, .isa = {}}).value();
+  std::filesystem::remove(path);
+  const std::int32_t bad = kHugeToken, good = 3;
+  auto first = Session::create(model, {.policy = parse_policy("full").value()}).value();
+  auto second = Session::create(model, {.policy = parse_policy("full").value()}).value();
+  const std::int32_t both[] = {good, good};
+  ASSERT_TRUE(Session::step(std::array{Feed{&first, both}, Feed{&second, both}}));  // the device's buffers are there
+  int unrepeated = 0;
+  for (std::int64_t number = 0;; ++number) {
+    auto failing = Session::create(model, {.policy = parse_policy("full").value()}).value();
+    auto healthy = Session::create(model, {.policy = parse_policy("a2sf:budget=20").value()}).value();
+    const Feed feeds[] = {{&failing, {&bad, 1}}, {&healthy, {&good, 1}}};
+    Batch batch;
+    allowed = number;
+    const Status ran = batch.run(feeds);
+    const bool all_succeeded = allowed.exchange(-1) >= 0;
+    if (!ran) continue;
+    ASSERT_FALSE(batch.status(0));
+    ASSERT_NE(failing.failure(), nullptr);
+    EXPECT_EQ(healthy.failure() == nullptr, batch.status(1).has_value());
+    if (batch.status(0).error().kind != ErrorKind::bad_input) continue;  // the device had no memory to say who failed
+    EXPECT_TRUE(batch.status(1));
+    EXPECT_EQ(batch.logits(1).size(), 128U);
+    if (all_succeeded) break;
+    ++unrepeated;
+    EXPECT_EQ(failing.failure()->kind, ErrorKind::out_of_memory);
+  }
+  EXPECT_EQ(unrepeated, 1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, SteadyState,
