@@ -11,6 +11,28 @@ namespace {
 constexpr std::size_t kChunkTokens =
     64;  // rows of a step in feed(): enough to reuse a weight row, few enough for the caches
 
+// What the device would have to do and cannot.
+Status check_device(const Capabilities& device, const Retention& retention, KvType kv_type) {
+  const auto has = [](const auto& all, auto one) { return std::find(all.begin(), all.end(), one) != all.end(); };
+  const auto refuse = [&](const char* what) {
+    return fail(ErrorKind::unsupported, "device '" + device.name + "' has no " + what);
+  };
+  if (!has(device.kv_types, kv_type)) return refuse(kv_type == KvType::f16 ? "caches of f16" : "caches of f32");
+  if (retention.whole_prompt && !device.whole_prompt) return refuse("block = prompt");
+  if (has(device.modes, retention.mode)) return {};
+  switch (retention.mode) {
+    case RetentionMode::all:
+      return refuse("unbounded caches");
+    case RetentionMode::score:
+      return refuse("policies that score");
+    case RetentionMode::ideal:
+      return refuse("policy 'ideal'");
+    case RetentionMode::hook:
+      break;
+  }
+  return refuse("hooks");
+}
+
 }  // namespace
 
 Session::Session(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -35,6 +57,8 @@ Result<Session> Session::create(std::shared_ptr<const Model> model, const Sessio
     const Architecture& a = model->parts().weights.architecture;
     auto resolved = resolve_all(options.policy, a.windows, a.kv_heads, options.sequence_tokens, options.most_tokens);
     if (!resolved) return tl::unexpected(resolved.error());
+    const Capabilities& device = model->parts().backend->capabilities();
+    if (auto can = check_device(device, resolved->retention, options.kv_type); !can) return tl::unexpected(can.error());
     auto state = std::make_unique<State>();
     state->model = std::move(model);
     state->options = options;

@@ -6,11 +6,13 @@
 #include <vector>
 
 #include "core/thread_pool.h"
-#include "kernels/backend.h"
 #include "kernels/cpu/rows_in_flight.h"
+#include "kernels/host_activations.h"
 #include "kernels/span_failures.h"
 
 namespace a2sf::cpu {
+
+using AttendArgs = HostAttendArgs;
 
 // Rotations of the rows of a step by one table: computed once, used by every layer of that table.
 struct Rotations {

@@ -2,7 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/backend.h"
+#include "kernels/logits.h"
+#include "kernels/random_weights.h"
 #include "kernels/reference/attend.h"
 #include "kernels/rows.h"
 #include "kernels/span_failures.h"
@@ -12,55 +13,65 @@ namespace {
 
 class ReferenceBackend final : public Backend {
  public:
+  const Capabilities& capabilities() const override { return capabilities_; }
   Memory& memory() override { return host_memory(); }
   int threads() const override { return 1; }
-  const std::string& isa() const override { return isa_; }
+  const std::string& isa() const override { return capabilities_.name; }
 
-  Status load(WeightView&) override { return {}; }
+  Status load(WeightView&, WeightRole) override { return {}; }
+  Status load_random(WeightView& weight, WeightRole role, std::uint64_t seed) override {
+    return make_random(weight, RandomRows(weight, role, seed), weights_);
+  }
+  Activations make_activations(int columns, StepRows rows) override { return activations_.make(columns, rows); }
+
   Status begin(const Step& step, const ModelShape& shape) override {
     step_ = &step;
     ropes_ = shape.ropes;
     failures_.begin(step);
-    return {};
+    if (auto room = activations_.begin(step); !room) return room;
+    return logits_.begin(step, shape.vocabulary);
   }
   void embed(const WeightView& table, float scale, Activations out) override {
     for (int row = 0; row < rows(); ++row)
-      embed_row(table, step_->tokens[static_cast<std::size_t>(row)], scale, out.row(row));
+      embed_row(table, step_->tokens[static_cast<std::size_t>(row)], scale, activations_.rows(out).row(row));
   }
   void add_positions(const WeightView& table, int offset, Activations out) override {
     std::vector<float> embedding(static_cast<std::size_t>(table.columns));
-    for (const Span& span : step_->spans) add_positions_of(span, table, offset, embedding, out);
+    for (const Span& span : step_->spans) add_positions_of(span, table, offset, embedding, activations_.rows(out));
   }
-  void norm(Activations in, const Norm& norm, int count, Activations out) override {
-    for (int row = 0; row < count; ++row) norm_row(norm, in.row(row), in.columns, out.row(row));
+  void norm(Activations in, const Norm& norm, Activations out) override {
+    norm_rows(activations_.rows(in), norm, activations_.count(in), activations_.rows(out));
   }
-  void matmul(Activations in, int count, std::span<const Product> products) override {
-    std::vector<float> weights(static_cast<std::size_t>(in.columns));
-    for (const Product& product : products) {
-      for (std::int64_t output = 0; output < product.weight->rows; ++output) {
-        dequantise_row(*product.weight, output, weights.data());
-        const float bias = product.bias == nullptr ? 0 : floats(*product.bias)[output];
-        for (int row = 0; row < count; ++row) {
-          double sum = 0;
-          for (int i = 0; i < in.columns; ++i)
-            sum += static_cast<double>(weights[static_cast<std::size_t>(i)]) * in.row(row)[i];
-          float& out = product.out.row(row)[output];
-          out = (product.add ? out : 0) + static_cast<float>(sum) + bias;
-        }
+  void matmul(const MatmulArgs& args) override {
+    const HostRows in = normed(args.in, args.norm);
+    for (const HostProduct& product : activations_.products(args.products))
+      multiply(in, activations_.count(args.in), product);
+    if (args.gate) activate(args);
+  }
+  void add(Activations in, const Norm* norm, Activations out) override {
+    add_rows(normed(in, norm), activations_.count(in), activations_.rows(out));
+  }
+  void gather(Activations in, Activations out) override {
+    gather_rows(*step_, activations_.rows(in), activations_.rows(out));
+  }
+  void predict(const PredictArgs& args) override {
+    const HostRows logits = logits_.rows();
+    multiply(normed(args.in, args.norm), activations_.count(args.in), {args.head, nullptr, logits});
+    for (int i = 0; i < activations_.count(args.in); ++i) {
+      float* x = logits.row(i);
+      if (!std::all_of(x, x + logits.columns, [](float logit) { return std::isfinite(logit); })) {
+        failures_.report_logits(step_->wanted[static_cast<std::size_t>(i)].row);
+        continue;
       }
+      if (args.softcap > 0) softcap_row(x, args.softcap, logits.columns);
+      logits_.deliver(i);
     }
   }
-  void activate(Activation activation, Activations gate, Activations up) override {
-    for (int row = 0; row < rows(); ++row)
-      activate_row<double>(activation, gate.row(row), up.data == nullptr ? nullptr : up.row(row), gate.columns);
-  }
-  void add(Activations in, int count, Activations out) override {
-    for (std::int64_t i = 0; i < static_cast<std::int64_t>(count) * in.columns; ++i) out.data[i] += in.data[i];
-  }
-  void softcap(Activations logits, int count, float most) override {
-    for (int row = 0; row < count; ++row) softcap_row(logits.row(row), most, logits.columns);
-  }
-  void attend(const AttendArgs& args) override {
+  void attend(const AttendArgs& handles) override {
+    const HostAttendArgs args = activations_.attend_args(handles);
+    const HostRows q = heads_of(args.q, args.head_dim), k = heads_of(args.k, args.head_dim);
+    if (handles.q_norm != nullptr) norm_rows(q, *handles.q_norm, rows() * args.heads, q);
+    if (handles.k_norm != nullptr) norm_rows(k, *handles.k_norm, rows() * args.kv_heads, k);
     for (const Span& span : step_->spans) {
       if (span.retention->mode == RetentionMode::hook) {
         failures_.report_hook(span,
@@ -71,20 +82,45 @@ class ReferenceBackend final : public Backend {
       }
     }
   }
-  void gather(Activations in, std::span<const int> wanted, Activations out) override { gather_rows(in, wanted, out); }
-  void check_logits(Activations logits, std::span<const int> wanted) override {
-    for (std::size_t i = 0; i < wanted.size(); ++i) {
-      const float* x = logits.row(static_cast<std::int64_t>(i));
-      if (!std::all_of(x, x + logits.columns, [](float logit) { return std::isfinite(logit); }))
-        failures_.report_logits(wanted[i]);
-    }
-  }
   void end(std::span<Status> outcomes) override { failures_.end(outcomes); }
 
  private:
   int rows() const { return static_cast<int>(step_->tokens.size()); }
 
-  void attend_row(const AttendArgs& args, const Span& span, int row, int kv_head) {
+  static void norm_rows(HostRows in, const Norm& norm, int count, HostRows out) {
+    for (int row = 0; row < count; ++row) norm_row(norm, in.row(row), in.columns, out.row(row));
+  }
+  // What an operation reads that takes the norm of its input, where there is one.
+  HostRows normed(Activations in, const Norm* norm) const {
+    const HostRows rows = activations_.rows(in);
+    if (norm == nullptr) return rows;
+    const HostRows out = activations_.scratch(rows.columns);
+    norm_rows(rows, *norm, activations_.count(in), out);
+    return out;
+  }
+  static void multiply(HostRows in, int count, const HostProduct& product) {
+    std::vector<float> weights(static_cast<std::size_t>(in.columns));
+    for (std::int64_t output = 0; output < product.weight->rows; ++output) {
+      dequantise_row(*product.weight, output, weights.data());
+      const float bias = product.bias == nullptr ? 0 : floats(*product.bias)[output];
+      for (int row = 0; row < count; ++row) {
+        double sum = 0;
+        for (int i = 0; i < in.columns; ++i)
+          sum += static_cast<double>(weights[static_cast<std::size_t>(i)]) * in.row(row)[i];
+        float& out = product.out.row(row)[output];
+        out = (product.add ? out : 0) + static_cast<float>(sum) + bias;
+      }
+    }
+  }
+  void activate(const MatmulArgs& args) const {
+    const HostRows first = activations_.rows(args.products[0].out), out = activations_.rows(args.gate->out);
+    const HostRows second = args.products.size() > 1 ? activations_.rows(args.products[1].out) : HostRows{};
+    for (int row = 0; row < activations_.count(args.in); ++row)
+      activate_row<double>(args.gate->function, first.row(row), second.data == nullptr ? nullptr : second.row(row),
+                           first.columns, out.row(row));
+  }
+
+  void attend_row(const HostAttendArgs& args, const Span& span, int row, int kv_head) {
     const int group = args.heads / args.kv_heads;
     const auto dim = static_cast<std::size_t>(args.head_dim), size = static_cast<std::size_t>(group) * dim;
     const std::int64_t now = span.first_position + row;
@@ -115,7 +151,15 @@ class ReferenceBackend final : public Backend {
   const Step* step_ = nullptr;
   std::span<const RopeTable> ropes_;
   SpanFailures failures_;
-  std::string isa_ = "reference";
+  WeightMemory weights_;
+  HostActivations activations_;
+  HostLogits logits_;
+  Capabilities capabilities_{"reference",
+                             {KvType::f16, KvType::f32},
+                             {RetentionMode::all, RetentionMode::score, RetentionMode::ideal},
+                             true,
+                             kMostHostRows,
+                             true};
 };
 
 }  // namespace
