@@ -8,7 +8,7 @@ namespace a2sf {
 namespace {
 
 constexpr std::size_t kSlab = std::size_t{64} << 20;
-constexpr std::size_t kPieces = 256;
+constexpr std::int64_t kValues = 8192;    // that are quantised: some types take long
 constexpr std::int64_t kLeastPiece = 32;  // columns: shorter ones would take long to string together
 
 // SplitMix64.
@@ -44,22 +44,23 @@ RandomRows::RandomRows(const WeightView& weight, WeightRole role, std::uint64_t 
     : row_bytes_(weight.row_bytes()),
       piece_bytes_(ggml_row_size(weight.type, piece_columns(weight.type))),
       seed_(seed),
-      pieces_(kPieces * piece_bytes_) {
-  const auto count = static_cast<std::int64_t>(kPieces) * piece_columns(weight.type);
-  const auto values = random_values(static_cast<std::size_t>(count), weight.columns, role, RandomBits(seed));
+      pieces_(static_cast<std::size_t>(kValues / piece_columns(weight.type)) * piece_bytes_) {
+  const auto values = random_values(kValues, weight.columns, role, RandomBits(seed));
   if (weight.type == GGML_TYPE_F32) {
     std::memcpy(pieces_.data(), values.data(), pieces_.size());
     return;
   }
   // Some types want to be told how much each column matters.
   const std::vector<float> alike(ggml_quantize_requires_imatrix(weight.type) ? values.size() : 0, 1);
-  ggml_quantize_chunk(weight.type, values.data(), pieces_.data(), 0, 1, count, alike.empty() ? nullptr : alike.data());
+  ggml_quantize_chunk(weight.type, values.data(), pieces_.data(), 0, 1, kValues,
+                      alike.empty() ? nullptr : alike.data());
 }
 
 void RandomRows::write(std::int64_t row, std::byte* out) const {
+  const std::size_t pieces = pieces_.size() / piece_bytes_;
   RandomBits random(seed_ + static_cast<std::uint64_t>(row) + 1);
   for (std::size_t at = 0; at < row_bytes_; at += piece_bytes_) {
-    const std::size_t piece = random() % kPieces;
+    const std::size_t piece = random() % pieces;
     std::memcpy(out + at, pieces_.data() + piece * piece_bytes_, std::min(piece_bytes_, row_bytes_ - at));
   }
 }
