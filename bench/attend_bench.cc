@@ -74,7 +74,7 @@ class Sequence {
     step_ = {std::span(ids_).first(static_cast<std::size_t>(rows)), {&span_, 1}};
     const RopeTable rope{angles_, 1, true};
     failures_.begin(step_);
-    attention_.begin(step_, {std::span(&rope, 1), shape_.kv_heads * shape_.group, 0});
+    attention_.begin(step_, {std::span(&rope, 1), shape_.kv_heads * shape_.group});
   }
   void attend(int rows) {
     const int kv = shape_.kv_heads * shape_.dim, q = kv * shape_.group;

@@ -20,12 +20,25 @@ namespace {
 
 struct Flags {
   ModelFlags model;
+  std::string shape;  // instead of a file
   CacheFlags cache;
   OutputFlags output;
   std::string prompts = "512", decodes = "128", depths = "0";
   std::size_t repeats = 5;
   bool bound = false;
 };
+
+std::shared_ptr<const Model> make_model(const Flags& flags) {
+  return flags.shape.empty() ? load_model(flags.model)
+                             : need(Model::random(flags.shape, model_options(flags.model), kSpeedTestSeed));
+}
+
+ModelInfo info_of(const Flags& flags) {
+  if (flags.shape.empty() == flags.model.model.empty())
+    fail_with(kWrongUsage, "give either a model with -m FILE or a shape with --shape NAME:TYPE");
+  return flags.shape.empty() ? need(need(inspect(flags.model.model)).model)
+                             : need(inspect_shape(flags.shape), kWrongUsage);
+}
 
 // For each depth the prompt tests, then the decode tests; 0 tokens: no test.
 std::vector<SpeedTest> read_tests(const Flags& flags) {
@@ -75,7 +88,7 @@ Json bound_json(const SpeedBound& bound, double tokens_per_s) {
 std::optional<MachineRates> rates_of_machine(const Flags& flags) {
   if (!flags.bound) return std::nullopt;
   const std::string text = run_in_child([&] {
-    const auto rates = need(measure_rates(*load_model(flags.model)));
+    const auto rates = need(measure_rates(*make_model(flags)));
     return dump(
         {rates.read_bytes_per_s, rates.byte_products_per_s, rates.float_products_per_s, rates.bf16_products_per_s}, -1);
   });
@@ -86,7 +99,7 @@ std::optional<MachineRates> rates_of_machine(const Flags& flags) {
 // The beginning of the document and the row, from a process that does nothing else.
 Json measure(const Flags& flags, const SpeedTest& test, const std::optional<MachineRates>& rates) {
   const std::string text = run_in_child([&] {
-    const auto model = load_model(flags.model);
+    const auto model = make_model(flags);
     const SpeedResult result = need(measure_speed(model, test, [] { return !interrupted(); }));
     Json document = row_json(test, result);
     if (rates) {
@@ -141,7 +154,7 @@ std::string bound_table_of(const Json& rows) {
 void run(const Flags& flags) {
   const auto tests = read_tests(flags);
   Delivery delivery(flags.output);
-  const ModelInfo info = need(need(inspect(flags.model.model)).model);
+  const ModelInfo info = info_of(flags);
   std::size_t longest = 0;
   for (const SpeedTest& test : tests) longest = std::max(longest, test.depth + test.tokens);
   warn_past_context(info, longest);
@@ -160,8 +173,9 @@ void run(const Flags& flags) {
   document["kv_type"] = flags.cache.kv_type;
   document["rows"] = rows;
   const std::string heading =
-      fmt::format("{}, {}, {}, {}, median of {}\n", model_title(info), harmless(to_string(tests.front().policy)),
-                  counted(document["threads"], "thread"), document["isa"].get<std::string>(), flags.repeats);
+      fmt::format("{}, {}, {}, {}, median of {}\n", flags.shape.empty() ? model_title(info) : "random " + flags.shape,
+                  harmless(to_string(tests.front().policy)), counted(document["threads"], "thread"),
+                  document["isa"].get<std::string>(), flags.repeats);
   delivery.deliver(document, heading + table_of(rows) + (flags.bound ? bound_table_of(rows) : ""));
 }
 
@@ -171,7 +185,12 @@ void add_bench(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = add_command(app, "bench", "Tokens per second and memory, one process for each test",
                                   "a2sf bench -m model.gguf -p 512 -n 128 -d 0,4096 --policy a2sf --budget 256");
-  add_model_flags(command, &flags->model);
+  add_model_flags(command, &flags->model)->required(false);
+  command
+      ->add_option(
+          "--shape", flags->shape,
+          "Instead of a file: random weights of a type, in the shape of a known model, as in --shape llama-3-8b:q4_0")
+      ->type_name("NAME:TYPE");
   command->add_option("-p", flags->prompts, "Tokens of prompt tests, separated by commas; 0: none")
       ->type_name("N,...")
       ->capture_default_str();

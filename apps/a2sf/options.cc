@@ -107,8 +107,8 @@ CLI::Option* add_model_file(CLI::App* command, std::string* file) {
       ->required();
 }
 
-void add_model_flags(CLI::App* command, ModelFlags* flags) {
-  add_model_file(command, &flags->model);
+CLI::Option* add_model_flags(CLI::App* command, ModelFlags* flags) {
+  CLI::Option* file = add_model_file(command, &flags->model);
   const Heading heading(command, "Machine");
   command
       ->add_option("-t,--threads", flags->threads, "Threads to compute with; 0: as many as the process may keep busy")
@@ -122,6 +122,7 @@ void add_model_flags(CLI::App* command, ModelFlags* flags) {
       ->type_name("on|off")
       ->capture_default_str()
       ->check(CLI::IsMember({"on", "off"}));
+  return file;
 }
 
 void add_json_flag(CLI::App* command, OutputFlags* flags) {
@@ -260,9 +261,12 @@ PolicySpec spec_of(const CacheFlags& flags) {
 
 KvType kv_type_of(const CacheFlags& flags) { return flags.kv_type == "f32" ? KvType::f32 : KvType::f16; }
 
+ModelOptions model_options(const ModelFlags& flags) {
+  return {.threads = flags.threads, .device = flags.device, .repack = flags.repack == "on", .isa = ""};
+}
+
 std::shared_ptr<const Model> load_model(const ModelFlags& flags) {
-  return need(Model::load(
-      flags.model, {.threads = flags.threads, .device = flags.device, .repack = flags.repack == "on", .isa = ""}));
+  return need(Model::load(flags.model, model_options(flags)));
 }
 
 std::string text_name(const std::string& file) { return file == "-" ? "standard input" : file; }

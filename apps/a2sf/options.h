@@ -31,7 +31,8 @@ struct ModelFlags {
 };
 // -m FILE or the first argument, required: a GGUF file, or a model that tools/fetch keeps, by its name there.
 CLI::Option* add_model_file(CLI::App* command, std::string* file);
-void add_model_flags(CLI::App* command, ModelFlags* flags);
+CLI::Option* add_model_flags(CLI::App* command, ModelFlags* flags);  // returns that of the file
+ModelOptions model_options(const ModelFlags& flags);
 
 struct OutputFlags {
   bool json = false;

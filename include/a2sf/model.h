@@ -50,6 +50,10 @@ struct Inspection {
 // Reads the facts alone, whatever the size of the weights. Takes any GGUF file.
 Result<Inspection> inspect(const std::string& path);
 
+// The facts of a model that Model::random() would make. `path` and `name` are the shape, there is no hash. Fails as
+// that does, but for memory.
+Result<ModelInfo> inspect_shape(const std::string& shape);
+
 // Immutable after loading and shared by sessions. Steps of different sessions on one model are computed one after the
 // other.
 //
@@ -59,6 +63,12 @@ Result<Inspection> inspect(const std::string& path);
 class Model {
  public:
   static Result<std::shared_ptr<const Model>> load(const std::string& path, const ModelOptions& options = {});
+  // A model in the shape of a known one, with random weights: it says nothing, but takes its time and memory. `shape`
+  // is "NAME:TYPE", as in "llama-3-8b:q4_0": the type of all matrices as ggml names it; an error lists what there is.
+  // The weights follow from the shape and the seed alone. Fails where they do not fit into the memory that is
+  // available.
+  static Result<std::shared_ptr<const Model>> random(const std::string& shape, const ModelOptions& options = {},
+                                                     std::uint64_t seed = 0);
   ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;

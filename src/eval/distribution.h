@@ -5,10 +5,10 @@
 #include <span>
 #include <vector>
 
+#include "kernels/logits.h"
+
 namespace a2sf {
 
-// log(sum(exp(logits))).
-double log_sum_exp(std::span<const float> logits);
 // The index of the largest; the first of equals.
 std::size_t top_index(std::span<const float> logits);
 

@@ -1,10 +1,11 @@
 // Row operations that are the same on every host backend.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "kernels/backend.h"
+#include "kernels/host/activations.h"
 
 namespace a2sf {
 
@@ -46,7 +47,7 @@ inline void embed_row(const WeightView& table, std::int64_t token, float scale, 
 
 // Adds the embedding of its position to every row of a span. `embedding` has room for one.
 inline void add_positions_of(const Span& span, const WeightView& table, int offset, std::span<float> embedding,
-                             Activations out) {
+                             HostRows out) {
   for (int row = 0; row < span.rows; ++row) {
     dequantise_row(table, span.first_position + row + offset, embedding.data());
     float* x = out.row(span.first_row + row);
@@ -71,11 +72,12 @@ Real activated(Activation activation, Real x) {
   return x > 0 ? x : 0;
 }
 
+// out = activation(gate), times `up` unless that is nullptr.
 template <class Real>
-void activate_row(Activation activation, float* gate, const float* up, int columns) {
+void activate_row(Activation activation, const float* gate, const float* up, int columns, float* out) {
   for (int i = 0; i < columns; ++i) {
     const Real x = activated<Real>(activation, gate[i]);
-    gate[i] = static_cast<float>(up == nullptr ? x : x * up[i]);
+    out[i] = static_cast<float>(up == nullptr ? x : x * up[i]);
   }
 }
 
@@ -83,11 +85,14 @@ inline void softcap_row(float* logits, float most, int columns) {
   for (int i = 0; i < columns; ++i) logits[i] = most * std::tanh(logits[i] / most);
 }
 
-inline void gather_rows(Activations in, std::span<const int> rows, Activations out) {
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    std::memmove(out.row(static_cast<std::int64_t>(i)), in.row(rows[i]),
-                 static_cast<std::size_t>(in.columns) * sizeof(float));
-  }
+// The rows whose logits the step wants.
+inline void gather_rows(const Step& step, HostRows in, HostRows out) {
+  for (std::size_t i = 0; i < step.wanted.size(); ++i)
+    std::copy_n(in.row(step.wanted[i].row), in.columns, out.row(static_cast<std::int64_t>(i)));
+}
+
+inline void add_rows(HostRows in, int rows, HostRows out) {
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(rows) * in.columns; ++i) out.data[i] += in.data[i];
 }
 
 }  // namespace a2sf

@@ -392,6 +392,10 @@ Result<Family> find_family(const GgufFile& file) {
                  fmt::format("architecture '{}' is not supported; supported: {}", printable(*name), supported));
 }
 
+const Family& family_named(std::string_view name) {
+  return *std::find_if(kFamilies.begin(), kFamilies.end(), [&](const Family& family) { return family.name == name; });
+}
+
 Result<Architecture> read_architecture(const GgufFile& file, const Family& family) {
   Keys keys(file, family.name);
   Architecture architecture{};

@@ -1,6 +1,8 @@
 // The hyper-parameters of a GGUF file, checked; no tensor but the embedding's shape and the RoPE factors is looked at.
 #pragma once
 
+#include <string_view>
+
 #include "model/weights.h"
 
 namespace a2sf {
@@ -28,6 +30,7 @@ struct Family {
 };
 
 Result<Family> find_family(const GgufFile& file);
+const Family& family_named(std::string_view name);  // of the table
 Result<Architecture> read_architecture(const GgufFile& file, const Family& family);
 
 // An error about a file: every message starts with its path.

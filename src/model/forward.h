@@ -14,30 +14,36 @@ inline constexpr int kMaxStepRows = 4096;
 class Forward {
  public:
   Forward(const Weights& weights, Backend& backend);
-  // logits: [wanted.size()][vocabulary], host memory; `wanted` are rows of the step, ascending. An error: the step
-  // could not start, and nothing has changed. outcomes[span] says why a sequence failed, if it did: its logits and its
-  // cache are of no use, those of the others are.
-  Status run(const Step& step, std::span<const int> wanted, float* logits, std::span<Status> outcomes);
+  // An error: the step could not start, and nothing has changed. outcomes[span] says why a sequence failed, if it did:
+  // its logits and its cache are of no use, those of the others are.
+  Status run(const Step& step, std::span<Status> outcomes);
+  // The same, where whole rows are wanted, one after the other. logits: [wanted.size()][vocabulary], host memory;
+  // `wanted` are rows of the step, ascending.
+  Status run(Step step, std::span<const int> wanted, float* logits, std::span<Status> outcomes);
 
  private:
-  Status make_room(int rows);
-  int widest() const;
-  void embed(int rows);
-  void run_layer(int layer, int rows);
-  void attend(int layer, Activations input, int rows);
-  void feed_forward(const LayerWeights& w, Activations input, int rows);
-  Activations normalised(const Norm& norm, int rows);
+  Status want_whole(std::span<const int> rows, float* logits);
+  Status run_locked(const Step& step, std::span<Status> outcomes);
+  void embed();
+  void run_layer(int layer);
+  void attend(int layer);
+  void feed_forward(const LayerWeights& w);
   void add_to_residual(Activations in, const WeightView& weight, const WeightView& bias, const Norm& output_norm,
-                       const Norm& sum_norm, int rows);
-  void predict(std::span<const int> wanted, float* logits);
+                       const Norm& sum_norm);
+  void predict();
 
   const Weights& weights_;
   Backend& backend_;
   std::mutex mutex_;
-  OwnedBuffer buffer_;
-  int capacity_ = 0;  // rows the buffer holds
+  std::vector<LogitsQuery> wanted_;  // whole rows
   std::vector<RopeTable> ropes_;
-  Activations embedded_, x_, normed_, q_, k_, v_, attended_, gate_, up_;
+  Activations x_;  // the residual stream
+  Activations q_, k_, v_, attended_;
+  Activations gate_, up_, gated_;
+  Activations last_;  // the wanted rows of x
+  // Where a model has them: the embedding before it is projected, and what the head reads after the way back; what a
+  // sublayer adds before its norm; a second residual stream for the norm of the sum.
+  Activations embedded_, projected_, added_, normed_sum_;
 };
 
 }  // namespace a2sf

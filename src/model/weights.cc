@@ -13,15 +13,6 @@
 namespace a2sf {
 namespace {
 
-// Before this, vec_dot of several types silently returns 0.
-void initialise_ggml() { [[maybe_unused]] static const bool once = (ggml_cpu_init(), true); }
-
-// Can ggml turn a row into floats and multiply it?
-bool can_multiply(ggml_type type) {
-  const bool readable = type == GGML_TYPE_F32 || ggml_get_type_traits(type)->to_float != nullptr;
-  return readable && ggml_get_type_traits_cpu(type)->vec_dot != nullptr;
-}
-
 bool all_finite(const float* values, std::size_t count) {
   std::uint32_t largest = 0;  // without the sign, infinity and NaN are the largest bit patterns
   for (std::size_t i = 0; i < count; ++i) {
@@ -253,7 +244,7 @@ class ModelReader {
 
 Status read_tensors(Weights& weights, const Family& family, Blocks blocks) {
   const Architecture& a = weights.architecture;
-  TensorReader tensors(weights.file, blocks);
+  TensorReader tensors(*weights.file, blocks);
   ModelReader reader(tensors, family, a);
   reader.ends(weights);
   for (int layer = 0; layer < a.layers && !tensors.failed(); ++layer) weights.layers.push_back(reader.layer(layer));
@@ -285,9 +276,29 @@ FileInfo describe(const GgufFile& file) {
   return info;
 }
 
-ModelInfo describe(const GgufFile& file, const Architecture& a) {
-  ModelInfo info{};
-  static_cast<FileInfo&>(info) = describe(file);
+Result<Weights> read_weights(const GgufFile& file, Blocks blocks) {
+  initialise_ggml();
+  const Result<Family> family = find_family(file);
+  if (!family) return tl::unexpected(family.error());
+  Result<Architecture> architecture = read_architecture(file, *family);
+  if (!architecture) return tl::unexpected(architecture.error());
+  Weights weights{file, std::move(*architecture), {}, {}, {}, {}, {}, {}, {}, {}};
+  if (Status status = read_tensors(weights, *family, blocks); !status) return tl::unexpected(status.error());
+  static_cast<FileInfo&>(weights.info) = describe(file);
+  describe(weights.architecture, weights.info);
+  return weights;
+}
+
+}  // namespace
+
+void initialise_ggml() { [[maybe_unused]] static const bool once = (ggml_cpu_init(), true); }
+
+bool can_multiply(ggml_type type) {
+  const bool readable = type == GGML_TYPE_F32 || ggml_get_type_traits(type)->to_float != nullptr;
+  return readable && ggml_get_type_traits_cpu(type)->vec_dot != nullptr;
+}
+
+void describe(const Architecture& a, ModelInfo& info) {
   info.layers = a.layers;
   info.heads = a.heads;
   info.kv_heads = a.kv_heads;
@@ -299,36 +310,37 @@ ModelInfo describe(const GgufFile& file, const Architecture& a) {
   info.norm_epsilon = static_cast<double>(a.norm_epsilon);
   info.rope_base = a.ropes.front().base;
   info.windows = a.windows;
-  return info;
 }
 
-Result<Weights> read_weights(const GgufFile& file, Blocks blocks) {
-  initialise_ggml();
-  const Result<Family> family = find_family(file);
-  if (!family) return tl::unexpected(family.error());
-  Result<Architecture> architecture = read_architecture(file, *family);
-  if (!architecture) return tl::unexpected(architecture.error());
-  Weights weights{file, std::move(*architecture), {}, {}, {}, {}, {}, {}, {}, {}};
-  if (Status status = read_tensors(weights, *family, blocks); !status) return tl::unexpected(status.error());
-  weights.info = describe(weights.file, weights.architecture);
-  return weights;
-}
-
-// Of weights that may be changed, or of const ones.
-template <class View, class AnyWeights>
-std::vector<View*> all_matrices(AnyWeights& weights) {
-  std::vector<View*> all{&weights.head, &weights.project_in, &weights.project_out};
-  for (auto& w : weights.layers) {
-    for (View* matrix : {&w.q, &w.k, &w.v, &w.output, &w.gate, &w.up, &w.down}) all.push_back(matrix);
+std::vector<const WeightView*> matrices(const Weights& weights) {
+  std::vector<const WeightView*> all{&weights.head, &weights.project_in, &weights.project_out};
+  for (const LayerWeights& w : weights.layers) {
+    for (const WeightView* matrix : {&w.q, &w.k, &w.v, &w.output, &w.gate, &w.up, &w.down}) all.push_back(matrix);
   }
-  std::erase_if(all, [](View* matrix) { return !*matrix; });
+  std::erase_if(all, [](const WeightView* matrix) { return !*matrix; });
   return all;
 }
 
-}  // namespace
-
-std::vector<WeightView*> matrices(Weights& weights) { return all_matrices<WeightView>(weights); }
-std::vector<const WeightView*> matrices(const Weights& weights) { return all_matrices<const WeightView>(weights); }
+std::vector<RoleOfWeight> all_weights(Weights& weights) {
+  std::vector<RoleOfWeight> all{{&weights.embedding, WeightRole::embedding},
+                                {&weights.positions, WeightRole::positions}};
+  const auto add = [&](WeightRole role, std::initializer_list<WeightView*> views) {
+    for (WeightView* view : views) all.push_back({view, role});
+  };
+  const auto add_norms = [&](std::initializer_list<Norm*> norms) {
+    for (Norm* norm : norms) add(WeightRole::vector, {&norm->weight, &norm->bias});
+  };
+  add(WeightRole::matrix, {&weights.head, &weights.project_in, &weights.project_out});
+  add_norms({&weights.output_norm});
+  for (LayerWeights& w : weights.layers) {
+    add(WeightRole::matrix, {&w.q, &w.k, &w.v, &w.output, &w.gate, &w.up, &w.down});
+    add(WeightRole::vector, {&w.q_bias, &w.k_bias, &w.v_bias, &w.output_bias, &w.up_bias, &w.down_bias});
+    add_norms({&w.q_norm, &w.k_norm, &w.attention_norm, &w.attention_output_norm, &w.attention_sum_norm,
+               &w.feed_forward_norm, &w.feed_forward_output_norm, &w.feed_forward_sum_norm});
+  }
+  std::erase_if(all, [](const RoleOfWeight& each) { return !*each.weight; });
+  return all;
+}
 
 Result<Weights> load_weights(const std::string& path) {
   return GgufFile::open(path).and_then([](const GgufFile& file) { return read_weights(file, Blocks::check); });

@@ -1,7 +1,9 @@
-// What a GGUF file of a supported architecture holds: its shape and its weights, mapped.
+// The shape and the weights of a model: what a GGUF file of a supported architecture holds, mapped, or random ones.
 #pragma once
 
 #include <a2sf/model.h>
+
+#include <optional>
 
 #include "kernels/backend.h"
 #include "model/gguf.h"
@@ -54,7 +56,7 @@ struct LayerWeights {
 };
 
 struct Weights {
-  GgufFile file;  // owns the mapping
+  std::optional<GgufFile> file;  // owns the mapping; none of a random model
   Architecture architecture;
   WeightView embedding, head;          // the same where they are tied
   WeightView positions;                // where they are learned
@@ -65,10 +67,27 @@ struct Weights {
 };
 
 // The matrices that are multiplied with, each once; the embedding is only looked up in.
-std::vector<WeightView*> matrices(Weights& weights);
 std::vector<const WeightView*> matrices(const Weights& weights);
+
+struct RoleOfWeight {
+  WeightView* weight;
+  WeightRole role;
+};
+// Everything that a backend loads: a tensor that has two roles is there twice, under views of their own.
+std::vector<RoleOfWeight> all_weights(Weights& weights);
 
 // Maps the file and checks it: every tensor there, of the right shape, inside the file, blocks valid.
 Result<Weights> load_weights(const std::string& path);
+
+// "SHAPE:TYPE" as Model::random() takes it: an architecture, and views of tensors that have no values yet.
+Result<Weights> shape_weights(const std::string& shape);
+
+// The facts of an architecture; those of a file are left as they are.
+void describe(const Architecture& architecture, ModelInfo& info);
+
+// Before this, ggml's products of several types silently return 0.
+void initialise_ggml();
+// Can ggml turn a row into floats and multiply it?
+bool can_multiply(ggml_type type);
 
 }  // namespace a2sf

@@ -596,6 +596,26 @@ class BenchTest(CliTest):
             self.assertEqual((row["repeats"], row["budget"]), (2, 16))
             self.assertTrue(row["kv_bytes"] > 0 and row["peak_rss_bytes"] > row["kv_bytes"])
 
+    def test_a_shape_needs_no_file(self):
+        result = self.read("bench", "--shape", "smollm2-135m:q4_0", "-p", 8, "-n", 4, "-r", 1)
+        self.assertEqual(result["model"], "smollm2-135m:q4_0")
+        self.assertTrue(all(row["tokens_per_s"] > 0 and row["peak_rss_bytes"] > 75e6 for row in result["rows"]))
+        self.assertIn("random smollm2-135m:q4_0", self.succeed(
+            "bench", "--shape", "smollm2-135m:q4_0", "-p", 4, "-n", 0, "-r", 1))
+
+    def test_help_says_how_a_shape_is_given(self):
+        self.assertIn("--shape llama-3-8b:q4_0", " ".join(self.succeed("bench", "--help").split()))
+
+    def test_bad_shapes(self):
+        self.refuse(2, "llama-3-8b", "bench", "--shape", "llama-9:q4_0")
+        self.refuse(2, "q4_0", "bench", "--shape", "llama-3-8b:q9")
+        self.refuse(2, "q4_0", "bench", "--shape", "llama-3-8b")
+        self.refuse(2, "blocks of 256", "bench", "--shape", "smollm2-135m:q4_K")
+        self.refuse(2, "--shape", "bench", "-p", 4)
+        self.refuse(2, "--shape", "bench", "-m", MODEL, "--shape", "smollm2-135m:q4_0")
+        if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 280e9:
+            self.refuse(1, "GiB are available", "bench", "--shape", "llama-3-70b:f32", "-p", 4, "-n", 0)
+
     def test_bad_input(self):
         self.refuse(2, "-p", "bench", "-m", MODEL, "-p", 0, "-n", 0)
         self.refuse(2, "-d", "bench", "-m", MODEL, "-d", "x")

@@ -25,10 +25,10 @@ std::vector<float> inputs() {
 TEST_P(ActivationKernels, AgreeWithThePlainForm) {
   const auto& [isa, activation] = GetParam();
   const std::vector<float> in = inputs();
-  std::vector<float> alone = in, gated = in, up = in;
+  std::vector<float> alone(in.size()), gated(in.size()), up(in.size());
   for (std::size_t i = 0; i < up.size(); ++i) up[i] = 0.5F + static_cast<float>(i % 7);
-  activation_kernel(isa)(activation, alone.data(), nullptr, static_cast<std::int64_t>(in.size()));
-  activation_kernel(isa)(activation, gated.data(), up.data(), static_cast<std::int64_t>(in.size()));
+  activation_kernel(isa)(activation, in.data(), nullptr, static_cast<std::int64_t>(in.size()), alone.data());
+  activation_kernel(isa)(activation, in.data(), up.data(), static_cast<std::int64_t>(in.size()), gated.data());
   for (std::size_t i = 0; i < in.size(); ++i) {
     const auto x = static_cast<double>(in[i]);
     const double wanted = activated<double>(activation, x), error = 5e-7 * std::max(1.0, std::abs(x));
@@ -39,9 +39,10 @@ TEST_P(ActivationKernels, AgreeWithThePlainForm) {
 
 TEST_P(ActivationKernels, GiveAnElementTheSameBytesWhereverItStands) {
   const auto& [isa, activation] = GetParam();
-  std::vector<float> whole = inputs(), single = whole;
-  activation_kernel(isa)(activation, whole.data(), nullptr, static_cast<std::int64_t>(whole.size()));
-  for (float& x : single) activation_kernel(isa)(activation, &x, nullptr, 1);
+  const std::vector<float> in = inputs();
+  std::vector<float> whole(in.size()), single(in.size());
+  activation_kernel(isa)(activation, in.data(), nullptr, static_cast<std::int64_t>(in.size()), whole.data());
+  for (std::size_t i = 0; i < in.size(); ++i) activation_kernel(isa)(activation, &in[i], nullptr, 1, &single[i]);
   EXPECT_EQ(whole, single);
 }
 

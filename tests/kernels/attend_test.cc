@@ -89,7 +89,7 @@ Outcome run_cpu(const Stream& s, Input input, const std::string& isa, int thread
                     &log};
     const Step step{std::span(ids).first(static_cast<std::size_t>(rows)), std::span(&span, 1)};
     failures.begin(step);
-    attention.begin(step, {std::span(&rope, 1), s.kv_heads * s.group, s.q_columns()});
+    attention.begin(step, {std::span(&rope, 1), s.kv_heads * s.group});
     const int q = s.q_columns(), kv = s.kv_columns();
     attention.attend({0,
                       s.kv_heads * s.group,

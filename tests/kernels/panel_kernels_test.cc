@@ -192,7 +192,7 @@ TEST(PanelKernels, AnOddNumberOfBf16ColumnsIsLeftAsItIs) {
     ASSERT_TRUE(matmul.load(view));
     EXPECT_EQ(view.loaded, nullptr);
     std::vector<float> ones(33, 1), out(3), row(33);
-    matmul.run({ones.data(), 33}, 1, std::array{Product{&view, nullptr, {out.data(), 3}}});
+    matmul.run({ones.data(), 33}, 1, std::array{HostProduct{&view, nullptr, {out.data(), 3}}});
     for (int output = 0; output < 3; ++output) {
       dequantise_row(weight.view, output, row.data());
       EXPECT_NEAR(out[static_cast<std::size_t>(output)], std::accumulate(row.begin(), row.end(), 0.0F), 1e-4);

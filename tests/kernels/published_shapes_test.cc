@@ -98,7 +98,7 @@ TEST_P(PublishedShapes, AreMultipliedWithWhateverIsPackedBehindThem) {
     for (const std::int64_t row : rows_of_ones(matrix->view))
       expected[static_cast<std::size_t>(row)] = static_cast<float>(shape.width);
     matmul.run({ones.data(), static_cast<int>(shape.width)}, 1,
-               std::array{Product{&matrix->view, nullptr, {sums.data(), static_cast<int>(sums.size())}}});
+               std::array{HostProduct{&matrix->view, nullptr, {sums.data(), static_cast<int>(sums.size())}}});
     for (std::size_t row = 0; row < sums.size(); ++row)
       ASSERT_NEAR(sums[row], expected[row], .02F * static_cast<float>(shape.width)) << "row " << row;
   }

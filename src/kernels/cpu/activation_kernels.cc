@@ -57,29 +57,29 @@ struct Relu {
 };
 
 template <class Function>
-void activate_all(float* gate, const float* up, std::int64_t count) {
+void activate_all(const float* gate, const float* up, std::int64_t count, float* out) {
   const F f;
   std::int64_t n = 0;
   for (; n + kLanes <= count; n += kLanes) {
     const V x = Function::of(hn::LoadU(f, gate + n));
-    hn::StoreU(up == nullptr ? x : hn::Mul(x, hn::LoadU(f, up + n)), f, gate + n);
+    hn::StoreU(up == nullptr ? x : hn::Mul(x, hn::LoadU(f, up + n)), f, out + n);
   }
   for (; n < count; ++n) {
     const float x = hn::GetLane(Function::of(hn::Set(f, gate[n])));
-    gate[n] = up == nullptr ? x : x * up[n];
+    out[n] = up == nullptr ? x : x * up[n];
   }
 }
 
-void activate(Activation activation, float* gate, const float* up, std::int64_t count) {
+void activate(Activation activation, const float* gate, const float* up, std::int64_t count, float* out) {
   switch (activation) {
     case Activation::silu:
-      return activate_all<Silu>(gate, up, count);
+      return activate_all<Silu>(gate, up, count, out);
     case Activation::gelu_tanh:
-      return activate_all<GeluTanh>(gate, up, count);
+      return activate_all<GeluTanh>(gate, up, count, out);
     case Activation::gelu_erf:
-      return activate_all<GeluErf>(gate, up, count);
+      return activate_all<GeluErf>(gate, up, count, out);
     case Activation::relu:
-      return activate_all<Relu>(gate, up, count);
+      return activate_all<Relu>(gate, up, count, out);
   }
 }
 

@@ -8,8 +8,9 @@
 
 namespace a2sf::cpu {
 
-// gate = activation(gate), times `up` unless that is nullptr. An element's bytes do not depend on where it stands.
-using ActivationKernel = void (*)(Activation activation, float* gate, const float* up, std::int64_t count);
+// out = activation(gate), times `up` unless that is nullptr. An element's bytes do not depend on where it stands.
+using ActivationKernel = void (*)(Activation activation, const float* gate, const float* up, std::int64_t count,
+                                  float* out);
 
 // Of an instruction set that this machine has (find_row_kernels).
 ActivationKernel activation_kernel(const std::string& isa);

@@ -8,12 +8,13 @@
 
 #include "core/cores.h"
 #include "core/thread_pool.h"
-#include "kernels/backend.h"
 #include "kernels/cpu/activation_kernels.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/rate_kernels.h"
+#include "kernels/logits.h"
+#include "kernels/random_weights.h"
 #include "kernels/rows.h"
 #include "kernels/span_failures.h"
 
@@ -35,68 +36,83 @@ class Stopwatch {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int threads, std::string isa, const cpu::RowKernels& kernels)
-      : pool_(threads),
+  CpuBackend(int threads, const CpuOptions& options, std::string isa, const cpu::RowKernels& kernels, Memory& memory)
+      : memory_(memory),
+        pool_(threads),
         isa_(std::move(isa)),
         kernels_(kernels),
         activate_(cpu::activation_kernel(isa_)),
-        matmul_(pool_, cpu::panel_kernels(isa_)),
-        attention_(pool_, kernels, failures_) {}
+        weights_(memory),
+        matmul_(pool_, options.repack ? cpu::panel_kernels(isa_) : nullptr, memory),
+        attention_(pool_, kernels, failures_),
+        activations_(memory),
+        logits_(memory) {}
 
-  Memory& memory() override { return host_memory(); }
+  const Capabilities& capabilities() const override { return capabilities_; }
   int threads() const override { return pool_.threads(); }
   const std::string& isa() const override { return isa_; }
 
-  std::unique_ptr<SequenceStore> make_sequence(const SequenceShape& shape, ResolvedRetention resolved) override {
-    return std::make_unique<HostStore>(host_memory(), shape, std::move(resolved));
+  Status load(WeightView& weight, WeightRole role) override {
+    return role == WeightRole::matrix ? matmul_.load(weight) : Status{};
   }
-  Status load(WeightView& matrix) override { return matmul_.load(matrix); }
+  Status load_random(WeightView& weight, WeightRole role, std::uint64_t seed) override {
+    const RandomRows rows(weight, role, seed);
+    return role == WeightRole::matrix ? matmul_.load_random(weight, rows) : make_random(weight, rows, weights_);
+  }
+  Activations make_activations(int columns, StepRows rows) override { return activations_.make(columns, rows); }
+  std::unique_ptr<SequenceStore> make_sequence(const SequenceShape& shape, ResolvedRetention resolved) override {
+    return std::make_unique<HostStore>(memory_, shape, std::move(resolved));
+  }
+
   Status begin(const Step& step, const ModelShape& shape) override try {
     step_ = &step;
     failures_.begin(step);
     attention_.begin(step, shape);
-    matmul_.reserve(rows(), shape.widest);
-    embedding_.resize(static_cast<std::size_t>(shape.widest));
-    return {};
+    matmul_.reserve(rows(), activations_.widest());
+    embedding_.resize(static_cast<std::size_t>(activations_.widest()));
+    if (auto room = activations_.begin(step); !room) return room;
+    return logits_.begin(step, shape.vocabulary);
   } catch (const std::bad_alloc&) {
     return fail(ErrorKind::out_of_memory, fmt::format("not enough memory for a step of {} tokens", rows()));
   }
   void embed(const WeightView& table, float scale, Activations out) override {
-    pool_.run(rows(), [&](int row, int) {
-      embed_row(table, step_->tokens[static_cast<std::size_t>(row)], scale, out.row(row));
-    });
+    const HostRows x = activations_.rows(out);
+    pool_.run(rows(),
+              [&](int row, int) { embed_row(table, step_->tokens[static_cast<std::size_t>(row)], scale, x.row(row)); });
   }
   void add_positions(const WeightView& table, int offset, Activations out) override {
-    for (const Span& span : step_->spans) add_positions_of(span, table, offset, embedding_, out);
+    for (const Span& span : step_->spans) add_positions_of(span, table, offset, embedding_, activations_.rows(out));
   }
-  void norm(Activations in, const Norm& norm, int count, Activations out) override {
-    const cpu::NormValues values{norm.kind == NormKind::layer, norm.epsilon, floats(norm.weight),
-                                 norm.bias ? floats(norm.bias) : nullptr};
-    pool_.run(count, [&](int row, int) { kernels_.norm(values, in.row(row), in.columns, out.row(row)); });
+  void norm(Activations in, const Norm& norm, Activations out) override {
+    norm_rows(activations_.rows(in), norm, activations_.count(in), activations_.rows(out));
   }
-  void matmul(Activations in, int count, std::span<const Product> products) override {
-    const Stopwatch watch(seconds_.matmul);
-    matmul_.run(in, count, products);
+  void matmul(const MatmulArgs& args) override {
+    multiply(normed(args.in, args.norm), activations_.count(args.in), activations_.products(args.products));
+    if (args.gate) activate(args);
   }
-  void activate(Activation activation, Activations gate, Activations up) override {
-    pool_.run(rows(), [&](int row, int) {
-      activate_(activation, gate.row(row), up.data == nullptr ? nullptr : up.row(row), gate.columns);
-    });
-  }
-  void add(Activations in, int count, Activations out) override {
-    for (std::int64_t i = 0; i < static_cast<std::int64_t>(count) * in.columns; ++i) out.data[i] += in.data[i];
-  }
-  void softcap(Activations logits, int count, float most) override {
-    pool_.run(count, [&](int row, int) { softcap_row(logits.row(row), most, logits.columns); });
+  void add(Activations in, const Norm* norm, Activations out) override {
+    add_rows(normed(in, norm), activations_.count(in), activations_.rows(out));
   }
   void attend(const AttendArgs& args) override {
+    const HostAttendArgs host = activations_.attend_args(args);
+    const HostRows q = heads_of(host.q, args.head_dim), k = heads_of(host.k, args.head_dim);
+    if (args.q_norm != nullptr) norm_rows(q, *args.q_norm, rows() * args.heads, q);
+    if (args.k_norm != nullptr) norm_rows(k, *args.k_norm, rows() * args.kv_heads, k);
     const Stopwatch watch(seconds_.attend);
-    attention_.attend(args);
+    attention_.attend(host);
   }
-  void gather(Activations in, std::span<const int> wanted, Activations out) override { gather_rows(in, wanted, out); }
-  void check_logits(Activations logits, std::span<const int> wanted) override {
-    pool_.run(static_cast<int>(wanted.size()), [&](int i, int) {
-      if (!kernels_.finite(logits.row(i), logits.columns)) failures_.report_logits(wanted[static_cast<std::size_t>(i)]);
+  void gather(Activations in, Activations out) override {
+    gather_rows(*step_, activations_.rows(in), activations_.rows(out));
+  }
+  void predict(const PredictArgs& args) override {
+    const HostRows logits = logits_.rows();
+    const HostProduct head{args.head, nullptr, logits};
+    multiply(normed(args.in, args.norm), activations_.count(args.in), {&head, 1});
+    pool_.run(activations_.count(args.in), [&](int i, int) {
+      if (!kernels_.finite(logits.row(i), logits.columns))
+        return failures_.report_logits(step_->wanted[static_cast<std::size_t>(i)].row);
+      if (args.softcap > 0) softcap_row(logits.row(i), args.softcap, logits.columns);
+      logits_.deliver(i);
     });
   }
   void end(std::span<Status> outcomes) override { failures_.end(outcomes); }
@@ -109,26 +125,67 @@ class CpuBackend final : public Backend {
  private:
   int rows() const { return static_cast<int>(step_->tokens.size()); }
 
+  void norm_rows(HostRows in, const Norm& norm, int count, HostRows out) {
+    const cpu::NormValues values{norm.kind == NormKind::layer, norm.epsilon, floats(norm.weight),
+                                 norm.bias ? floats(norm.bias) : nullptr};
+    pool_.run(count, [&](int row, int) { kernels_.norm(values, in.row(row), in.columns, out.row(row)); });
+  }
+  // What an operation reads that takes the norm of its input, where there is one.
+  HostRows normed(Activations in, const Norm* norm) {
+    const HostRows rows = activations_.rows(in);
+    if (norm == nullptr) return rows;
+    const HostRows out = activations_.scratch(rows.columns);
+    norm_rows(rows, *norm, activations_.count(in), out);
+    return out;
+  }
+  void multiply(HostRows in, int count, std::span<const HostProduct> products) {
+    const Stopwatch watch(seconds_.matmul);
+    matmul_.run(in, count, products);
+  }
+  void activate(const MatmulArgs& args) {
+    const HostRows first = activations_.rows(args.products[0].out), out = activations_.rows(args.gate->out);
+    const HostRows second = args.products.size() > 1 ? activations_.rows(args.products[1].out) : HostRows{};
+    pool_.run(activations_.count(args.in), [&](int row, int) {
+      activate_(args.gate->function, first.row(row), second.data == nullptr ? nullptr : second.row(row), first.columns,
+                out.row(row));
+    });
+  }
+
+  Memory& memory_;
   ThreadPool pool_;
   std::string isa_;
   const cpu::RowKernels& kernels_;
   cpu::ActivationKernel activate_;
+  WeightMemory weights_;
   cpu::Matmul matmul_;
   SpanFailures failures_;
   cpu::Attention attention_;
+  HostActivations activations_;
+  HostLogits logits_;
   std::vector<float> embedding_;  // room for one
   const Step* step_ = nullptr;
   OperationSeconds seconds_;
+  Capabilities capabilities_{"cpu",
+                             {KvType::f16, KvType::f32},
+                             {RetentionMode::all, RetentionMode::score, RetentionMode::oracle, RetentionMode::hook},
+                             true,
+                             true,
+                             true,
+                             kMostHostRows,
+                             true};
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Backend>> make_cpu_backend(int threads, const std::string& isa) {
+Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions& options, Memory& memory) {
+  int threads = options.threads;
   const auto available = cpu::supported_isas();
   if (ggml_cpu_has_avx2() != 0 && __builtin_cpu_supports("avx2") == 0)
     return fail(ErrorKind::unsupported, "this CPU has no AVX2, which the libllama of this build needs");
   const char* forced = std::getenv("A2SF_ISA");
-  const std::string wanted = !isa.empty() ? isa : forced != nullptr && *forced != '\0' ? forced : available.front();
+  const std::string wanted = !options.isa.empty()                   ? options.isa
+                             : forced != nullptr && *forced != '\0' ? forced
+                                                                    : available.front();
   const cpu::RowKernels* kernels = cpu::find_row_kernels(wanted);
   if (kernels == nullptr) {
     std::string names;
@@ -141,7 +198,7 @@ Result<std::unique_ptr<Backend>> make_cpu_backend(int threads, const std::string
   if (threads == 0) threads = usable_cores();
   ggml_cpu_init();
   try {
-    return std::make_unique<CpuBackend>(threads, wanted, *kernels);
+    return std::make_unique<CpuBackend>(threads, options, wanted, *kernels, memory);
   } catch (const std::system_error& error) {
     return fail(ErrorKind::io, fmt::format("cannot start {} threads: {}; use fewer", threads, error.code().message()));
   }

@@ -3,13 +3,15 @@
 
 #include <vector>
 
-#include "kernels/backend.h"
 #include "kernels/cpu/query_tile.h"
 #include "kernels/cpu/rotations.h"
+#include "kernels/host/activations.h"
 #include "kernels/host/host_store.h"
 #include "kernels/span_failures.h"
 
 namespace a2sf::cpu {
+
+using AttendArgs = HostAttendArgs;
 
 // Rows of a span.
 struct Rows {

@@ -9,39 +9,43 @@
 namespace a2sf::cpu {
 namespace {
 
-constexpr std::size_t kSlab = std::size_t{64} << 20;
-constexpr std::size_t kTaskBytes = 32 << 10;  // of weights: long enough for the prefetcher, short enough to balance
-constexpr int kTaskRows = 64;                 // of activations: they stay in the second-level cache
-constexpr int kOutputsPerTask = 48;           // of a mapped weight
-constexpr std::size_t kMostInputBytes = 2;    // per column of an input that is converted: bf16 and f16 are the largest
+constexpr std::size_t kRandomBytes = 1 << 20;  // of random rows that are packed at once
+constexpr std::size_t kTaskBytes = 32 << 10;   // of weights: long enough for the prefetcher, short enough to balance
+constexpr int kTaskRows = 64;                  // of activations: they stay in the second-level cache
+constexpr int kOutputsPerTask = 48;            // of a mapped weight
+constexpr std::size_t kMostInputBytes = 2;     // per column of an input that is converted: bf16 and f16 are the largest
 
-const PackedWeight* packed(const Product& product) { return static_cast<const PackedWeight*>(product.weight->loaded); }
-ggml_type input_type(const Product& product) { return ggml_get_type_traits_cpu(product.weight->type)->vec_dot_type; }
-const float* bias_of(const Product& product) { return product.bias == nullptr ? nullptr : floats(*product.bias); }
+const PackedWeight* packed(const HostProduct& product) {
+  return static_cast<const PackedWeight*>(product.weight->loaded);
+}
+ggml_type input_type(const HostProduct& product) {
+  return ggml_get_type_traits_cpu(product.weight->type)->vec_dot_type;
+}
+const float* bias_of(const HostProduct& product) { return product.bias == nullptr ? nullptr : floats(*product.bias); }
 
 // Numbers the tasks of several products in a row: product p has count(p) of them.
 template <class Count>
 struct Tasks {
-  std::span<const Product> products;
+  std::span<const HostProduct> products;
   Count count;
 
   int total() const {
     int sum = 0;
-    for (const Product& product : products) sum += count(product);
+    for (const HostProduct& product : products) sum += count(product);
     return sum;
   }
   // The product that a task belongs to, and its number there.
-  std::pair<const Product*, int> find(int task) const {
-    const Product* product = products.data();
+  std::pair<const HostProduct*, int> find(int task) const {
+    const HostProduct* product = products.data();
     while (task >= count(*product)) task -= count(*product++);
     return {product, task};
   }
 };
 template <class Count>
-Tasks(std::span<const Product>, Count) -> Tasks<Count>;
+Tasks(std::span<const HostProduct>, Count) -> Tasks<Count>;
 
 // Outputs [first, last) of one product, for every row: a weight row stays in the first-level cache while rows pass by.
-void compute_outputs(const Product& product, const std::byte* input, std::size_t input_row, int rows, int first,
+void compute_outputs(const HostProduct& product, const std::byte* input, std::size_t input_row, int rows, int first,
                      int last) {
   const auto dot = ggml_get_type_traits_cpu(product.weight->type)->vec_dot;
   const int columns = static_cast<int>(product.weight->columns);
@@ -58,29 +62,47 @@ void compute_outputs(const Product& product, const std::byte* input, std::size_t
 
 }  // namespace
 
-Result<std::byte*> Matmul::take(std::size_t wanted) {
-  const auto bytes = static_cast<std::size_t>(round_up(static_cast<std::int64_t>(wanted), 64));
-  if (slabs_.empty() || slabs_.back().bytes() - taken_ < bytes) {
-    auto slab = OwnedBuffer::create(host_memory(), std::max(bytes, kSlab));
-    if (!slab) return tl::unexpected(slab.error());
-    slabs_.push_back(std::move(*slab));
-    taken_ = 0;
-  }
-  std::byte* data = slabs_.back().data() + taken_;
-  taken_ += bytes;
-  return data;
+bool Matmul::can_pack(const WeightView& weight) const {
+  const PackedFormat* format = packed_format(weight.type);
+  return kernels_ != nullptr && format != nullptr && weight.columns % format->block == 0;
+}
+
+Result<PackedWeight*> Matmul::add_packed(WeightView& weight) {
+  auto shape = std::make_unique<PackedWeight>(packed_shape(weight, kernels_->lanes));
+  const auto data = memory_.take(static_cast<std::size_t>(shape->panels()) * shape->panel_bytes());
+  if (!data) return tl::unexpected(data.error());
+  shape->data = *data;
+  packed_.push_back(std::move(shape));
+  weight.loaded = packed_.back().get();
+  return packed_.back().get();
 }
 
 Status Matmul::load(WeightView& weight) {
-  const PackedFormat* format = packed_format(weight.type);
-  if (kernels_ == nullptr || format == nullptr || weight.columns % format->block != 0) return {};
-  auto shape = std::make_unique<PackedWeight>(packed_shape(weight, kernels_->lanes));
-  const auto data = take(static_cast<std::size_t>(shape->panels()) * shape->panel_bytes());
-  if (!data) return tl::unexpected(data.error());
-  shape->data = *data;
-  pack(weight, *shape, pool_);
-  weight.loaded = shape.get();
-  packed_.push_back(std::move(shape));
+  if (!can_pack(weight)) return {};
+  const auto packed = add_packed(weight);
+  if (!packed) return tl::unexpected(packed.error());
+  pack(weight, **packed, pool_);
+  return {};
+}
+
+Status Matmul::load_random(WeightView& weight, const RandomRows& rows) {
+  if (!can_pack(weight)) return make_random(weight, rows, memory_);
+  const auto packed = add_packed(weight);
+  if (!packed) return tl::unexpected(packed.error());
+  const std::size_t row_bytes = weight.row_bytes();
+  const auto lanes = static_cast<std::int64_t>(kernels_->lanes);
+  const std::int64_t panels_at_once =
+      std::max<std::int64_t>(1, static_cast<std::int64_t>(kRandomBytes / row_bytes) / lanes);
+  std::vector<std::byte> unpacked(static_cast<std::size_t>(panels_at_once * lanes) * row_bytes);
+  for (std::int64_t panel = 0; panel < (*packed)->panels(); panel += panels_at_once) {
+    const std::int64_t first = panel * lanes, count = std::min(panels_at_once * lanes, weight.rows - first);
+    for (std::int64_t row = 0; row < count; ++row)
+      rows.write(first + row, unpacked.data() + static_cast<std::size_t>(row) * row_bytes);
+    PackedWeight part = **packed;
+    part.rows = count;
+    part.data += static_cast<std::size_t>(panel) * part.panel_bytes();
+    pack({weight.type, count, weight.columns, unpacked.data()}, part, pool_);
+  }
   return {};
 }
 
@@ -91,9 +113,9 @@ void Matmul::reserve(int rows, int columns) {
   quantised_.reserve(count * kMostInputBytes);
 }
 
-void Matmul::run(Activations in, int rows, std::span<const Product> products) {
+void Matmul::run(HostRows in, int rows, std::span<const HostProduct> products) {
   // Neighbours that want the same kind of input are one parallel region.
-  const auto kind = [](const Product& product) {
+  const auto kind = [](const HostProduct& product) {
     return packed(product) != nullptr ? GGML_TYPE_COUNT : input_type(product);
   };
   while (!products.empty()) {
@@ -109,9 +131,10 @@ void Matmul::run(Activations in, int rows, std::span<const Product> products) {
 }
 
 // Converts the input to what the products' weights are multiplied with.
-PanelInput Matmul::convert(Activations in, int rows, std::span<const Product> products) {
+PanelInput Matmul::convert(HostRows in, int rows, std::span<const HostProduct> products) {
   const auto any = [&](const auto& wants) {
-    return std::any_of(products.begin(), products.end(), [&](const Product& p) { return wants(*packed(p)->format); });
+    return std::any_of(products.begin(), products.end(),
+                       [&](const HostProduct& p) { return wants(*packed(p)->format); });
   };
   if (any([](const PackedFormat& format) { return !format.is_float(); })) quantise(in, rows);
   const bool rounds = kernels_->round_for_bf16 && any([](const PackedFormat& f) { return f.type == GGML_TYPE_BF16; });
@@ -119,7 +142,7 @@ PanelInput Matmul::convert(Activations in, int rows, std::span<const Product> pr
   return {in.data, codes_.data(), blocks_.data(), reinterpret_cast<const ggml_bf16_t*>(rounded), in.columns};
 }
 
-void Matmul::quantise(Activations in, int rows) {
+void Matmul::quantise(HostRows in, int rows) {
   const auto columns = static_cast<std::size_t>(in.columns), count = static_cast<std::size_t>(rows);
   if (codes_.size() < count * columns) codes_.resize(count * columns);
   if (blocks_.size() < count * columns / kInputBlock) blocks_.resize(count * columns / kInputBlock);
@@ -129,13 +152,13 @@ void Matmul::quantise(Activations in, int rows) {
   });
 }
 
-void Matmul::run_packed(Activations in, int rows, std::span<const Product> products) {
+void Matmul::run_packed(HostRows in, int rows, std::span<const HostProduct> products) {
   const PanelInput input = convert(in, rows, products);
   const int row_blocks = (rows + kTaskRows - 1) / kTaskRows;
   const auto panels_per_task = [](const PackedWeight& weight) {
     return static_cast<std::int64_t>(std::max<std::size_t>(1, kTaskBytes / weight.panel_bytes()));
   };
-  const Tasks tasks{products, [&](const Product& product) {
+  const Tasks tasks{products, [&](const HostProduct& product) {
                       const std::int64_t per_task = panels_per_task(*packed(product));
                       return static_cast<int>((packed(product)->panels() + per_task - 1) / per_task) * row_blocks;
                     }};
@@ -150,7 +173,7 @@ void Matmul::run_packed(Activations in, int rows, std::span<const Product> produ
   });
 }
 
-const std::byte* Matmul::quantise(Activations in, int rows, ggml_type type) {
+const std::byte* Matmul::quantise(HostRows in, int rows, ggml_type type) {
   if (type == GGML_TYPE_F32) return reinterpret_cast<const std::byte*>(in.data);
   const std::size_t row_bytes = ggml_row_size(type, in.columns);
   if (quantised_.size() < row_bytes * static_cast<std::size_t>(rows))
@@ -162,11 +185,11 @@ const std::byte* Matmul::quantise(Activations in, int rows, ggml_type type) {
   return quantised_.data();
 }
 
-void Matmul::run_mapped(Activations in, int rows, std::span<const Product> products) {
+void Matmul::run_mapped(HostRows in, int rows, std::span<const HostProduct> products) {
   const ggml_type type = input_type(products[0]);
   const std::byte* input = quantise(in, rows, type);
   const std::size_t input_row = ggml_row_size(type, in.columns);
-  const Tasks tasks{products, [](const Product& product) {
+  const Tasks tasks{products, [](const HostProduct& product) {
                       return (static_cast<int>(product.weight->rows) + kOutputsPerTask - 1) / kOutputsPerTask;
                     }};
   pool_.run(tasks.total(), [&](int task, int) {

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string>
 
-#include "kernels/backend.h"
 #include "kernels/cpu/packed_weight.h"
+#include "kernels/host/activations.h"
 
 namespace a2sf::cpu {
 
@@ -31,7 +31,7 @@ struct PanelProduct {
   const PackedWeight* weight;
   PanelInput input;
   const float* bias;  // or nullptr
-  Activations out;
+  HostRows out;
   bool add;
 };
 struct PanelRange {

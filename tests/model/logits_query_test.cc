@@ -1,0 +1,136 @@
+// What is asked of rows of logits instead of the rows.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include "kernels/logits.h"
+#include "model/model_parts.h"
+#include "support/tiny_model.h"
+
+namespace a2sf {
+namespace {
+
+constexpr int kVocabulary = 128;
+
+TEST(LogitsQuery, FindsTheLargestAndOfEqualsTheLowerId) {
+  const std::vector<float> logits = {1, 5, 2, 5, 5, -3};
+  std::vector<TokenProbability> largest(4);
+  answer({.row = 0, .largest = largest}, logits);
+  const double log_sum = log_sum_exp(logits);
+  EXPECT_EQ((std::vector{largest[0].token, largest[1].token, largest[2].token, largest[3].token}),
+            (std::vector{1, 3, 4, 2}));
+  EXPECT_DOUBLE_EQ(largest[0].log_probability, 5 - log_sum);
+  EXPECT_DOUBLE_EQ(largest[3].log_probability, 2 - log_sum);
+}
+
+TEST(LogitsQuery, HasNoMoreTokensThanTheVocabulary) {
+  const std::vector<float> logits = {1, 2};
+  std::vector<TokenProbability> largest(5);
+  answer({.row = 0, .largest = largest}, logits);
+  EXPECT_EQ((std::vector{largest[0].token, largest[1].token, largest[2].token, largest[4].token}),
+            (std::vector{1, 0, -1, -1}));
+}
+
+TEST(LogitsQuery, GivesTheProbabilitiesOfTokens) {
+  const std::vector<float> logits = {0, std::log(2.0F), std::log(5.0F)};
+  const std::vector<std::int32_t> tokens = {2, 0, 2};
+  std::vector<double> found(3);
+  answer({.row = 0, .tokens = tokens, .log_probabilities = found}, logits);
+  EXPECT_NEAR(found[0], std::log(5.0 / 8), 1e-6);
+  EXPECT_NEAR(found[1], std::log(1.0 / 8), 1e-6);
+  EXPECT_EQ(found[2], found[0]);
+}
+
+// One sequence of a model of its own, on both devices, with a softcap or without.
+class StepLogits : public testing::TestWithParam<const char*> {
+ protected:
+  struct Sequence {
+    explicit Sequence(const Model& model) {
+      const Architecture& a = model.parts().weights.architecture;
+      auto resolved = resolve_all(parse_policy("full").value(), a.windows, a.kv_heads, 0, 0).value();
+      retention = std::move(resolved.retention);
+      cache = SequenceCache(host_memory(), {a.layers, a.kv_heads, a.head_dim, KvType::f16}, resolved.slots);
+    }
+    Retention retention;
+    SequenceCache cache;
+  };
+
+  static std::shared_ptr<const Model> model_of(const std::string& device) {
+    const std::string path = write_tiny_model({}, temporary_path("queries.gguf"));
+    auto model = Model::load(path, {.threads = 2, .device = device, .isa = {}}).value();
+    std::filesystem::remove(path);
+    return model;
+  }
+
+  static Status run(const Model& model, std::span<const LogitsQuery> wanted) {
+    Sequence sequence(model);
+    EXPECT_TRUE(sequence.cache.make_room(kTokens.size()));
+    const Span span{&sequence.cache, &sequence.retention, 0, static_cast<int>(kTokens.size()), 0, false, false, kTokens,
+                    nullptr};
+    Status outcome;
+    const Status started = model.parts().forward.run({kTokens, std::span(&span, 1), wanted}, std::span(&outcome, 1));
+    return started ? outcome : started;
+  }
+
+  inline static const std::vector<std::int32_t> kTokens = {5, 17, 99, 3, 42};
+};
+
+TEST_P(StepLogits, AreWhatIsComputedFromTheWholeRows) {
+  const auto model = model_of(GetParam());
+  std::vector<float> rows(3 * kVocabulary);
+  const std::vector<LogitsQuery> whole = {{.row = 1, .logits = rows.data()},
+                                          {.row = 2, .logits = rows.data() + kVocabulary},
+                                          {.row = 4, .logits = rows.data() + 2 * kVocabulary}};
+  ASSERT_TRUE(run(*model, whole));
+
+  std::vector<float> last(kVocabulary);
+  std::vector<TokenProbability> greedy(1), expected_greedy(1), several(7), expected_several(7);
+  const std::vector<std::int32_t> tokens = {0, 127};
+  std::vector<double> probabilities(2), expected_probabilities(2);
+  const std::vector<LogitsQuery> queries = {{.row = 1, .largest = greedy},
+                                            {.row = 2, .tokens = tokens, .log_probabilities = probabilities},
+                                            {.row = 4, .logits = last.data(), .largest = several}};
+  ASSERT_TRUE(run(*model, queries));
+  const auto row = [&](std::size_t i) { return std::span(rows).subspan(i * kVocabulary, kVocabulary); };
+  answer({.row = 1, .largest = expected_greedy}, row(0));
+  answer({.row = 2, .tokens = tokens, .log_probabilities = expected_probabilities}, row(1));
+  answer({.row = 4, .largest = expected_several}, row(2));
+  EXPECT_EQ(greedy[0].token, std::max_element(row(0).begin(), row(0).end()) - row(0).begin());
+  EXPECT_EQ(greedy[0].log_probability, expected_greedy[0].log_probability);
+  EXPECT_EQ(probabilities, expected_probabilities);
+  EXPECT_EQ(std::memcmp(last.data(), row(2).data(), row(2).size_bytes()), 0);
+  for (std::size_t i = 0; i < several.size(); ++i) {
+    EXPECT_EQ(several[i].token, expected_several[i].token);
+    EXPECT_EQ(several[i].log_probability, expected_several[i].log_probability);
+  }
+}
+
+TEST_P(StepLogits, ARowThatIsNotFiniteFailsWhateverIsAskedOfIt) {
+  const std::string path = write_tiny_model({}, temporary_path("infinite.gguf"));
+  overwrite_floats(path, "output_norm.weight", 0, 64, 3e38F);
+  const auto model = Model::load(path, {.threads = 2, .device = GetParam(), .isa = {}}).value();
+  std::filesystem::remove(path);
+  std::vector<TokenProbability> greedy(1);
+  const LogitsQuery query{.row = 4, .largest = greedy};
+  const Status ran = run(*model, {&query, 1});
+  ASSERT_FALSE(ran);
+  EXPECT_NE(ran.error().message.find("the logits at position 4 are not finite"), std::string::npos);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, StepLogits, testing::Values("cpu", "reference"));
+
+TEST(Capabilities, ASessionThatNeedsMoreIsRefused) {
+  const std::string path = write_tiny_model({}, temporary_path("capable.gguf"));
+  const auto reference = Model::load(path, {.device = "reference", .isa = {}}).value();
+  std::filesystem::remove(path);
+  const auto session = Session::create(reference, {.policy = parse_policy("shared-budget:budget=20").value()});
+  ASSERT_FALSE(session);
+  EXPECT_EQ(session.error().message, "device 'reference' has no hooks");
+  EXPECT_TRUE(Session::create(reference, {.policy = parse_policy("ideal:budget=20").value()}));
+}
+
+}  // namespace
+}  // namespace a2sf
