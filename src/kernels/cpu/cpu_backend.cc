@@ -162,7 +162,7 @@ class CpuBackend final : public Backend {
                              {KvType::f16, KvType::f32},
                              {RetentionMode::all, RetentionMode::score, RetentionMode::ideal, RetentionMode::hook},
                              true,
-                             kMostHostRows,
+                             kMaxStepRows,
                              true};
 };
 

@@ -158,7 +158,7 @@ class ReferenceBackend final : public Backend {
                              {KvType::f16, KvType::f32},
                              {RetentionMode::all, RetentionMode::score, RetentionMode::ideal},
                              true,
-                             kMostHostRows,
+                             kMaxStepRows,
                              true};
 };
 
