@@ -39,7 +39,8 @@ struct Feed {
 // Not thread safe: a session belongs to one thread at a time.
 class Session {
  public:
-  // Fails if the spec does not fit (names the option). The cache takes memory as tokens come.
+  // Fails if the spec does not fit (names the option), or if the device cannot do it. The cache takes memory as tokens
+  // come.
   static Result<Session> create(std::shared_ptr<const Model> model, const SessionOptions& options);
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;

@@ -8,8 +8,6 @@
 
 namespace a2sf {
 
-inline constexpr int kMaxStepRows = 4096;
-
 // Runs steps of one model, one at a time (run() locks).
 class Forward {
  public:

@@ -171,7 +171,7 @@ class CpuBackend final : public Backend {
                              true,
                              true,
                              true,
-                             kMostHostRows,
+                             kMaxStepRows,
                              true};
 };
 

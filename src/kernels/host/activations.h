@@ -8,8 +8,6 @@
 
 namespace a2sf {
 
-inline constexpr int kMostHostRows = 4096;  // of a step
-
 // Activations [rows][columns]. A view.
 struct HostRows {
   float* data = nullptr;

@@ -130,7 +130,7 @@ class ReferenceBackend final : public Backend {
                              true,
                              true,
                              true,
-                             kMostHostRows,
+                             kMaxStepRows,
                              true};
 };
 
