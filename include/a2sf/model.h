@@ -13,7 +13,9 @@ namespace a2sf {
 
 struct ModelOptions {
   int threads = 0;             // 0: as many as the process may keep busy, by its affinity and its control group
-  std::string device = "cpu";  // "cpu", or "reference": the plain C++ definition, slow
+  // "cpu"; "reference": the plain C++ definition, slow; "fenced": for tests, the CPU with memory that nothing else can
+  // touch.
+  std::string device = "cpu";
   bool repack = true;  // regroup weights for speed in memory of their own; false: use them as the file is mapped
   std::string isa;  // "avx512bf16", "avx512", "avx2" or "portable"; empty: A2SF_ISA from the environment, else the best
 };

@@ -11,36 +11,6 @@ namespace {
 constexpr std::size_t kChunkTokens =
     64;  // rows of a step in feed(): enough to reuse a weight row, few enough for the caches
 
-const char* name_of(RetentionMode mode) {
-  switch (mode) {
-    case RetentionMode::all:
-      return "unbounded caches";
-    case RetentionMode::score:
-      return "policies that score";
-    case RetentionMode::oracle:
-      return "oracles";
-    case RetentionMode::hook:
-      break;
-  }
-  return "hooks";
-}
-
-// What the device would have to do and cannot.
-Status check_device(const Capabilities& device, const Retention& retention, KvType kv_type) {
-  const auto has = [](const auto& all, auto one) { return std::find(all.begin(), all.end(), one) != all.end(); };
-  const auto refuse = [&](const char* what) {
-    return fail(ErrorKind::unsupported, "device '" + device.name + "' has no " + what);
-  };
-  if (!has(device.kv_types, kv_type)) return refuse(kv_type == KvType::f16 ? "caches of f16" : "caches of f32");
-  if (retention.whole_prompt && !device.whole_prompt) return refuse("block = prompt");
-  for (const HeadRule& rule : retention.rules) {
-    if (!has(device.modes, rule.mode)) return refuse(name_of(rule.mode));
-    if (rule.power != 1 && !device.power) return refuse("power of scores");
-    if (rule.value_weight && !device.value_weight) return refuse("value weights");
-  }
-  return {};
-}
-
 }  // namespace
 
 Session::Session(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -61,7 +31,7 @@ Result<Session> Session::create(std::shared_ptr<const Model> model, const Sessio
     auto resolved = resolve_for(model->info(), options);
     if (!resolved) return tl::unexpected(resolved.error());
     const Capabilities& device = model->parts().backend->capabilities();
-    if (auto can = check_device(device, resolved->retention, options.kv_type); !can) return tl::unexpected(can.error());
+    if (auto can = device.check(resolved->retention, options.kv_type); !can) return tl::unexpected(can.error());
     auto state = std::make_unique<State>();
     state->model = std::move(model);
     state->options = options;

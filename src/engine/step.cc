@@ -98,8 +98,10 @@ Status check_all(std::span<const Feed> feeds) {
     if (auto valid = state.check(feed); !valid) return valid;
     rows += feed.tokens.size();
   }
-  if (rows <= kMaxStepRows) return {};
-  return fail(ErrorKind::bad_input, fmt::format("a step is at most {} tokens", kMaxStepRows));
+  const Model& model = *Session::State::of(feeds.front()).model;
+  const int most = model.parts().backend->capabilities().most_rows;
+  if (rows <= static_cast<std::size_t>(most)) return {};
+  return fail(ErrorKind::bad_input, fmt::format("a step is at most {} tokens", most));
 }
 
 // The rows of a step, and memory for all that it adds.

@@ -148,6 +148,9 @@ struct Capabilities {
   bool power, value_weight;  // options of scores
   int most_rows;             // of a step
   bool exact_bytes;          // a row's bytes depend on its sequence alone: on no neighbour, chunk or count of threads
+
+  // Whether a sequence of these rules and this format can be had; else one line that says what is missing.
+  Status check(const Retention& retention, KvType kv_type) const;
 };
 
 // Time spent since the backend was made, by all steps together.
@@ -206,5 +209,7 @@ struct CpuOptions {
 // that says what this machine has.
 Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions& options, Memory& memory = host_memory());
 std::unique_ptr<Backend> make_reference_backend(Memory& memory = host_memory());
+// The CPU behind a fence, for tests: its buffers cannot be read or written but by its own operations.
+Result<std::unique_ptr<Backend>> make_fenced_backend(const CpuOptions& options);
 
 }  // namespace a2sf

@@ -9,8 +9,9 @@ namespace a2sf {
 namespace {
 
 Result<std::unique_ptr<Backend>> make_backend(const ModelOptions& options) {
-  if (options.device == "cpu")
-    return make_cpu_backend({.threads = options.threads, .isa = options.isa, .repack = options.repack});
+  const CpuOptions cpu{.threads = options.threads, .isa = options.isa, .repack = options.repack};
+  if (options.device == "cpu") return make_cpu_backend(cpu);
+  if (options.device == "fenced") return make_fenced_backend(cpu);
   if (options.device == "reference") return make_reference_backend();
   return fail(ErrorKind::unsupported,
               fmt::format("device '{}' is not in this build; it has cpu and reference", options.device));
@@ -21,8 +22,9 @@ std::size_t bytes_of(const WeightView& weight) { return weight.row_bytes() * sta
 // The file's pages of a tensor go once the backend has its own form: at no time are there two copies of all weights.
 Status load_all(Weights& weights, Backend& backend) {
   for (const auto& [weight, role] : all_weights(weights)) {
+    const std::byte* const mapped = weight->data;
     if (Status loaded = backend.load(*weight, role); !loaded) return loaded;
-    if (weight->loaded != nullptr) weights.file->forget(weight->data, bytes_of(*weight));
+    if (weight->loaded != nullptr || weight->data != mapped) weights.file->forget(mapped, bytes_of(*weight));
   }
   return {};
 }

@@ -15,6 +15,7 @@
 #include <tuple>
 #include <vector>
 
+#include "support/devices.h"
 #include "support/tiny_model.h"
 
 namespace a2sf {
@@ -26,17 +27,14 @@ using Tokens = std::vector<std::int32_t>;
 
 const std::filesystem::path kFixtures = std::filesystem::path(A2SF_TEST_FOLDER) / "model" / "fixtures";
 
-std::shared_ptr<const Model> load(const std::string& path, const std::string& device = "cpu") {
-  ModelOptions options;
-  options.threads = 1;
-  options.device = device;
+std::shared_ptr<const Model> load(const std::string& path, const ModelOptions& options = {.threads = 1, .isa = {}}) {
   auto model = Model::load(path, options);
   if (!model) throw std::runtime_error(model.error().message);
   return *model;
 }
 
-std::shared_ptr<const Model> fixture(const std::string& name, const std::string& device = "cpu") {
-  return load((kFixtures / (name + ".gguf")).string(), device);
+std::shared_ptr<const Model> fixture(const std::string& name, const test::Device& device) {
+  return load((kFixtures / (name + ".gguf")).string(), device.options);
 }
 
 std::shared_ptr<const Model> tiny(const TinyModel& sizes) {
@@ -78,7 +76,7 @@ std::vector<std::string> fixture_names() {
   return names;
 }
 
-class Fixture : public testing::TestWithParam<std::tuple<std::string, std::string>> {};
+class Fixture : public testing::TestWithParam<std::tuple<std::string, test::Device>> {};
 
 TEST_P(Fixture, PredictsWhatTransformersDoes) {
   const auto& [name, device] = GetParam();
@@ -107,19 +105,19 @@ TEST_P(Fixture, PredictsWhatTransformersDoes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, Fixture,
-                         testing::Combine(testing::ValuesIn(fixture_names()), testing::Values("cpu", "reference")),
+                         testing::Combine(testing::ValuesIn(fixture_names()), testing::ValuesIn(test::all_devices(1))),
                          [](const auto& each) {
-                           return name_of_test(std::get<0>(each.param) + "_" + std::get<1>(each.param));
+                           return name_of_test(std::get<0>(each.param) + "_" + std::get<1>(each.param).name);
                          });
 
 // --- Every policy on every architecture ---
 
-class Matrix : public testing::TestWithParam<std::tuple<std::string, std::string>> {};
+class Matrix : public testing::TestWithParam<std::tuple<std::string, std::string, test::Device>> {};
 
 TEST_P(Matrix, RunsWithinItsBudget) {
-  const auto& [architecture, spec] = GetParam();
+  const auto& [architecture, spec, device] = GetParam();
   const bool bounded = spec != "full" && spec != "ideal:budget=10";
-  Session session = session_of(fixture(architecture), spec, KvType::f16);
+  Session session = session_of(fixture(architecture, device), spec, KvType::f16);
   const Tokens tokens = some_tokens(50);
   ASSERT_TRUE(session.feed(std::span(tokens).first(30), WantLogits::none, true));
   for (std::size_t i = 30; i < tokens.size(); ++i) ASSERT_TRUE(session.feed(std::span(tokens).subspan(i, 1)));
@@ -127,7 +125,7 @@ TEST_P(Matrix, RunsWithinItsBudget) {
   const std::size_t held = session.retained(1, 0).size();
   EXPECT_TRUE(bounded ? held < 10 + 4 : held == 50) << held;
   // A row's bytes depend on its sequence alone.
-  Session again = session_of(fixture(architecture), spec, KvType::f16);
+  Session again = session_of(fixture(architecture, device), spec, KvType::f16);
   ASSERT_TRUE(again.feed(std::span(tokens).first(30), WantLogits::none, true));
   ASSERT_TRUE(again.feed(std::span(tokens).subspan(30)));
   EXPECT_TRUE(std::equal(again.logits().begin(), again.logits().end(), session.logits().begin()));
@@ -138,8 +136,12 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(testing::Values("llama", "qwen2", "qwen3", "gemma3", "phi3", "gpt2", "gptneox", "opt", "opt-350m"),
                      testing::Values("full", "local:budget=10", "streaming:budget=10", "h2o:budget=10",
                                      "tova:budget=10", "a2sf:budget=10", "a2sf:budget=10:block=4",
-                                     "a2sf:budget=10:block=prompt", "ideal:budget=10", "shared-budget:budget=10")),
-    [](const auto& each) { return name_of_test(std::get<0>(each.param) + "_" + std::get<1>(each.param)); });
+                                     "a2sf:budget=10:block=prompt", "ideal:budget=10", "shared-budget:budget=10",
+                                     "a2sf:power=1.5:value-weight=on:budget=10:sink=1"),
+                     testing::ValuesIn(test::all_devices())),
+    [](const auto& each) {
+      return name_of_test(std::get<0>(each.param) + "_" + std::get<1>(each.param) + "_" + std::get<2>(each.param).name);
+    });
 
 // --- Sliding windows and budgets ---
 
@@ -205,7 +207,7 @@ TEST(Positions, EndWithTheTrainedContext) {
 
 // Beyond it other factors would hold, for the tokens that are in the cache too.
 TEST(Positions, OfLongropeEndWithTheOriginalContext) {
-  Session session = session_of(fixture("phi3-longrope"), "a2sf:budget=8");
+  Session session = session_of(load((kFixtures / "phi3-longrope.gguf").string()), "a2sf:budget=8");
   ASSERT_TRUE(session.feed(some_tokens(40)));
   const Status refused = session.feed(some_tokens(1));
   ASSERT_FALSE(refused);

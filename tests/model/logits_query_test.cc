@@ -8,6 +8,7 @@
 
 #include "kernels/logits.h"
 #include "model/model_parts.h"
+#include "support/devices.h"
 #include "support/tiny_model.h"
 
 namespace a2sf {
@@ -44,32 +45,23 @@ TEST(LogitsQuery, GivesTheProbabilitiesOfTokens) {
   EXPECT_EQ(found[2], found[0]);
 }
 
-// One sequence of a model of its own, on both devices, with a softcap or without.
-class StepLogits : public testing::TestWithParam<const char*> {
+// One sequence of a model of its own, on every device, with a softcap or without.
+class StepLogits : public testing::TestWithParam<test::Device> {
  protected:
-  struct Sequence {
-    explicit Sequence(const Model& model) {
-      const Architecture& a = model.parts().weights.architecture;
-      auto resolved = resolve_all(parse_policy("full").value(), a.windows, a.kv_heads, 0, 0).value();
-      retention = std::move(resolved.retention);
-      cache = SequenceCache(host_memory(), {a.layers, a.kv_heads, a.head_dim, KvType::f16}, resolved.slots);
-    }
-    Retention retention;
-    SequenceCache cache;
-  };
-
-  static std::shared_ptr<const Model> model_of(const std::string& device) {
+  static std::shared_ptr<const Model> model_of(const test::Device& device) {
     const std::string path = write_tiny_model({}, temporary_path("queries.gguf"));
-    auto model = Model::load(path, {.threads = 2, .device = device, .isa = {}}).value();
+    auto model = Model::load(path, device.options).value();
     std::filesystem::remove(path);
     return model;
   }
 
   static Status run(const Model& model, std::span<const LogitsQuery> wanted) {
-    Sequence sequence(model);
-    EXPECT_TRUE(sequence.cache.make_room(kTokens.size()));
-    const Span span{&sequence.cache, &sequence.retention, 0, static_cast<int>(kTokens.size()), 0, false, false, kTokens,
-                    nullptr};
+    const Architecture& a = model.parts().weights.architecture;
+    const auto store = model.parts().backend->make_sequence(
+        {a.layers, a.heads, a.kv_heads, a.head_dim, KvType::f16, a.attention_scale, a.windows},
+        resolve_all(parse_policy("full").value(), a.windows, a.kv_heads, 0).value());
+    EXPECT_TRUE(store->make_room(static_cast<std::int64_t>(kTokens.size()), false));
+    const Span span{store.get(), 0, 0, static_cast<int>(kTokens.size()), 0, false, false, kTokens};
     Status outcome;
     const Status started = model.parts().forward.run({kTokens, std::span(&span, 1), wanted}, std::span(&outcome, 1));
     return started ? outcome : started;
@@ -111,7 +103,7 @@ TEST_P(StepLogits, AreWhatIsComputedFromTheWholeRows) {
 TEST_P(StepLogits, ARowThatIsNotFiniteFailsWhateverIsAskedOfIt) {
   const std::string path = write_tiny_model({}, temporary_path("infinite.gguf"));
   overwrite_floats(path, "output_norm.weight", 0, 64, 3e38F);
-  const auto model = Model::load(path, {.threads = 2, .device = GetParam(), .isa = {}}).value();
+  const auto model = Model::load(path, GetParam().options).value();
   std::filesystem::remove(path);
   std::vector<TokenProbability> greedy(1);
   const LogitsQuery query{.row = 4, .largest = greedy};
@@ -120,16 +112,31 @@ TEST_P(StepLogits, ARowThatIsNotFiniteFailsWhateverIsAskedOfIt) {
   EXPECT_NE(ran.error().message.find("the logits at position 4 are not finite"), std::string::npos);
 }
 
-INSTANTIATE_TEST_SUITE_P(Devices, StepLogits, testing::Values("cpu", "reference"));
+INSTANTIATE_TEST_SUITE_P(Devices, StepLogits, testing::ValuesIn(test::all_devices()),
+                         [](const auto& each) { return each.param.name; });
 
-TEST(Capabilities, ASessionThatNeedsMoreIsRefused) {
-  const std::string path = write_tiny_model({}, temporary_path("capable.gguf"));
-  const auto reference = Model::load(path, {.device = "reference", .isa = {}}).value();
-  std::filesystem::remove(path);
-  const auto session = Session::create(reference, {.policy = parse_policy("shared-budget:budget=20").value()});
-  ASSERT_FALSE(session);
-  EXPECT_EQ(session.error().message, "device 'reference' has no hooks");
-  EXPECT_TRUE(Session::create(reference, {.policy = parse_policy("ideal:budget=20").value()}));
+// What a device without hooks, f32 and options of scores refuses.
+TEST(Capabilities, ASequenceThatNeedsMoreIsRefusedInOneLine) {
+  const Capabilities device{.name = "small",
+                            .kv_types = {KvType::f16},
+                            .modes = {RetentionMode::all, RetentionMode::score},
+                            .whole_prompt = false,
+                            .power = false,
+                            .value_weight = false,
+                            .most_rows = 8,
+                            .exact_bytes = false};
+  const auto refusal = [&](const char* spec, KvType type = KvType::f16) {
+    const auto resolved = resolve_all(parse_policy(spec).value(), std::vector{0, 0}, 1, 0).value();
+    const Status checked = device.check(resolved.retention, type);
+    return checked ? std::string() : checked.error().message;
+  };
+  EXPECT_EQ(refusal("a2sf:budget=9"), "");
+  EXPECT_EQ(refusal("a2sf:budget=9", KvType::f32), "device 'small' has no caches of f32");
+  EXPECT_EQ(refusal("shared-budget:budget=9"), "device 'small' has no hooks");
+  EXPECT_EQ(refusal("ideal:budget=9"), "device 'small' has no oracles");
+  EXPECT_EQ(refusal("a2sf:budget=9:block=prompt"), "device 'small' has no block = prompt");
+  EXPECT_EQ(refusal("a2sf:budget=9:power=1.5"), "device 'small' has no power of scores");
+  EXPECT_EQ(refusal("a2sf:budget=9:sink=1:value-weight=on"), "device 'small' has no value weights");
 }
 
 }  // namespace

@@ -63,7 +63,7 @@ TEST(RandomRows, AreFiniteAndOfTheirSizeForEveryType) {
     if (name.starts_with("iq") && !name.starts_with("iq4") && type != GGML_TYPE_IQ2_XXS) continue;
     ++types;
     WeightView weight{type, 20, kColumns};
-    WeightMemory memory;
+    WeightMemory memory(host_memory());
     ASSERT_TRUE(make_random(weight, RandomRows(weight, WeightRole::matrix, 7), memory));
     std::vector<float> row(kColumns);
     double squares = 0;

@@ -1,0 +1,29 @@
+// Every device that this machine has: what must hold on one must hold on all.
+#pragma once
+
+#include <a2sf/model.h>
+
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/isa.h"
+
+namespace a2sf::test {
+
+struct Device {
+  std::string name;  // as part of a test's name
+  ModelOptions options;
+
+  friend std::ostream& operator<<(std::ostream& out, const Device& device) { return out << device.name; }
+};
+
+// The reference, the CPU with each of its instruction sets, and the CPU behind a fence.
+inline std::vector<Device> all_devices(int threads = 2) {
+  std::vector<Device> devices = {{"reference", {.threads = threads, .device = "reference", .isa = {}}},
+                                 {"fenced", {.threads = threads, .device = "fenced", .isa = {}}}};
+  for (const std::string& isa : cpu::supported_isas()) devices.push_back({isa, {.threads = threads, .isa = isa}});
+  return devices;
+}
+
+}  // namespace a2sf::test
