@@ -20,8 +20,9 @@ std::optional<Token> Generator::next(std::span<const float> logits) {
   }
   generation_.tokens.push_back(token);
   if (options_.logprobs) {
-    const TokenDistribution distribution(logits);
-    generation_.choices.push_back({distribution.of(token).logprob, distribution.likeliest(*options_.logprobs)});
+    TokenChoice choice{0, std::vector<TokenProbability>(std::min(*options_.logprobs, logits.size()))};
+    answer({.row = 0, .tokens = {&token, 1}, .log_probabilities = {&choice.logprob, 1}, .largest = choice.top}, logits);
+    generation_.choices.push_back(std::move(choice));
   }
   generation_.text += stream_.push(tokenizer_.piece(token));
   if (stream_.stopped()) {

@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/token_distribution.h"
+#include "kernels/logits.h"
 
 namespace a2sf {
 
@@ -25,10 +25,11 @@ struct GenerateOptions {
 
 enum class StopReason { length, end_of_generation, stop_string, interrupted };
 
-// What the model said where a token was drawn: of that token, and of the likeliest ones (it may be among them).
+// What the model said where a token was drawn, before any temperature, penalty or cut of the sampler: the
+// log-probability of that token, and of the likeliest ones (it may be among them), the best first.
 struct TokenChoice {
-  float logprob;
-  std::vector<TokenLogprob> top;
+  double logprob;
+  std::vector<TokenProbability> top;
 };
 
 struct Generation {

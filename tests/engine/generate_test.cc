@@ -113,9 +113,12 @@ TEST_F(Generate, LogProbabilitiesAreOfTheModelsDistributionAndChangeNoToken) {
   ASSERT_TRUE(session.feed(kPrompt));
   for (std::size_t i = 0; i < generation.tokens.size(); ++i) {
     const TokenChoice& choice = generation.choices[i];
-    EXPECT_EQ(choice.logprob, TokenDistribution(session.logits()).of(generation.tokens[i]).logprob);
+    const double expected_logprob =
+        static_cast<double>(session.logits()[static_cast<std::size_t>(generation.tokens[i])]) -
+        log_sum_exp(session.logits());
+    EXPECT_EQ(choice.logprob, expected_logprob);
     double sum = 0;
-    for (const TokenLogprob& other : choice.top) sum += std::exp(other.logprob);
+    for (const TokenProbability& other : choice.top) sum += std::exp(other.log_probability);
     EXPECT_NEAR(sum, 1, 1e-5);
     ASSERT_TRUE(session.feed({&generation.tokens[i], 1}));
   }
