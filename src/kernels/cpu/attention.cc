@@ -179,8 +179,9 @@ void Attention::run_side_by_side(const LayerTask& layer, const Span& span, Rows 
   };
   const auto attend_tile = [&](int i, int h, QueryTile& tile) {
     const HeadTask task(layer, span, h);
-    const int slots = task.head().is_ring() ? task.head().used()
-                                            : first_slots_[static_cast<std::size_t>(h)] + rows_of(i).end() - rows.first;
+    // Free slots come first, so that there may be fewer slots than rows came.
+    const int used = task.head().used(), before = first_slots_[static_cast<std::size_t>(h)];
+    const int slots = task.head().is_ring() ? used : std::min(used, before + rows_of(i).end() - rows.first);
     task.attend(rows_of(i), slots, tile);
   };
   if (!facts.scores) {
