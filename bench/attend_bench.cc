@@ -2,15 +2,18 @@
 //   build/release/bench/a2sf_kernel_bench --benchmark_filter=TokenByToken
 #include <benchmark/benchmark.h>
 
+#include <memory>
 #include <random>
 
-#include "kernels/cpu/attend.h"
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/host/host_store.h"
 
 namespace a2sf {
 namespace {
 
 constexpr int kStepRows = 64;  // as in Session::feed
+constexpr float kScale = .1F;
 
 struct Shape {
   int layers, kv_heads, group, dim;
@@ -40,22 +43,26 @@ class Sequence {
         out_(q_.size()) {
     const auto heads = static_cast<std::size_t>(shape.layers * shape.kv_heads);
     const SlotPlan plan = budget == 0 ? SlotPlan() : SlotPlan::bounded(budget + 1);
-    retention_.mode = budget == 0 ? RetentionMode::all : RetentionMode::score;
-    retention_.kv_heads = shape.kv_heads;
-    retention_.rules.assign(heads, HeadRule{budget, .99, 0, budget / 2});
-    cache_ =
-        SequenceCache(host_memory(), {shape.layers, shape.kv_heads, shape.dim, shape.type}, SlotPlans(heads, plan));
+    const HeadRule rule =
+        budget == 0 ? HeadRule{}
+                    : HeadRule{.budget = budget, .alpha = .99, .recent = budget / 2, .mode = RetentionMode::score};
+    const SlotPlans plans(heads, plan);
+    store_ = std::make_unique<HostStore>(
+        host_memory(),
+        SequenceShape{shape.layers, shape.kv_heads * shape.group, shape.kv_heads, shape.dim, shape.type, kScale,
+                      std::vector<int>(static_cast<std::size_t>(shape.layers), 0)},
+        ResolvedRetention{{false, 1, shape.kv_heads, std::vector<HeadRule>(heads, rule), nullptr}, plans, plans});
   }
 
   // Tokens that are simply there.
   void fill(std::int64_t tokens) {
-    if (!cache_.make_room(tokens)) return;
+    if (!store_->make_room(tokens, false)) return;
     const std::span key(k_), value(v_);
     const auto dim = static_cast<std::size_t>(shape_.dim);
     for (int i = 0; i < shape_.layers * shape_.kv_heads; ++i) {
       for (std::int64_t t = 0; t < tokens; ++t) {
         const auto at = static_cast<std::size_t>(t % kStepRows) * dim;
-        cache_.head(i / shape_.kv_heads, i % shape_.kv_heads)
+        store_->head(i / shape_.kv_heads, i % shape_.kv_heads)
             .insert(static_cast<std::int32_t>(t), key.subspan(at, dim), value.subspan(at, dim));
       }
     }
@@ -69,8 +76,8 @@ class Sequence {
     attend(rows);
   }
   void begin(int rows) {
-    if (!cache_.make_room(rows)) return;
-    span_ = {&cache_, &retention_, 0, rows, position_, false, false, {}, nullptr};
+    if (!store_->make_room(rows, false)) return;
+    span_ = {store_.get(), 0, 0, rows, position_, false, false, {}};
     step_ = {std::span(ids_).first(static_cast<std::size_t>(rows)), {&span_, 1}};
     const RopeTable rope{angles_, 1, true};
     failures_.begin(step_);
@@ -84,7 +91,7 @@ class Sequence {
                          shape_.kv_heads,
                          shape_.dim,
                          0,
-                         .1F,
+                         kScale,
                          0,
                          {q_.data(), q},
                          {k_.data(), kv},
@@ -98,7 +105,7 @@ class Sequence {
   void take_back() {
     --position_;
     for (int i = 0; i < shape_.layers * shape_.kv_heads; ++i) {
-      HeadCache& head = cache_.head(i / shape_.kv_heads, i % shape_.kv_heads);
+      HeadCache& head = store_->head(i / shape_.kv_heads, i % shape_.kv_heads);
       for (int slot = 0; slot < head.used(); ++slot) {
         if (head.position(slot) == position_) head.release(slot);
       }
@@ -110,8 +117,7 @@ class Sequence {
   ThreadPool pool_;
   SpanFailures failures_;
   cpu::Attention attention_;
-  SequenceCache cache_;
-  Retention retention_;
+  std::unique_ptr<HostStore> store_;
   std::vector<double> angles_;
   std::vector<std::int32_t> ids_;
   std::vector<float> q_, k_, v_, out_;

@@ -1,6 +1,7 @@
 // Bytes as a program of cache operations, beside a plain map of what each head should hold.
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -55,9 +56,11 @@ SlotPlans random_plans(Bytes& bytes) {
 class Program {
  public:
   explicit Program(Bytes& bytes) : bytes_(bytes) {
-    const KvType type = bytes_.next() % 2 == 0 ? KvType::f16 : KvType::f32;
+    const int kind = bytes_.next();
+    const KvType type = kind % 2 == 0 ? KvType::f16 : KvType::f32;
+    weighs_values_ = kind / 2 % 2 == 1;
     plans_ = random_plans(bytes_);
-    cache_ = SequenceCache(host_memory(), {1, kHeads, kDim, type}, plans_);
+    cache_ = SequenceCache(host_memory(), {1, kHeads, kDim, type, weighs_values_ ? 1 : 0, weighs_values_}, plans_);
   }
 
   void run() {
@@ -78,17 +81,44 @@ class Program {
   }
 
  private:
-  using Held = std::map<std::int32_t, float>;  // position: score
+  struct Token {
+    float score, weight;
+    bool operator==(const Token&) const = default;
+  };
+  using Held = std::map<std::int32_t, Token>;  // by position
+  // The values that a head has seen.
+  struct Seen {
+    std::array<double, kDim> sum{};
+    int count = 0;
+    double add(std::span<const float> value) {  // returns the value's distance to their mean
+      ++count;
+      double squares = 0;
+      for (std::size_t i = 0; i < kDim; ++i) {
+        sum[i] += value[i];
+        squares += std::pow(value[i] - sum[i] / count, 2);
+      }
+      return std::sqrt(squares);
+    }
+  };
+
+  float weight_of(const HeadCache& head, int slot) const {
+    return weighs_values_ ? head.number(slot, kValueWeight) : 0;
+  }
 
   void insert(int h, int count) {
     HeadCache& head = cache_.head(0, h);
     require(cache_.make_room(count).has_value());
     for (int i = 0; i < count && now_ < kMostTokens; ++i) {
       if (head.is_full()) return;
-      const int slot = head.insert(now_, vector_of(now_, 1), vector_of(now_, -1));
+      const auto value = vector_of(now_, -1);
+      const int slot = head.insert(now_, vector_of(now_, 1), value);
       require(slot >= 0 && slot < head.used() && head.position(slot) == now_ && head.score(slot) == 0);
       head.score(slot) = static_cast<float>(now_) / 2;
-      held_[static_cast<std::size_t>(h)][now_] = static_cast<float>(now_) / 2;
+      if (weighs_values_) {
+        head.weigh(slot, value);
+        require(std::abs(weight_of(head, slot) - seen_[static_cast<std::size_t>(h)].add(value)) < .05);
+      }
+      held_[static_cast<std::size_t>(h)][now_] = {head.score(slot), weight_of(head, slot)};
       ++now_;
     }
   }
@@ -131,6 +161,7 @@ class Program {
     }
     cache_ = std::move(*copy);
     plans_ = plans;
+    if (std::all_of(held_.begin(), held_.end(), [](const Held& held) { return held.empty(); })) seen_ = {};
   }
 
   void check_counts() const {
@@ -154,7 +185,7 @@ class Program {
         require(x == vector_of(position, 1));
         head.read_value(slot, x);
         require(x == vector_of(position, -1));
-        found[position] = head.score(slot);
+        found[position] = {head.score(slot), weight_of(head, slot)};
       }
       for (std::int64_t slot = head.used(); slot < head.room(); ++slot)
         require(head.position(static_cast<int>(slot)) == -1);
@@ -165,7 +196,9 @@ class Program {
   Bytes& bytes_;
   SlotPlans plans_;
   SequenceCache cache_;
+  bool weighs_values_ = false;
   std::array<Held, kHeads> held_;
+  std::array<Seen, kHeads> seen_;
   std::int32_t now_ = 0;
 };
 

@@ -68,7 +68,7 @@ Json rate_json(std::size_t tokens, double seconds) {
   return static_cast<double>(tokens) / seconds;
 }
 
-Json logprob_json(const Tokenizer& tokenizer, Token token, float logprob) {
+Json logprob_json(const Tokenizer& tokenizer, Token token, double logprob) {
   return {{"token", token}, {"text", tokenizer.piece(token, true)}, {"logprob", logprob}};
 }
 

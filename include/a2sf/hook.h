@@ -6,7 +6,8 @@
 // (EvictAtPromptEnd), and again when a session is resized. Sinks, pins, recent tokens, windows and capacities are the
 // engine's: naming a protected token is an error of the sequence that names the hook.
 //
-// All calls for one sequence come one after the other, layers in order, rows in order. Views are valid during the call.
+// All calls for one sequence come one after the other: in a step, all of its rows in one layer, in order, then the next
+// layer. Views are valid during the call. Exceptions must not leave it, but for std::bad_alloc.
 #pragma once
 
 #include <a2sf/result.h>
@@ -27,7 +28,7 @@ struct HookNeeds {
   bool every_row = false;    // observe() after each row; rows then come one by one, in prompts too
   int last_rows = 0;         // the queries of so many rows are kept, for query() and probabilities(); at most 1024
   bool keys_values = false;  // read_key() and so on
-  int numbers = 0;           // floats of its own beside each token, at most 16; memory of the cache
+  int numbers = 0;           // a hook's floats beside each token, 0 at first, at most 16; memory of the cache
 };
 
 // Fails if a number is out of its range.
@@ -49,7 +50,9 @@ class HookHead {
   int slots() const { return slots_; }
   std::int32_t position(int slot) const { return std::max(-1, run(slot).positions[slot % kRun]); }  // -1: free
   float score(int slot) const { return run(slot).scores[slot % kRun]; }  // A of the recurrence
-  float number(int slot, int index) const { return run(slot).numbers[index * run(slot).slots + slot % kRun]; }
+  float number(int slot, int index) const {
+    return has_number(index) ? run(slot).numbers[index * run(slot).slots + slot % kRun] : 0;
+  }
   // Whether the token may be evicted: there is one, and it is neither a sink nor pinned nor recent.
   bool may_go(int slot) const { return position(slot) >= first_ && position(slot) <= last_; }
   std::int64_t held() const { return held_; }          // tokens
@@ -63,19 +66,21 @@ class HookHead {
   // What that query gives to the tokens that are here now, of those at or before its position: softmax over them.
   // Zero in free slots. Computed when it is asked for.
   virtual std::span<const float> probabilities(int back, int query_head) const = 0;  // [slot]
+  // Spans of just the head's dim.
   virtual void read_key(int slot, std::span<float> key) const = 0;                   // [head dim], rotated
   virtual void read_value(int slot, std::span<float> value) const = 0;               // [head dim]
 
-  // For hooks only. The token leaves at once, and its slot is free.
+  // For hooks only. The token leaves at once, and its slot is free; in Hook::evict() alone.
   virtual void evict(int slot) = 0;
   virtual void write_key(int slot, std::span<const float> key) = 0;
   virtual void write_value(int slot, std::span<const float> value) = 0;
   void set_number(int slot, int index, float number) {
-    run(slot).numbers[index * run(slot).slots + slot % kRun] = number;
+    if (has_number(index)) run(slot).numbers[index * run(slot).slots + slot % kRun] = number;
   }
 
  protected:
   const Run& run(int slot) const { return runs_[static_cast<std::size_t>(slot / kRun)]; }
+  virtual bool has_number(int index) const = 0;
 
   std::vector<Run> runs_;
   int slots_ = 0, group_ = 0, head_dim_ = 0;
@@ -107,16 +112,17 @@ struct Eviction {
   std::int32_t position = 0;  // of the victim
   std::int32_t step = 0;      // the position of the token after which it went
   float score = 0;            // its A then
-  float probability = 0;      // what the last row gave it, summed over the group; 0: it had gone before that row
+  float probability = 0;      // what the row at `step` gave it, summed over the group; 0 where a window had left it
+                              // behind before that row, or a resize evicted it after
 };
 
-// Looks on, whatever the policy. Exceptions must not leave it.
+// Looks on, whatever the policy.
 class Observer {
  public:
   virtual ~Observer() = default;
   // After each row, scores updated, before anything goes (HookNeeds::every_row).
   virtual void observe(const HookLayer&) {}
-  // A token has left: evicted, or left behind by a window. In a resize, before the heads are smaller.
+  // A token has left: evicted, or left behind by a window.
   virtual void left(int /*layer*/, int /*kv_head*/, const Eviction&) {}
 };
 
@@ -129,8 +135,12 @@ class ShadowObserver : public Observer {
                        std::span<const float> /*shadow*/) {}
 };
 
-class Hook : public Observer {
+class Hook {
  public:
+  virtual ~Hook() = default;
+  // As Observer's; it may set numbers and change keys and values.
+  virtual void observe(HookLayer&) {}
+  virtual void left(int /*layer*/, int /*kv_head*/, const Eviction&) {}
   // Evicts until no head holds more than its capacity; the sequence fails with an error that names the hook otherwise.
   virtual void evict(HookLayer& layer) = 0;
   // A copy for a fork of the sequence: it goes on as this one would.

@@ -85,7 +85,8 @@ class Session {
   // From now on somebody looks on; nullptr: nobody any more. Results are the same bytes, slower.
   Status observe(std::shared_ptr<Observer> observer, const HookNeeds& needs = {});
   // A second cache, under another policy, that is given the queries, keys and values of this sequence, as they are
-  // under its own policy. Before the first token. Its memory counts in kv_bytes().
+  // under its own policy. Before the first token. Its memory counts in kv_bytes(); where it
+  // fails, the sequence does.
   Status add_shadow(const PolicySpec& policy, std::shared_ptr<ShadowObserver> observer, const HookNeeds& needs = {});
 
   struct State;  // private to the library

@@ -17,6 +17,12 @@ namespace a2sf {
 
 using Token = std::int32_t;
 
+// A token and the logarithm of its probability, by the softmax over the whole vocabulary.
+struct TokenProbability {
+  Token token = -1;
+  double log_probability = 0;
+};
+
 struct ChatMessage {
   std::string role;  // "system", "user" or "assistant"
   std::string content;

@@ -93,14 +93,16 @@ int HeadCache::claim(std::int32_t position) {
 }
 
 void HeadCache::weigh(int slot, std::span<const float> value) {
-  const auto seen = static_cast<float>(++values_seen_);
+  const auto seen = static_cast<double>(++values_seen_);
   double squares = 0;
   for (std::size_t i = 0; i < value.size(); ++i) {
-    mean_value_[i] += (value[i] - mean_value_[i]) / seen;
-    const double distance = value[i] - mean_value_[i];
+    const double mean = mean_value_[i] + (static_cast<double>(value[i]) - mean_value_[i]) / seen;
+    const double distance = value[i] - mean;
     squares += distance * distance;
+    mean_value_[i] = static_cast<float>(mean);
   }
-  number(slot, kValueWeight) = static_cast<float>(std::sqrt(squares));
+  // Finite, whatever the values: what is compared is a score times this.
+  number(slot, kValueWeight) = static_cast<float>(std::min(std::sqrt(squares), kMostWeight));
 }
 
 int HeadCache::insert(std::int32_t position, std::span<const float> key, std::span<const float> value) {

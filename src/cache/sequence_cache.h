@@ -121,6 +121,7 @@ struct CacheShape {
 
 // The number of a slot that HeadCache::weigh() sets.
 inline constexpr int kValueWeight = 0;
+inline constexpr double kMostWeight = 1e30;  // so that a score times it stays finite
 
 // Of one slot: key, value, score, position and numbers.
 std::size_t slot_bytes(const CacheShape& shape);

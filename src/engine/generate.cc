@@ -1,7 +1,10 @@
 #include "engine/generate.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
+
+#include "kernels/logits.h"
 
 namespace a2sf {
 

@@ -12,8 +12,6 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/logits.h"
-
 namespace a2sf {
 
 struct GenerateOptions {

@@ -133,8 +133,6 @@ Status Session::add_shadow(const PolicySpec& policy, std::shared_ptr<ShadowObser
     options.policy = policy;
     auto resolved = resolve_for(state_->model->info(), options);
     if (!resolved) return tl::unexpected(resolved.error());
-    if (resolved->retention.whole_prompt != state_->store->retention().whole_prompt)
-      return fail(ErrorKind::bad_input, "a sequence and its shadows must agree on block=prompt");
     auto shadow = state_->make_store(std::move(*resolved));
     if (auto observed = shadow->observe(observer, needs); !observed) return observed;
     return state_->store->add_shadow(std::move(shadow), std::move(observer));

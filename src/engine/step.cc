@@ -46,15 +46,14 @@ Status Session::State::make_room(const Feed& feed) {
 
 Span Session::State::begin(const Feed& feed, int number, int first_row) {
   const std::int64_t first_position = position();
-  const bool whole_prompt = store->retention().whole_prompt;
   token_ids.insert(token_ids.end(), feed.tokens.begin(), feed.tokens.end());
   return {store.get(),
           number,
           first_row,
           static_cast<int>(feed.tokens.size()),
           first_position,
-          whole_prompt && feed.prompt,
-          whole_prompt && feed.prompt_ends,
+          feed.prompt,
+          feed.prompt_ends,
           token_ids};
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <a2sf/session.h>
+#include <a2sf/text.h>
 
 #include <cstdint>
 #include <memory>
@@ -24,15 +25,9 @@ struct Span {
   int number;            // among the spans of the step
   int first_row, rows;
   std::int64_t first_position;
-  bool in_prompt;                           // under block = prompt nothing is evicted in these rows,
-  bool prompt_ends;                         // except after the last of them
+  bool in_prompt;                           // part of a prompt, in which block = prompt evicts nothing
+  bool prompt_ends;                         // but after its last row, which is the last of these
   std::span<const std::int32_t> token_ids;  // of the sequence, by position; the step's included
-};
-
-// A token and the logarithm of its probability, by the softmax over the whole vocabulary.
-struct TokenProbability {
-  std::int32_t token = -1;
-  double log_probability = 0;
 };
 
 // What is wanted of the logits of one row of a step: any of three, in host memory that is the caller's. Filled by

@@ -36,6 +36,7 @@ class SharedBudgetHook final : public Hook {
     std::int64_t excess = 0;
     for (int h = 0; h < layer.kv_heads(); ++h) {
       HookHead& head = layer.head(h);
+      if (head.budget() == kKeepAll) continue;
       candidates_.push_back({&head, weakest(head)});
       excess += head.held() - head.budget();
     }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "support/random_head.h"
@@ -194,6 +195,112 @@ TEST(SequenceCache, MoreThanTheMachineHasIsAnErrorWhenItIsNeeded) {
   ASSERT_FALSE(room);
   EXPECT_EQ(room.error().kind, ErrorKind::out_of_memory);
   EXPECT_TRUE(cache.make_room(1));
+}
+
+// --- Weights of values ---
+
+// A head whose values are weighed, and what their weights must be.
+class WeighedValues : public testing::Test {
+ protected:
+  static SequenceCache weighing_cache(Memory& memory = host_memory()) {
+    return {memory, {1, 1, kDim, KvType::f16, 1, true}, {SlotPlan::bounded(40)}};
+  }
+  std::vector<float> next_value() {
+    values_.push_back(test::random_vector(random_, kDim));
+    return values_.back();
+  }
+  void feed(HeadCache& head, const std::vector<float>& value) {
+    const int slot = head.insert(static_cast<std::int32_t>(values_.size()) - 1, value, value);
+    head.weigh(slot, value);
+  }
+  // |v - the mean of all values up to it|.
+  double weight_of(std::int32_t position) const {
+    const auto count = static_cast<std::size_t>(position) + 1;
+    double squares = 0;
+    for (std::size_t i = 0; i < kDim; ++i) {
+      double sum = 0;
+      for (std::size_t row = 0; row < count; ++row) sum += values_[row][i];
+      const double distance = values_[count - 1][i] - sum / static_cast<double>(count);
+      squares += distance * distance;
+    }
+    return std::sqrt(squares);
+  }
+  void expect_weights(const HeadCache& head) const {
+    for (const int slot : head.slots_by_position())
+      EXPECT_NEAR(head.number(slot, kValueWeight), weight_of(head.position(slot)), 1e-5) << head.position(slot);
+  }
+
+  std::mt19937 random_{5};
+  std::vector<std::vector<float>> values_;  // [position]
+};
+
+TEST_F(WeighedValues, AreTheirDistancesToTheMeanOfAllThatTheHeadHasSeen) {
+  auto cache = weighing_cache();
+  ASSERT_TRUE(cache.make_room(40));
+  HeadCache& head = cache.head(0, 0);
+  for (int i = 0; i < 40; ++i) feed(head, next_value());
+  EXPECT_EQ(head.number(0, kValueWeight), 0);
+  expect_weights(head);
+  for (int slot = 3; slot < 30; slot += 4) head.release(slot);  // the mean is also of those that have left
+  for (int slot = 3; slot < 30; slot += 4) feed(head, next_value());
+  expect_weights(head);
+}
+
+TEST_F(WeighedValues, StayAndGoOnInAClone) {
+  auto cache = weighing_cache();
+  ASSERT_TRUE(cache.make_room(40));
+  for (int i = 0; i < 20; ++i) feed(cache.head(0, 0), next_value());
+  auto copy = cache.clone().value();
+  EXPECT_EQ(copy.bytes(), cache.bytes());
+  const auto before = values_;
+  for (SequenceCache* const each : {&copy, &cache}) {  // a mean of its own: one does not see the other's values
+    values_ = before;
+    for (int i = 0; i < 20; ++i) feed(each->head(0, 0), next_value());
+    expect_weights(each->head(0, 0));
+  }
+}
+
+TEST_F(WeighedValues, StayAndGoOnOnceRebuilt) {
+  auto cache = weighing_cache();
+  ASSERT_TRUE(cache.make_room(40));
+  HeadCache& head = cache.head(0, 0);
+  for (int i = 0; i < 40; ++i) feed(head, next_value());
+  for (int slot = 0; slot < 40; slot += 3) head.release(slot);
+  const std::vector<std::vector<int>> left_out = {{1, 7, 20}};
+  auto rebuilt = cache.rebuilt({SlotPlan::bounded(50)}, left_out).value();
+  EXPECT_EQ(rebuilt.head(0, 0).occupied(), head.occupied() - 3);
+  ASSERT_TRUE(rebuilt.make_room(10));
+  for (int i = 0; i < 10; ++i) feed(rebuilt.head(0, 0), next_value());
+  expect_weights(rebuilt.head(0, 0));
+}
+
+TEST_F(WeighedValues, ACacheThatHasMemoryButNoTokensYetIsRebuiltAndCloned) {
+  auto cache = weighing_cache();
+  ASSERT_TRUE(cache.make_room(10));
+  auto rebuilt = cache.rebuilt({SlotPlan::bounded(50)});
+  ASSERT_TRUE(rebuilt);
+  auto copy = cache.clone();
+  ASSERT_TRUE(copy);
+  for (SequenceCache* const each : {&*rebuilt, &*copy}) {
+    values_.clear();
+    ASSERT_TRUE(each->make_room(10));
+    for (int i = 0; i < 10; ++i) feed(each->head(0, 0), next_value());
+    expect_weights(each->head(0, 0));
+  }
+}
+
+TEST_F(WeighedValues, NoMemoryForTheMeanLeavesTheCacheAsItWas) {
+  for (const int allocations : {0, 1}) {
+    LittleMemory memory(allocations);
+    auto cache = weighing_cache(memory);
+    EXPECT_FALSE(cache.make_room(10));
+    EXPECT_EQ(cache.head(0, 0).room(), 0);
+    memory.left = 2;
+    ASSERT_TRUE(cache.make_room(10));
+    values_.clear();
+    for (int i = 0; i < 10; ++i) feed(cache.head(0, 0), next_value());
+    expect_weights(cache.head(0, 0));
+  }
 }
 
 }  // namespace

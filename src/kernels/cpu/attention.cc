@@ -7,11 +7,11 @@ namespace a2sf::cpu {
 namespace {
 
 LayerFacts facts_of(const AttendArgs& args, const Span& span) {
-  const HostStore& store = host_store(span.store);
+  const HostStore& store = host_store(span);
   LayerFacts facts{.rows = span.rows,
                    .slots = 0,
                    .window = args.window,
-                   .in_prompt = span.in_prompt,
+                   .in_prompt = in_prompt(span),
                    .scores = false,
                    .oracle = false,
                    .ring = true,
@@ -56,7 +56,7 @@ void Attention::prepare_shadows(const Step& step, const ModelShape& shape) {
   shadow_of_.clear();
   int columns = 0;
   for (const Span& span : step.spans) {
-    for (const Shadow& shadow : host_store(span.store).shadows()) {
+    for (const Shadow& shadow : host_store(span).shadows()) {
       shadows_.push_back(span);
       shadows_.back().store = shadow.store.get();
       shadow_of_.push_back(&shadow);
@@ -68,7 +68,7 @@ void Attention::prepare_shadows(const Step& step, const ModelShape& shape) {
 
 // Any worker may get any tile, and a long row is spread over as many tiles as there are KV heads.
 void Attention::reserve(const Span& span, int heads) {
-  const HostStore& store = host_store(span.store);
+  const HostStore& store = host_store(span);
   const SequenceShape& shape = store.shape();
   const auto& rules = store.retention().rules;
   const auto kv_heads = static_cast<std::size_t>(shape.kv_heads);
@@ -179,8 +179,9 @@ void Attention::run_side_by_side(const LayerTask& layer, const Span& span, Rows 
   };
   const auto attend_tile = [&](int i, int h, QueryTile& tile) {
     const HeadTask task(layer, span, h);
-    const int slots = task.head().is_ring() ? task.head().used()
-                                            : first_slots_[static_cast<std::size_t>(h)] + rows_of(i).end() - rows.first;
+    // Free slots come first, so that there may be fewer slots than rows came.
+    const int used = task.head().used(), before = first_slots_[static_cast<std::size_t>(h)];
+    const int slots = task.head().is_ring() ? used : std::min(used, before + rows_of(i).end() - rows.first);
     task.attend(rows_of(i), slots, tile);
   };
   if (!facts.scores) {

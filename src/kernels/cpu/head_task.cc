@@ -17,7 +17,7 @@ HeadTask::HeadTask(const LayerTask& layer, const Span& span, int kv_head)
     : layer_(layer),
       span_(span),
       kv_head_(kv_head),
-      store_(host_store(span.store)),
+      store_(host_store(span)),
       head_(store_.head(layer.args.layer, kv_head)),
       rule_(store_.retention().rule(layer.args.layer, kv_head)) {}
 
@@ -34,7 +34,7 @@ void HeadTask::run(Rows rows, QueryTile& tile) const {
 int HeadTask::rows_until_eviction(int row) const {
   const int rows = std::min(rows_of_tile(layer_.group()), span_.rows - row);
   if (layer_.args.window > 0 || rule_.mode == RetentionMode::oracle) return 1;
-  if (rule_.mode != RetentionMode::score || span_.in_prompt) return rows;
+  if (rule_.mode != RetentionMode::score || in_prompt(span_)) return rows;
   const std::int64_t room = rule_.budget + store_.retention().block - head_.occupied();
   return static_cast<int>(std::clamp<std::int64_t>(room, 1, rows));
 }
@@ -138,7 +138,7 @@ void HeadTask::release(int row, int slot, QueryTile& tile) const {
 // One victim, the usual case, is the slot with the lowest score; many at once are found by sorting.
 void HeadTask::evict(int row, float lowest, QueryTile& tile) const {
   if (rule_.mode != RetentionMode::score) return;
-  if (span_.in_prompt && !is_prompt_end(row)) return;
+  if (in_prompt(span_) && !is_prompt_end(row)) return;
   if (!is_prompt_end(row) && head_.occupied() < rule_.budget + store_.retention().block) return;
   const std::int64_t excess = head_.occupied() - rule_.budget;
   if (excess != 1) {
@@ -157,7 +157,7 @@ void HeadTask::keep_queries(Rows rows, QueryTile& tile) const {
     for (int g = 0; g < layer_.group(); ++g) {
       std::copy_n(
           tile.query(i, g), layer_.args.head_dim,
-          history.query(layer_.args.layer, span_.first_position + rows.first + i, kv_head_ * layer_.group() + g));
+          history.place(layer_.args.layer, span_.first_position + rows.first + i, kv_head_ * layer_.group() + g));
     }
   }
 }

@@ -6,7 +6,7 @@
 #include "kernels/cpu/query_tile.h"
 #include "kernels/cpu/rotations.h"
 #include "kernels/host/activations.h"
-#include "kernels/host/host_store.h"
+#include "kernels/host/spans.h"
 #include "kernels/span_failures.h"
 
 namespace a2sf::cpu {
@@ -65,7 +65,7 @@ class HeadTask {
   const HeadRule& rule() const { return rule_; }
 
  private:
-  bool is_prompt_end(int row) const { return span_.prompt_ends && row == span_.rows - 1; }
+  bool is_prompt_end(int row) const { return in_prompt(span_) && span_.prompt_ends && row == span_.rows - 1; }
   const std::byte* read_next(Rows rows) const;
   int find_victim(float lowest, const ScoreUpdate& update) const;
   void release(int row, int slot, QueryTile& tile) const;

@@ -10,7 +10,13 @@ namespace {
 // With the kernels of the instruction set, so that a hook sees what its rows were given.
 class TileProbabilities final : public ProbabilitySource {
  public:
-  TileProbabilities(const RowKernels& kernels, QueryTile& tile) : kernels_(kernels), tile_(tile) {}
+  // `rows`: the tiles of the rows just computed, one per KV head; `tile`: memory for others.
+  TileProbabilities(const RowKernels& kernels, std::span<const QueryTile> rows, QueryTile& tile)
+      : kernels_(kernels), rows_(rows), tile_(tile) {}
+
+  float of_last_row(int kv_head, int slot) const override {
+    return rows_[static_cast<std::size_t>(kv_head)].last_row_probability(slot);
+  }
 
   void compute(HeadCache& head, const GroupQueries& row, std::span<float> out) override {
     const int group = static_cast<int>(row.queries.size());
@@ -19,7 +25,10 @@ class TileProbabilities final : public ProbabilitySource {
     for (int g = 0; g < group; ++g)
       std::copy_n(row.queries[static_cast<std::size_t>(g)], row.head_dim, tile_.query(0, g));
     for (int i = 0; i < tile_.partitions(); ++i) tile_.compute_numerators(i);
-    tile_.normalise();
+    if (tile_.normalise() >= 0) {  // all that the row saw has gone
+      std::fill(out.begin(), out.end(), 0.0F);
+      return;
+    }
     const auto slots = static_cast<std::size_t>(head.used());
     for (int g = 0; g < group; ++g)
       tile_.read_probabilities(0, g, out.subspan(static_cast<std::size_t>(g) * slots, slots));
@@ -27,6 +36,7 @@ class TileProbabilities final : public ProbabilitySource {
 
  private:
   const RowKernels& kernels_;
+  std::span<const QueryTile> rows_;
   QueryTile& tile_;
 };
 
@@ -34,10 +44,10 @@ class TileProbabilities final : public ProbabilitySource {
 
 // The heads attend side by side, then somebody sees the whole layer: after each row, or before something is due to go.
 void Attention::run_watched(const LayerTask& layer, const Span& span) {
-  HostStore& store = host_store(span.store);
+  HostStore& store = host_store(span);
   for (int row = 0; row < span.rows && !failures_.failed(span);) {
     std::int64_t count = store.wants_every_row()   ? 1
-                         : span.in_prompt          ? span.rows - row
+                         : in_prompt(span) ? span.rows - row
                          : store.hook() != nullptr ? rows_until_hook(store, layer.args.layer)
                                                    : span.rows - row;
     for (int h = 0; h < layer.args.kv_heads; ++h) {
@@ -46,6 +56,8 @@ void Attention::run_watched(const LayerTask& layer, const Span& span) {
       count = std::min<std::int64_t>(count, task.rows_until_eviction(row));
     }
     const Rows rows{row, static_cast<int>(count)};
+    for (int i = rows.first; i < rows.end() && store.queries().last_rows() > 0; ++i)
+      store.queries().begin(layer.args.layer, span.first_position + i);
     pool_.run(layer.args.kv_heads, [&](int h, int) {
       const HeadTask task(layer, span, h);
       if (!task.append(rows, tile(h)) || !task.attend(rows, task.head().used(), tile(h))) return;
@@ -62,20 +74,13 @@ void Attention::run_watched(const LayerTask& layer, const Span& span) {
 }
 
 Status Attention::watch_rows(const LayerTask& layer, const Span& span, Rows rows) try {
-  HostStore& store = host_store(span.store);
+  HostStore& store = host_store(span);
   const int number = layer.args.layer;
   const std::int64_t now = span.first_position + rows.last();
-  TileProbabilities probabilities(kernels_, looked_at_);
+  TileProbabilities probabilities(kernels_, tiles_, looked_at_);
   LayerWatch watch(store, {number, now, span.token_ids}, probabilities);
-  if (store.wants_every_row()) {
-    if (auto observed = watch.observe(); !observed) return observed;
-  }
   const bool prompt_ends = span.prompt_ends && rows.end() == span.rows;
-  const bool is_due = store.hook() != nullptr && (!span.in_prompt || prompt_ends) &&
-                      watch.is_over_budget(prompt_ends ? 0 : store.retention().block);
-  if (is_due) {
-    if (auto evicted = watch.evict(); !evicted) return evicted;
-  }
+  if (auto watched = watch.after_row(in_prompt(span), prompt_ends); !watched) return watched;
   for (int h = 0; h < layer.args.kv_heads; ++h)
     HeadTask(layer, span, h).evict(rows.last(), lowest_[static_cast<std::size_t>(h)], tile(h));
   tell_who_left(store, number);

@@ -14,11 +14,21 @@ std::size_t QueryHistory::bytes_for(const SequenceShape& shape, int last_rows) {
 }
 
 Status QueryHistory::keep(Memory& memory, const SequenceShape& shape, int last_rows) {
+  QueryHistory larger;
   auto buffer = OwnedBuffer::create(memory, bytes_for(shape, last_rows));
   if (!buffer) return tl::unexpected(buffer.error());
-  buffer_ = std::move(*buffer);
-  shape_ = shape;
-  last_rows_ = last_rows;
+  larger.buffer_ = std::move(*buffer);
+  larger.shape_ = shape;
+  larger.last_rows_ = last_rows;
+  larger.positions_.assign(static_cast<std::size_t>(shape.layers) * static_cast<std::size_t>(last_rows), -1);
+  for (std::size_t i = 0; i < positions_.size(); ++i) {
+    const std::int64_t position = positions_[i];
+    const int layer = static_cast<int>(i) / last_rows_;
+    if (position < 0 || larger.positions_[larger.row(layer, position)] > position) continue;
+    larger.begin(layer, position);
+    std::copy_n(at(i, 0), shape.heads * shape.head_dim, larger.place(layer, position, 0));
+  }
+  *this = std::move(larger);
   return {};
 }
 
@@ -27,6 +37,7 @@ Result<QueryHistory> QueryHistory::clone(Memory& memory) const {
   if (last_rows_ == 0) return copy;
   if (auto kept = copy.keep(memory, shape_, last_rows_); !kept) return tl::unexpected(kept.error());
   memory.copy(copy.buffer_.data(), buffer_.data(), buffer_.bytes());
+  copy.positions_ = positions_;
   return copy;
 }
 
@@ -85,7 +96,6 @@ Status HostStore::make_room(std::int64_t tokens, bool prompt) {
   }
   if (auto room = cache_.make_room(tokens); !room) return room;
   if (auto kept = keep_queries(); !kept) return kept;
-  note_peak();
   for (std::size_t i = 0; i < evictions_.size(); ++i) {
     const auto most = static_cast<std::size_t>(head_at(i).occupied() + tokens);
     if (records_) reserve_amortised(evictions_[i], evictions_[i].size() + most);
@@ -94,6 +104,7 @@ Status HostStore::make_room(std::int64_t tokens, bool prompt) {
   for (const Shadow& shadow : shadows_) {
     if (auto room = shadow.store->make_room(tokens, prompt); !room) return room;
   }
+  note_peak();
   return {};
 }
 

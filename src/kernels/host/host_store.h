@@ -21,21 +21,31 @@ class QueryHistory {
  public:
   static std::size_t bytes_for(const SequenceShape& shape, int last_rows);
 
+  // Room for so many rows; what is known stays.
   Status keep(Memory& memory, const SequenceShape& shape, int last_rows);
   Result<QueryHistory> clone(Memory& memory) const;
   int last_rows() const { return last_rows_; }
   std::size_t bytes() const { return buffer_.bytes(); }
-  // [head dim]
-  float* query(int layer, std::int64_t position, int head) const {
-    const auto row = static_cast<std::size_t>(layer) * static_cast<std::size_t>(last_rows_) +
-                     static_cast<std::size_t>(position % last_rows_);
+  bool has(int layer, std::int64_t position) const { return last_rows_ > 0 && positions_[row(layer, position)] == position; }
+  const float* query(int layer, std::int64_t position, int head) const { return at(row(layer, position), head); }
+  // Where the query is written to; from then on the history has the position. One call for the first head comes before
+  // those for the others, which may come from several threads.
+  void begin(int layer, std::int64_t position) { positions_[row(layer, position)] = position; }
+  float* place(int layer, std::int64_t position, int head) { return at(row(layer, position), head); }
+
+ private:
+  std::size_t row(int layer, std::int64_t position) const {
+    return static_cast<std::size_t>(layer) * static_cast<std::size_t>(last_rows_) +
+           static_cast<std::size_t>(position % last_rows_);
+  }
+  float* at(std::size_t row, int head) const {
     return reinterpret_cast<float*>(buffer_.data()) +
            (row * static_cast<std::size_t>(shape_.heads) + static_cast<std::size_t>(head)) *
                static_cast<std::size_t>(shape_.head_dim);
   }
 
- private:
   OwnedBuffer buffer_;  // [layer][row, modulo last_rows][head][head dim]
+  std::vector<std::int64_t> positions_;  // [layer][row]: whose queries they are, -1: nobody's
   SequenceShape shape_{};
   int last_rows_ = 0;
 };
@@ -114,10 +124,5 @@ class HostStore final : public SequenceStore {
   QueryHistory queries_;
   std::vector<Shadow> shadows_;
 };
-
-// The store of a span of a host's step.
-inline HostStore& host_store(const SequenceStore* store) {
-  return *static_cast<HostStore*>(const_cast<SequenceStore*>(store));
-}
 
 }  // namespace a2sf

@@ -54,22 +54,23 @@ class LayerWatch::Head final : public HookHead {
   }
 
   void read_key(int slot, std::span<float> key) const override {
-    if (may_read(slot)) head_.read_key(slot, key);
+    if (may_read(slot, key.size())) head_.read_key(slot, key);
   }
   void read_value(int slot, std::span<float> value) const override {
-    if (may_read(slot)) head_.read_value(slot, value);
+    if (may_read(slot, value.size())) head_.read_value(slot, value);
   }
   void write_key(int slot, std::span<const float> key) override {
-    if (may_write(slot)) head_.write_key(slot, key);
+    if (may_write(slot, key.size())) head_.write_key(slot, key);
   }
   void write_value(int slot, std::span<const float> value) override {
-    if (may_write(slot)) head_.write_value(slot, value);
+    if (may_write(slot, value.size())) head_.write_value(slot, value);
   }
 
   void evict(int slot) override {
-    if (!allowed(watch_.may_change_, "evicted a token where it may only look on") || !exists(slot)) return;
+    if (!allowed(watch_.may_evict_, "evicted a token where it may not") || !exists(slot)) return;
     if (!allowed(may_go(slot), "named a token that must stay", slot)) return;
-    watch_.store_.release(watch_.row_.layer, kv_head_, slot, watch_.row_.position, last_probability(slot));
+    watch_.store_.release(watch_.row_.layer, kv_head_, slot, watch_.row_.position,
+                          watch_.probabilities_.of_last_row(kv_head_, slot));
     --held_;
     computed_ = -1;
   }
@@ -87,28 +88,24 @@ class LayerWatch::Head final : public HookHead {
     return allowed(slot >= 0 && slot < slots_ && position(slot) >= 0, "named a token that is not there",
                    std::max(slot, 0));
   }
-  bool may_read(int slot) const {
-    return allowed(watch_.needs_->keys_values, "did not say that it wants to see keys and values") && exists(slot);
+  bool may_read(int slot, std::size_t size) const {
+    return allowed(watch_.needs_->keys_values, "did not say that it wants to see keys and values") && exists(slot) &&
+           allowed(size == static_cast<std::size_t>(head_dim_), "gave a key or value of the wrong size", slot);
   }
-  bool may_write(int slot) const {
-    return allowed(watch_.may_change_, "changed a token where it may only look on") && may_read(slot);
+  bool may_write(int slot, std::size_t size) const {
+    return allowed(watch_.may_change_, "changed a token where it may only look on") && may_read(slot, size);
+  }
+  bool has_number(int index) const override {
+    return allowed(index >= 0 && index < watch_.numbers_, "did not say that it wants so many numbers");
   }
   bool has_row(int back) const {
     return allowed(back >= 0 && back < watch_.needs_->last_rows, "did not say that it wants to see so many rows") &&
-           watch_.row_.position - back >= 0;
+           watch_.store_.queries().has(watch_.row_.layer, watch_.row_.position - back);
   }
   const float* query_of(int back, int query_head) const {
     return watch_.store_.queries().query(watch_.row_.layer, watch_.row_.position - back,
                                          kv_head_ * group_ + query_head);
   }
-  // For the record of what went: known where the row's probabilities were asked for.
-  float last_probability(int slot) const {
-    float sum = 0;
-    for (int g = 0; computed_ == 0 && g < group_; ++g)
-      sum += probabilities_[static_cast<std::size_t>(g * slots_ + slot)];
-    return sum;
-  }
-
   LayerWatch& watch_;
   int kv_head_;
   HeadCache& head_;
@@ -127,15 +124,37 @@ LayerWatch::LayerWatch(HostStore& store, const WatchedRow& row, ProbabilitySourc
 
 LayerWatch::~LayerWatch() = default;
 
+Status LayerWatch::after_row(bool in_prompt, bool prompt_ends) {
+  if (auto observed = observe(); !observed || store_.hook() == nullptr) return observed;
+  const bool cuts = in_prompt && prompt_ends;
+  if (in_prompt && !cuts) return {};
+  return is_over_budget(cuts ? 0 : store_.retention().block) ? evict() : Status();
+}
+
+template <class Call>
+void LayerWatch::call_hook(Call call) {
+  needs_ = &store_.hook_needs();
+  numbers_ = needs_->numbers;
+  may_change_ = true;
+  call(*store_.hook());
+  may_change_ = false;
+}
+
 Status LayerWatch::observe() {
-  const HookLayer layer(row_.layer, row_.position, row_.token_ids, views_);
-  const auto show = [&](Observer& observer, const HookNeeds& needs) {
-    needs_ = &needs;
-    if (needs.every_row) observer.observe(layer);
-  };
-  if (store_.observer() != nullptr) show(*store_.observer(), store_.observer_needs());
-  if (!wrong_.empty()) return fail(ErrorKind::bad_input, "an observer " + wrong_);
-  if (store_.hook() != nullptr) show(*store_.hook(), store_.hook_needs());
+  HookLayer layer(row_.layer, row_.position, row_.token_ids, views_);
+  if (store_.observer() != nullptr && store_.observer_needs().every_row) {
+    needs_ = &store_.observer_needs();
+    numbers_ = 0;
+    store_.observer()->observe(layer);
+    if (!wrong_.empty()) return fail(ErrorKind::bad_input, "an observer " + wrong_);
+  }
+  if (store_.hook() != nullptr && store_.hook_needs().every_row) {
+    call_hook([&](Hook& hook) { hook.observe(layer); });
+  }
+  return hook_error();
+}
+
+Status LayerWatch::hook_error() const {
   if (wrong_.empty()) return {};
   return fail(ErrorKind::bad_input, fmt::format("hook '{}' {}", store_.retention().hook->name(), wrong_));
 }
@@ -155,11 +174,10 @@ bool LayerWatch::is_over_budget(std::int64_t block) const {
 Status LayerWatch::evict() {
   const HookFactory& factory = *store_.retention().hook;
   HookLayer layer(row_.layer, row_.position, row_.token_ids, views_);
-  needs_ = &store_.hook_needs();
-  may_change_ = true;
-  store_.hook()->evict(layer);
-  may_change_ = false;
-  if (!wrong_.empty()) return fail(ErrorKind::bad_input, fmt::format("hook '{}' {}", factory.name(), wrong_));
+  may_evict_ = true;
+  call_hook([&](Hook& hook) { hook.evict(layer); });
+  may_evict_ = false;
+  if (!wrong_.empty()) return hook_error();
   for (int h = 0; h < layer.kv_heads(); ++h) {
     const HookHead& head = layer.head(h);
     if (store_.retention().rule(row_.layer, h).mode != RetentionMode::hook || head.held() <= head.capacity()) continue;

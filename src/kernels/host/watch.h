@@ -31,6 +31,8 @@ class ProbabilitySource {
   virtual ~ProbabilitySource() = default;
   // out: [query head of the group][slot], 0 in slots that the row does not see.
   virtual void compute(HeadCache& head, const GroupQueries& row, std::span<float> out) = 0;
+  // What the last row gave to the token of a slot, summed over the group; 0 where there was no row just now.
+  virtual float of_last_row(int /*kv_head*/, int /*slot*/) const { return 0; }
 };
 
 // In plain loops and double precision.
@@ -48,8 +50,9 @@ class LayerWatch {
   LayerWatch(const LayerWatch&) = delete;
   LayerWatch& operator=(const LayerWatch&) = delete;
 
-  // Shows the layer to whoever wants to see every row.
-  Status observe();
+  // Shows the layer to whoever wants to see every row, then has the hook evict if that is due: in a prompt that evicts
+  // nothing (`in_prompt`), after its last row.
+  Status after_row(bool in_prompt, bool prompt_ends);
   // Whether the hook is due: its heads hold their budgets and `block` more each, or one its capacity and so much more.
   bool is_over_budget(std::int64_t block) const;
   // Has the hook evict down to the capacities.
@@ -59,13 +62,19 @@ class LayerWatch {
   class Head;
   friend class Head;
 
+  Status observe();
+  template <class Call>
+  void call_hook(Call call);
+  Status hook_error() const;
+
   HostStore& store_;
   WatchedRow row_;
   ProbabilitySource& probabilities_;
   std::vector<std::unique_ptr<Head>> heads_;
   std::vector<HookHead*> views_;
   const HookNeeds* needs_ = nullptr;  // of whoever is being called
-  bool may_change_ = false;
+  int numbers_ = 0;                   // that it may see
+  bool may_change_ = false, may_evict_ = false;
   std::string wrong_;  // what it did first that it must not
 };
 

@@ -1,15 +1,32 @@
 #include "kernels/reference/attention.h"
 
 #include <algorithm>
+#include <functional>
 #include <new>
 #include <utility>
 
 namespace a2sf::reference {
 namespace {
 
+// Those of the last row are known already.
+class RowProbabilities final : public ProbabilitySource {
+ public:
+  using OfLastRow = std::function<float(int kv_head, int slot)>;
+  explicit RowProbabilities(OfLastRow of_last_row) : of_last_row_(std::move(of_last_row)) {}
+
+  void compute(HeadCache& head, const GroupQueries& row, std::span<float> out) override {
+    plain_.compute(head, row, out);
+  }
+  float of_last_row(int kv_head, int slot) const override { return of_last_row_(kv_head, slot); }
+
+ private:
+  OfLastRow of_last_row_;
+  PlainProbabilities plain_;
+};
+
 Leave leave(const HostAttendArgs& args, const Span& span, std::int64_t now, int kv_head) {
   return [&args, &span, now, kv_head](const Victim& victim) {
-    host_store(span.store).release(args.layer, kv_head, victim.slot, now, victim.probability);
+    host_store(span).release(args.layer, kv_head, victim.slot, now, victim.probability);
   };
 }
 
@@ -23,7 +40,7 @@ void Attention::begin(const Step& step, std::span<const RopeTable> ropes) {
 void Attention::attend(const HostAttendArgs& args) {
   for (const Span& span : step_->spans) {
     attend_span(args, span);
-    for (const Shadow& shadow : host_store(span.store).shadows()) attend_shadow(args, span, shadow);
+    for (const Shadow& shadow : host_store(span).shadows()) attend_shadow(args, span, shadow);
   }
 }
 
@@ -50,14 +67,20 @@ void Attention::attend_shadow(const HostAttendArgs& args, const Span& span, cons
 
 // All heads attend, then somebody may see the layer, then tokens go.
 Status Attention::attend_row(const HostAttendArgs& args, const Span& span, int row) try {
-  HostStore& store = host_store(span.store);
+  HostStore& store = host_store(span);
+  if (store.queries().last_rows() > 0) store.queries().begin(args.layer, span.first_position + row);
   std::vector<HeadRow> heads;
   for (int h = 0; h < args.kv_heads; ++h) {
     heads.push_back(head_row(args, span, row, h));
     if (!attend_head(args, span, heads.back(), h)) return {};
   }
   if (store.is_watched()) {
-    if (auto watched = watch(args, span, row); !watched) return watched;
+    RowProbabilities probabilities([&](int h, int slot) {
+      return static_cast<float>(heads[static_cast<std::size_t>(h)].probabilities[static_cast<std::size_t>(slot)]);
+    });
+    LayerWatch watch(store, {args.layer, span.first_position + row, span.token_ids}, probabilities);
+    const bool prompt_ends = span.prompt_ends && row == span.rows - 1;
+    if (auto watched = watch.after_row(in_prompt(span), prompt_ends); !watched) return watched;
   }
   for (int h = 0; h < args.kv_heads; ++h) {
     const HeadRow& head = heads[static_cast<std::size_t>(h)];
@@ -82,8 +105,8 @@ Attention::HeadRow Attention::head_row(const HostAttendArgs& args, const Span& s
   rotate(head.k, rope, now);
   for (std::size_t g = 0; g < static_cast<std::size_t>(group); ++g)
     rotate(std::span(head.q).subspan(g * dim, dim), rope, now);
-  HostStore& store = host_store(span.store);
-  const bool prompt_ends = span.prompt_ends && row == span.rows - 1;
+  HostStore& store = host_store(span);
+  const bool prompt_ends = in_prompt(span) && span.prompt_ends && row == span.rows - 1;
   head.row = {&store.head(args.layer, kv_head),
               &store.retention().rule(args.layer, kv_head),
               store.retention().block,
@@ -92,7 +115,7 @@ Attention::HeadRow Attention::head_row(const HostAttendArgs& args, const Span& s
               args.head_dim,
               args.window,
               args.scale,
-              !span.in_prompt || prompt_ends,
+              !in_prompt(span) || prompt_ends,
               prompt_ends,
               head.q,
               head.k,
@@ -102,7 +125,7 @@ Attention::HeadRow Attention::head_row(const HostAttendArgs& args, const Span& s
 }
 
 bool Attention::attend_head(const HostAttendArgs& args, const Span& span, HeadRow& head, int kv_head) {
-  HostStore& store = host_store(span.store);
+  HostStore& store = host_store(span);
   const std::int64_t now = head.row.position;
   expire(head.row, leave(args, span, now, kv_head));
   if (head.row.head->is_full()) {
@@ -118,22 +141,9 @@ bool Attention::attend_head(const HostAttendArgs& args, const Span& span, HeadRo
   const auto dim = static_cast<std::size_t>(args.head_dim);
   for (int g = 0; g < head.row.group && store.queries().last_rows() > 0; ++g) {
     std::copy_n(head.q.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(g) * dim), dim,
-                store.queries().query(args.layer, now, kv_head * head.row.group + g));
+                store.queries().place(args.layer, now, kv_head * head.row.group + g));
   }
   return true;
-}
-
-Status Attention::watch(const HostAttendArgs& args, const Span& span, int row) {
-  HostStore& store = host_store(span.store);
-  PlainProbabilities probabilities;
-  LayerWatch watch(store, {args.layer, span.first_position + row, span.token_ids}, probabilities);
-  if (store.wants_every_row()) {
-    if (auto observed = watch.observe(); !observed) return observed;
-  }
-  const bool prompt_ends = span.prompt_ends && row == span.rows - 1;
-  const bool is_due = store.hook() != nullptr && (!span.in_prompt || prompt_ends) &&
-                      watch.is_over_budget(prompt_ends ? 0 : store.retention().block);
-  return is_due ? watch.evict() : Status();
 }
 
 }  // namespace a2sf::reference

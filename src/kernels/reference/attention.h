@@ -4,6 +4,7 @@
 #include <span>
 
 #include "kernels/host/activations.h"
+#include "kernels/host/spans.h"
 #include "kernels/host/watch.h"
 #include "kernels/reference/attend.h"
 #include "kernels/span_failures.h"
@@ -29,7 +30,6 @@ class Attention {
   Status attend_row(const HostAttendArgs& args, const Span& span, int row);
   HeadRow head_row(const HostAttendArgs& args, const Span& span, int row, int kv_head) const;
   bool attend_head(const HostAttendArgs& args, const Span& span, HeadRow& head, int kv_head);
-  static Status watch(const HostAttendArgs& args, const Span& span, int row);
 
   SpanFailures& failures_;
   const Step* step_ = nullptr;
