@@ -67,8 +67,8 @@ class HookHead {
   // Zero in free slots. Computed when it is asked for.
   virtual std::span<const float> probabilities(int back, int query_head) const = 0;  // [slot]
   // Spans of just the head's dim.
-  virtual void read_key(int slot, std::span<float> key) const = 0;                   // [head dim], rotated
-  virtual void read_value(int slot, std::span<float> value) const = 0;               // [head dim]
+  virtual void read_key(int slot, std::span<float> key) const = 0;      // [head dim], rotated
+  virtual void read_value(int slot, std::span<float> value) const = 0;  // [head dim]
 
   // For hooks only. The token leaves at once, and its slot is free; in Hook::evict() alone.
   virtual void evict(int slot) = 0;

@@ -12,7 +12,7 @@
 namespace a2sf {
 
 struct ModelOptions {
-  int threads = 0;             // 0: as many as the process may keep busy, by its affinity and its control group
+  int threads = 0;  // 0: as many as the process may keep busy, by its affinity and its control group
   // "cpu"; "reference": the plain C++ definition, slow; "fenced": for tests, the CPU with memory that nothing else can
   // touch.
   std::string device = "cpu";

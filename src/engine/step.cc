@@ -47,14 +47,8 @@ Status Session::State::make_room(const Feed& feed) {
 Span Session::State::begin(const Feed& feed, int number, int first_row) {
   const std::int64_t first_position = position();
   token_ids.insert(token_ids.end(), feed.tokens.begin(), feed.tokens.end());
-  return {store.get(),
-          number,
-          first_row,
-          static_cast<int>(feed.tokens.size()),
-          first_position,
-          feed.prompt,
-          feed.prompt_ends,
-          token_ids};
+  return {store.get(),    number,      first_row,        static_cast<int>(feed.tokens.size()),
+          first_position, feed.prompt, feed.prompt_ends, token_ids};
 }
 
 void Session::State::take_back(const Feed& feed) { token_ids.resize(token_ids.size() - feed.tokens.size()); }

@@ -1,4 +1,5 @@
 #include "engine/generate.h"
+#include "kernels/logits.h"
 
 #include <a2sf/batch.h>
 #include <a2sf/model.h>

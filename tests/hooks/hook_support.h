@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "policy/retention.h"
+#include "support/devices.h"
 #include "support/tiny_model.h"
 
 namespace a2sf::test {
@@ -36,37 +37,27 @@ inline TinyModel sizes_of(const std::string& architecture) {
   return {.architecture = architecture};
 }
 
-// A device is "reference" or an instruction set of the CPU. Loaded once; nullptr: this machine has none.
-inline std::shared_ptr<const Model> tiny(const std::string& device, const std::string& architecture = "llama") {
+// Loaded once.
+inline std::shared_ptr<const Model> tiny(const Device& device, const std::string& architecture = "llama") {
   static std::map<std::string, std::shared_ptr<const Model>> models;
-  const std::string name = device + "-" + architecture;
+  const std::string name = device.name + "-" + architecture;
   if (const auto found = models.find(name); found != models.end()) return found->second;
   const std::string path = write_tiny_model(sizes_of(architecture), temporary_path("hooks-" + name + ".gguf"));
-  ModelOptions options;
-  options.threads = 2;
-  if (device == "reference") {
-    options.device = device;
-  } else {
-    options.isa = device;
-  }
-  auto model = Model::load(path, options);
+  auto model = Model::load(path, device.options).value();
   std::filesystem::remove(path);
-  return models[name] = model ? *model : nullptr;
+  return models[name] = std::move(model);
 }
 
-class OnEveryDevice : public testing::TestWithParam<const char*> {
+class OnEveryDevice : public testing::TestWithParam<Device> {
  protected:
-  void SetUp() override {
-    if (tiny(GetParam()) == nullptr) GTEST_SKIP() << "this machine has no " << GetParam();
-  }
   static std::shared_ptr<const Model> model(const std::string& architecture = "llama") {
     return tiny(GetParam(), architecture);
   }
 };
 
-#define A2SF_ON_EVERY_DEVICE(Suite)                                                                                  \
-  INSTANTIATE_TEST_SUITE_P(Devices, Suite, testing::Values("reference", "portable", "avx2", "avx512", "avx512bf16"), \
-                           [](const auto& device) { return std::string(device.param); })
+#define A2SF_ON_EVERY_DEVICE(Suite)                                          \
+  INSTANTIATE_TEST_SUITE_P(Devices, Suite, testing::ValuesIn(all_devices()), \
+                           [](const auto& device) { return device.param.name; })
 
 inline Tokens random_tokens(std::size_t count, unsigned seed = 7) {
   std::mt19937 random(seed);
@@ -81,7 +72,7 @@ inline Tokens random_tokens(std::size_t count, unsigned seed = 7) {
 // value with them.
 struct Calls {
   std::function<void(HookLayer&)> evict;
-  std::function<void(const HookLayer&)> observe;
+  std::function<void(HookLayer&)> observe;
   std::function<void(int layer, int kv_head, const Eviction&)> left;
 };
 
@@ -91,7 +82,7 @@ class HookOfCalls final : public Hook {
   void evict(HookLayer& layer) override {
     if (calls_.evict) calls_.evict(layer);
   }
-  void observe(const HookLayer& layer) override {
+  void observe(HookLayer& layer) override {
     if (calls_.observe) calls_.observe(layer);
   }
   void left(int layer, int kv_head, const Eviction& eviction) override {

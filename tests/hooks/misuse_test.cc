@@ -161,7 +161,7 @@ concept Writable = requires(T& head) {
 static_assert(Writable<HookHead> && !Writable<const HookHead>);
 
 TEST(Needs, OutOfTheirRangesAreErrors) {
-  const auto model = tiny("reference");
+  const auto model = tiny(reference_device());
   for (const HookNeeds& needs :
        {HookNeeds{.last_rows = -1}, HookNeeds{.last_rows = 1025}, HookNeeds{.numbers = -1}, HookNeeds{.numbers = 17}}) {
     EXPECT_FALSE(check_needs(needs));
@@ -187,7 +187,7 @@ class OddCapacity : public HookFactory {
 TEST(Capacity, OutOfItsRangeIsAnErrorThatNamesTheHook) {
   for (const std::int64_t capacity : {std::int64_t{-1}, std::int64_t{0}, kKeepAll, kKeepAll + 1}) {
     const auto session =
-        Session::create(tiny("reference"), {hooked(std::make_shared<OddCapacity>(capacity), "budget=8")});
+        Session::create(tiny(reference_device()), {hooked(std::make_shared<OddCapacity>(capacity), "budget=8")});
     ASSERT_FALSE(session);
     EXPECT_NE(session.error().message.find("odd-capacity"), std::string::npos) << session.error().message;
   }

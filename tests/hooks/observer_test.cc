@@ -224,9 +224,10 @@ TEST_P(Observing, AResizeTellsWhoLeft) {
     Log log;
     Session session = session_of(policy, model());
     session.record_evictions();
+    ASSERT_TRUE(session.observe(log.onlooker(), kEverything));
     ASSERT_TRUE(session.feed(random_tokens(50)));
     all_evictions(session, *model());
-    ASSERT_TRUE(session.observe(log.onlooker(), kEverything));
+    log.left.clear();
     ASSERT_TRUE(session.resize({BudgetCount{8}, {}}));
     EXPECT_FALSE(log.left.empty());
     expect_same_record(log.left, all_evictions(session, *model()));

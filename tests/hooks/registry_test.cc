@@ -109,8 +109,8 @@ TEST_F(Registered, NamesAreUniqueAndReadable) {
 }
 
 TEST_F(Registered, RunsUnderItsOptions) {
-  Session third = session_of("strided:budget=4", tiny("reference")),
-          other = session_of("strided:budget=4:stride=2:sink=1", tiny("reference"));
+  Session third = session_of("strided:budget=4", tiny(reference_device())),
+          other = session_of("strided:budget=4:stride=2:sink=1", tiny(reference_device()));
   ASSERT_TRUE(third.feed(random_tokens(20)) && other.feed(random_tokens(20)));
   EXPECT_EQ(third.retained(1, 1), (Tokens{14, 16, 17, 19}));
   EXPECT_EQ(other.retained(1, 1), (Tokens{0, 15, 17, 19}));

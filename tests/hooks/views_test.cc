@@ -132,7 +132,7 @@ TEST_P(Views, ScoresFollowTheRecurrence) {
 
 TEST_P(Views, AreThoseOfTheReferenceWhateverTheChunks) {
   const Tokens tokens = random_tokens(50);
-  Session reference = session_of("a2sf:budget=12", tiny("reference"), KvType::f32);
+  Session reference = session_of("a2sf:budget=12", tiny(reference_device()), KvType::f32);
   const SeenRows expected = rows_seen(reference, tokens, 50);
   for (const std::size_t chunk : {std::size_t{1}, std::size_t{50}}) {
     Session session = session_of("a2sf:budget=12", model(), KvType::f32);

@@ -187,7 +187,7 @@ TEST(PanelKernels, AnOddNumberOfBf16ColumnsIsLeftAsItIs) {
   const RandomWeight weight(GGML_TYPE_BF16, 3, 33, random);
   for (const std::string& isa : test::isas_with_panels()) {
     ThreadPool pool(1);
-    Matmul matmul(pool, panel_kernels(isa));
+    Matmul matmul(pool, panel_kernels(isa), host_memory());
     WeightView view = weight.view;
     ASSERT_TRUE(matmul.load(view));
     EXPECT_EQ(view.loaded, nullptr);

@@ -89,7 +89,7 @@ TEST_P(PublishedShapes, AreMultipliedWithWhateverIsPackedBehindThem) {
     for (const std::int64_t row : rows_of_ones(matrix->view)) matrix->set_to_ones(row);
   }
   ThreadPool pool(2);
-  Matmul matmul(pool, panel_kernels(isa));
+  Matmul matmul(pool, panel_kernels(isa), host_memory());
   ASSERT_TRUE(matmul.load(embedding.view) && matmul.load(next.view));
   ASSERT_NE(embedding.view.loaded, nullptr);
   for (const SparseMatrix* matrix : {&embedding, &next}) {

@@ -18,10 +18,11 @@ struct Device {
   friend std::ostream& operator<<(std::ostream& out, const Device& device) { return out << device.name; }
 };
 
+inline Device reference_device() { return {"reference", {.threads = 1, .device = "reference", .isa = {}}}; }
+
 // The reference, the CPU with each of its instruction sets, and the CPU behind a fence.
 inline std::vector<Device> all_devices(int threads = 2) {
-  std::vector<Device> devices = {{"reference", {.threads = threads, .device = "reference", .isa = {}}},
-                                 {"fenced", {.threads = threads, .device = "fenced", .isa = {}}}};
+  std::vector<Device> devices = {reference_device(), {"fenced", {.threads = threads, .device = "fenced", .isa = {}}}};
   for (const std::string& isa : cpu::supported_isas()) devices.push_back({isa, {.threads = threads, .isa = isa}});
   return devices;
 }

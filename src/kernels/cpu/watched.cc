@@ -47,7 +47,7 @@ void Attention::run_watched(const LayerTask& layer, const Span& span) {
   HostStore& store = host_store(span);
   for (int row = 0; row < span.rows && !failures_.failed(span);) {
     std::int64_t count = store.wants_every_row()   ? 1
-                         : in_prompt(span) ? span.rows - row
+                         : in_prompt(span)         ? span.rows - row
                          : store.hook() != nullptr ? rows_until_hook(store, layer.args.layer)
                                                    : span.rows - row;
     for (int h = 0; h < layer.args.kv_heads; ++h) {

@@ -26,7 +26,9 @@ class QueryHistory {
   Result<QueryHistory> clone(Memory& memory) const;
   int last_rows() const { return last_rows_; }
   std::size_t bytes() const { return buffer_.bytes(); }
-  bool has(int layer, std::int64_t position) const { return last_rows_ > 0 && positions_[row(layer, position)] == position; }
+  bool has(int layer, std::int64_t position) const {
+    return last_rows_ > 0 && position >= 0 && positions_[row(layer, position)] == position;
+  }
   const float* query(int layer, std::int64_t position, int head) const { return at(row(layer, position), head); }
   // Where the query is written to; from then on the history has the position. One call for the first head comes before
   // those for the others, which may come from several threads.
@@ -44,7 +46,7 @@ class QueryHistory {
                static_cast<std::size_t>(shape_.head_dim);
   }
 
-  OwnedBuffer buffer_;  // [layer][row, modulo last_rows][head][head dim]
+  OwnedBuffer buffer_;                   // [layer][row, modulo last_rows][head][head dim]
   std::vector<std::int64_t> positions_;  // [layer][row]: whose queries they are, -1: nobody's
   SequenceShape shape_{};
   int last_rows_ = 0;

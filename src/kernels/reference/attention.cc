@@ -68,7 +68,8 @@ void Attention::attend_shadow(const HostAttendArgs& args, const Span& span, cons
 // All heads attend, then somebody may see the layer, then tokens go.
 Status Attention::attend_row(const HostAttendArgs& args, const Span& span, int row) try {
   HostStore& store = host_store(span);
-  if (store.queries().last_rows() > 0) store.queries().begin(args.layer, span.first_position + row);
+  if (store.is_watched() && store.queries().last_rows() > 0)
+    store.queries().begin(args.layer, span.first_position + row);
   std::vector<HeadRow> heads;
   for (int h = 0; h < args.kv_heads; ++h) {
     heads.push_back(head_row(args, span, row, h));
@@ -139,7 +140,7 @@ bool Attention::attend_head(const HostAttendArgs& args, const Span& span, HeadRo
   }
   head.probabilities = std::move(*probabilities);
   const auto dim = static_cast<std::size_t>(args.head_dim);
-  for (int g = 0; g < head.row.group && store.queries().last_rows() > 0; ++g) {
+  for (int g = 0; g < head.row.group && store.is_watched() && store.queries().last_rows() > 0; ++g) {
     std::copy_n(head.q.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(g) * dim), dim,
                 store.queries().place(args.layer, now, kv_head * head.row.group + g));
   }
