@@ -154,7 +154,7 @@ void add_compare(CLI::App& app) {
     command
         ->add_option("--budget", flags->budgets,
                      "Tokens kept per layer and KV head, separated by commas: counts, ratios of the text (0.2 or 20%), "
-                     "or @FILE, a JSON table by layer and KV head: {\"budgets\": [[64, 32], [16, 16]]}")
+                     "all, or @FILE, a JSON table by layer and KV head: {\"budgets\": [[64, 32], [16, \"all\"]]}")
         ->type_name("B,...")
         ->default_str(kBudgets)
         ->check([](const std::string& text) { return text.empty() ? "the value is empty" : ""; });

@@ -93,6 +93,7 @@ void warn_of_budgets_that_hold_all(std::span<const PolicySpec> specs, const Mode
   for (const PolicySpec& spec : specs) {
     if (spec.keeps_all()) continue;
     const std::int64_t budget = smallest_budget(spec, info, tokens);
+    if (budget == kKeepAll) continue;  // as was asked for
     auto& same = names[budget];
     if (budget >= static_cast<std::int64_t>(tokens) && std::find(same.begin(), same.end(), spec.name) == same.end())
       same.push_back(spec.name);

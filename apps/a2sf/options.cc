@@ -154,7 +154,8 @@ void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick) {
   add_value(command, "--alpha", &flags->alpha, "Forgetting factor, 0 to 1, or auto", "A", "the policy's");
   add_value(command, "--power", &flags->power, "What a row adds to a score: p to this power, 1 or 1.5", "P", "1");
   add_value(command, "--value-weight", &flags->value_weight,
-            "on: scores are weighed by how far a token's value lies from the mean; needs a sink", "on|off", "off");
+            "on: scores are weighed by how far a token's value lies from the mean, which needs a sink; or off", "W",
+            "off");
   add_value(command, "--sink", &flags->sink, "First tokens that always stay", "N", "the policy's");
   add_value(command, "--recent", &flags->recent, "Newest tokens that always stay: a count, or a ratio of the budget",
             "N", "the policy's");

@@ -12,18 +12,18 @@ namespace {
 
 constexpr const char* kOptions =
     "\nOptions are joined with ':' (a2sf:alpha=0.9:sink=4:recent=0.5):\n"
-    "  alpha    forgetting factor, 0 to 1; auto: 1 - 1/(1.5 budget), with power 1.5: 1 - 1/(2 budget)\n"
-    "  power    what a row adds to a score: p to this power, 1 (default) or 1.5\n"
-    "  value-weight  on: the score is weighed by how far a token's value lies from the mean of all; needs a sink\n"
-    "  budget   tokens kept per layer and KV head: a count (default 1024), a ratio of the sequence (0.2 or 20%), all,\n"
-    "           or @FILE, a JSON table by layer and KV head: {\"budgets\": [[64, 32], [16, \"all\"]]}\n"
-    "  layers   layers that are bounded, counted from 0, the others keep everything: a2sf:layers=2-29+31\n"
-    "  profile  a JSON file that shares the budget out over layers and KV heads, with an alpha each if it has them;\n"
-    "           the budget is then the mean per head: a2sf:budget=256:profile=model.profile.json\n"
-    "  sink     the first positions, never evicted\n"
-    "  recent   the newest positions, never evicted: a count, or a ratio of the budget\n"
-    "  block    evict every N tokens (default 1), or `prompt`: once, at the end of the prompt\n"
-    "  pin      the first tokens, never evicted (default 0); part of the budget, like sink and recent\n";
+    "  alpha         forgetting factor, 0 to 1; auto: 1 - 1/(1.5 budget), with power 1.5: 1 - 1/(2 budget)\n"
+    "  power         what a row adds to a score: p to this power, 1 (default) or 1.5\n"
+    "  value-weight  on: scores are weighed by how far a token's value lies from the mean of all; needs a sink\n"
+    "  budget        tokens kept per layer and KV head: a count (default 1024), a ratio of the sequence (0.2 or 20%),\n"
+    "                all, or @FILE, a JSON table by layer and KV head: {\"budgets\": [[64, 32], [16, \"all\"]]}\n"
+    "  layers        layers that are bounded, counted from 0, the others keep everything: a2sf:layers=2-29+31\n"
+    "  profile       a JSON file that shares the budget out over layers and KV heads, with an alpha each if it has\n"
+    "                them; the budget is then the mean per bounded head: a2sf:budget=256:profile=model.profile.json\n"
+    "  sink          the first positions, never evicted\n"
+    "  recent        the newest positions, never evicted: a count, or a ratio of the budget\n"
+    "  block         evict every N tokens (default 1), or `prompt`: once, at the end of the prompt\n"
+    "  pin           the first tokens, never evicted (default 0); part of the budget, like sink and recent\n";
 
 void run(const OutputFlags& flags) {
   const std::vector<PolicyRow> known = policies();

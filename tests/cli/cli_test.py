@@ -77,7 +77,7 @@ class HelpTest(CliTest):
     def test_defaults_are_said(self):
         run, compare, bench = (" ".join(self.succeed(command, "--help").split()) for command in ("run", "compare", "bench"))
         for text in ("--policy P What stays, with options if wanted: a2sf:alpha=0.9:sink=4 (see: a2sf policies) (default: a2sf)",
-                     '{"budgets": [[64, 32], [16, 16]]} (default: 1024)', "Format of keys and values (default: f16)",
+                     '{"budgets": [[64, 32], [16, "all"]]} (default: 1024)', "Format of keys and values (default: f16)",
                      "Threads to compute with; 0: as many as the process may keep busy (default: 0)", "slow (default: cpu)", "mapped (default: on)"):
             self.assertIn(text, run)
         self.assertIn("(default: full,local,h2o,a2sf)", compare)
@@ -537,6 +537,22 @@ class CompareTest(CliTest):
         every = self.succeed("compare", "-m", MODEL, "-f", self.text, "--tokens", 100, "--policies", "h2o,a2sf",
                              "--budget", 32, "--sink", 2).splitlines()
         self.assertEqual([line.split()[0] for line in every[2:]], ["full", "h2o:sink=2", "a2sf:sink=2"])
+
+    def test_chosen_layers_and_options_of_the_score(self):
+        policies = "a2sf:layers=2-29,a2sf:power=1.5:value-weight=on:sink=1,tova:budget=all"
+        document = self.read("compare", "-m", MODEL, "-f", self.text, "--tokens", 80, "--policies", policies,
+                             "--budget", 16)
+        specs = [row["spec"] for row in document["rows"]]
+        self.assertEqual(specs, ["full", "a2sf:budget=16:layers=2-29",
+                                 "a2sf:power=1.5:value-weight=on:budget=16:sink=1", "tova:budget=all"])
+        full, layers, weighed, everything = document["rows"]
+        self.assertLess(weighed["kv_bytes"], layers["kv_bytes"])
+        self.assertLess(layers["kv_bytes"], full["kv_bytes"])
+        self.assertEqual(everything["perplexity"], full["perplexity"])
+        self.assertEqual(everything["budget"], "all")
+        self.refuse(1, "layer 30", "compare", "-m", MODEL, "-f", self.text, "--tokens", 20, "--policies",
+                    "a2sf:layers=0-30", "--budget", 16)
+        self.refuse(2, "sink", "compare", "-m", MODEL, "-f", self.text, "--policies", "a2sf", "--value-weight", "on")
 
     def test_a_spec_with_a_budget_table_reads_back(self):
         table = self.file("budgets.json", json.dumps({"budgets": [[8, 20, 8]] * 30}).encode())
