@@ -1,3 +1,4 @@
+#include <a2sf/hook.h>
 #include <a2sf/profile.h>
 #include <a2sf/session.h>
 #include <gtest/gtest.h>
@@ -44,8 +45,11 @@ TEST_P(CacheCost, IsWhatASessionAllocatesAtMost) {
   sizes.architecture = GetParam();
   sizes.window = 40;
   const Loaded loaded = load(sizes);
-  for (const char* text : {"full", "a2sf:budget=20", "a2sf:budget=1000", "h2o:budget=20:block=9", "local:budget=10%",
-                           "a2sf:budget=20:block=prompt", "shared-budget:budget=20", "ideal:budget=20"}) {
+  for (const char* text :
+       {"full", "a2sf:budget=20", "a2sf:budget=1000", "h2o:budget=20:block=9", "local:budget=10%",
+        "a2sf:budget=20:block=prompt", "shared-budget:budget=20", "ideal:budget=20",
+        "shared-budget:budget=20:block=prompt", "a2sf:budget=20:layers=1", "a2sf:budget=20:sink=1:value-weight=on",
+        "a2sf:budget=20:sink=1:value-weight=on:block=prompt"}) {
     for (const KvType type : {KvType::f16, KvType::f32})
       expect_what_a_session_allocates(loaded, parse_policy(text).value(), type);
   }
@@ -63,6 +67,32 @@ TEST(CacheCostOfRaggedHeads, IsWhatASessionAllocatesAtMost) {
   ASSERT_TRUE(
       share_by(shared, std::make_shared<const Profile>(Profile{.shares = {{1, 9}, {3, 2}}, .alphas = {}, .file = {}})));
   expect_what_a_session_allocates(loaded, shared, KvType::f16);
+}
+
+// Numbers beside each token and queries of the last rows are memory of the cache too.
+TEST(CacheCostOfAHook, IsWhatASessionAllocatesAtMost) {
+  struct Evicting : Hook {
+    void evict(HookLayer& layer) override {
+      for (int h = 0; h < layer.kv_heads(); ++h) {
+        HookHead& head = layer.head(h);
+        for (int slot = 0; head.held() > head.budget() && slot < head.slots(); ++slot) {
+          if (head.may_go(slot)) head.evict(slot);
+        }
+      }
+    }
+    std::unique_ptr<Hook> clone() const override { return std::make_unique<Evicting>(); }
+  };
+  struct Demanding : HookFactory {
+    std::string_view name() const override { return "demanding"; }
+    HookNeeds needs() const override { return {.last_rows = 7, .numbers = 3}; }
+    std::unique_ptr<Hook> make(const HookShape&) const override { return std::make_unique<Evicting>(); }
+  };
+  PolicySpec spec = parse_policy("a2sf:budget=20").value();
+  spec.score = Hooked{std::make_shared<Demanding>(), {}};
+  const Loaded loaded = load({});
+  expect_what_a_session_allocates(loaded, spec, KvType::f16);
+  spec.schedule = EvictAtPromptEnd{};
+  expect_what_a_session_allocates(loaded, spec, KvType::f32);
 }
 
 // The budgets are far beyond the sequence.
