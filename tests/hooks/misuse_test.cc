@@ -35,6 +35,28 @@ const Misdeed kMisdeeds[] = {
      }},
     {"NothingWhereItMust", "capacity", {}, [](HookLayer&) {}},
     {"TooFew", "KV head 1", {}, [](HookLayer& layer) { layer.head(0).evict(lowest_score(layer.head(0))); }},
+    {"BringingBackATokenThatIsThere",
+     "cannot be there",
+     {},
+     [](HookLayer& layer) {
+       HookHead& head = layer.head(0);
+       head.evict(lowest_score(head));
+       head.restore(0, Floats(kHeadDim), Floats(kHeadDim));
+     }},
+    {"BringingBackATokenToCome",
+     "cannot be there",
+     {},
+     [](HookLayer& layer) {
+       layer.head(0).evict(lowest_score(layer.head(0)));
+       layer.head(0).restore(static_cast<std::int32_t>(layer.position()) + 1, Floats(kHeadDim), Floats(kHeadDim));
+     }},
+    {"BringingBackHalfAToken",
+     "wrong size",
+     {},
+     [](HookLayer& layer) {
+       layer.head(0).evict(lowest_score(layer.head(0)));
+       layer.head(0).restore(3, Floats(kHeadDim / 2), Floats(kHeadDim));
+     }},
     {"AKeyItDidNotAskFor",
      "did not say",
      {.last_rows = 1},

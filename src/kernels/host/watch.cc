@@ -75,6 +75,20 @@ class LayerWatch::Head final : public HookHead {
     computed_ = -1;
   }
 
+  int restore(std::int32_t position, std::span<const float> key, std::span<const float> value) override {
+    const auto dim = static_cast<std::size_t>(head_dim_);
+    if (!allowed(watch_.may_evict_, "brought a token back where it may not") ||
+        !allowed(key.size() == dim && value.size() == dim, "gave a key or value of the wrong size") ||
+        !allowed(!head_.is_full(), "brought a token back into a head that is full") ||
+        !allowed(may_hold(position), "brought back a token that cannot be there"))
+      return -1;
+    const int slot = head_.insert(position, key, value);
+    slots_ = head_.used();
+    ++held_;
+    computed_ = -1;
+    return slot;
+  }
+
  private:
   bool allowed(bool condition, const char* what, int slot = -1) const {
     if (condition || !watch_.wrong_.empty()) return condition;
@@ -83,6 +97,16 @@ class LayerWatch::Head final : public HookHead {
                                                                      : fmt::format(", slot {}", slot);
     watch_.wrong_ = fmt::format("{}: layer {}, KV head {}{}", what, watch_.row_.layer, kv_head_, where);
     return false;
+  }
+  // Whether a token of this position can be held, and is not.
+  bool may_hold(std::int32_t position) const {
+    const int window = watch_.store_.shape().windows[static_cast<std::size_t>(watch_.row_.layer)];
+    if (position < 0 || position > watch_.row_.position) return false;
+    if (window > 0 && position <= watch_.row_.position - window) return false;
+    for (int slot = 0; slot < slots_; ++slot) {
+      if (this->position(slot) == position) return false;
+    }
+    return true;
   }
   bool exists(int slot) const {
     return allowed(slot >= 0 && slot < slots_ && position(slot) >= 0, "named a token that is not there",
