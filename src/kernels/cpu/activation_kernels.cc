@@ -10,7 +10,6 @@
 // clang-format on
 
 #include "kernels/cpu/activation_kernels.h"
-#include "kernels/cpu/isa.h"
 #include "kernels/cpu/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -86,12 +85,9 @@ void activate(Activation activation, const float* gate, const float* up, std::in
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
-#if HWY_ONCE
 namespace a2sf::cpu {
-
-ActivationKernel activation_kernel(const std::string& isa) {
-  return is_avx512(isa) ? N_AVX3::activate : isa == "avx2" ? N_AVX2::activate : HWY_STATIC_DISPATCH(activate);
+template <>
+ActivationKernel activation_kernel<HWY_NAMESPACE::kIsa>() {
+  return HWY_NAMESPACE::activate;
 }
-
 }  // namespace a2sf::cpu
-#endif

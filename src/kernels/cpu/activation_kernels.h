@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/isa.h"
 
 namespace a2sf::cpu {
 
@@ -12,7 +12,8 @@ namespace a2sf::cpu {
 using ActivationKernel = void (*)(Activation activation, const float* gate, const float* up, std::int64_t count,
                                   float* out);
 
-// Of an instruction set that this machine has (find_row_kernels).
-ActivationKernel activation_kernel(const std::string& isa);
+// Of avx512, avx2 and portable: kernels.h has them all.
+template <Isa isa>
+ActivationKernel activation_kernel();
 
 }  // namespace a2sf::cpu

@@ -177,15 +177,17 @@ const PanelKernels kBf16Kernels = {kLanes, true, quantise, multiply_bf16};
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_POP_ATTRIBUTES
-#endif
 
-#if HWY_ONCE
 namespace a2sf::cpu {
-
-const PanelKernels* panel_kernels(const std::string& isa) {
-  if (isa == "avx512bf16") return &N_AVX3::kBf16Kernels;
-  return isa == "avx512" ? &N_AVX3::kPanelKernels : isa == "avx2" ? &N_AVX2::kPanelKernels : nullptr;
+template <>
+const PanelKernels& panel_kernels<HWY_NAMESPACE::kIsa>() {
+  return HWY_NAMESPACE::kPanelKernels;
 }
-
+#if HWY_TARGET == HWY_AVX3
+template <>
+const PanelKernels& panel_kernels<Isa::avx512bf16>() {
+  return HWY_NAMESPACE::kBf16Kernels;
+}
+#endif
 }  // namespace a2sf::cpu
 #endif

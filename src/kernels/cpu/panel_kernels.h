@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/packed_weight.h"
 #include "kernels/host/activations.h"
 
@@ -48,7 +48,8 @@ struct PanelKernels {
   void (*multiply)(const PanelProduct& product, const PanelRange& range);
 };
 
-// By the name of an instruction set that supported_isas() lists; nullptr for "portable", which has none.
-const PanelKernels* panel_kernels(const std::string& isa);
+// Of avx512bf16, avx512 and avx2: kernels.h has them all.
+template <Isa isa>
+const PanelKernels& panel_kernels();
 
 }  // namespace a2sf::cpu

@@ -87,6 +87,19 @@ const RateKernels kBf16RateKernels = {read_all,      multiply_codes, multiply_re
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_POP_ATTRIBUTES
+
+namespace a2sf::cpu {
+template <>
+const RateKernels& rate_kernels<HWY_NAMESPACE::kIsa>() {
+  return HWY_NAMESPACE::kRateKernels;
+}
+#if HWY_TARGET == HWY_AVX3
+template <>
+const RateKernels& rate_kernels<Isa::avx512bf16>() {
+  return HWY_NAMESPACE::kBf16RateKernels;
+}
+#endif
+}  // namespace a2sf::cpu
 #endif
 
 #if HWY_ONCE
@@ -108,11 +121,6 @@ double best_rate(ThreadPool& pool, double amount_per_thread, const Work& work) {
 }
 
 }  // namespace
-
-const RateKernels* rate_kernels(const std::string& isa) {
-  if (isa == "avx512bf16") return &N_AVX3::kBf16RateKernels;
-  return isa == "avx512" ? &N_AVX3::kRateKernels : isa == "avx2" ? &N_AVX2::kRateKernels : nullptr;
-}
 
 Result<MachineRates> measure_rates(ThreadPool& pool, const RateKernels& kernels) {
   constexpr std::size_t kBytes = std::size_t{512} << 20;  // more than any cache holds

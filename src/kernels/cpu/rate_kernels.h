@@ -3,10 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 
 #include "core/thread_pool.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/isa.h"
 
 namespace a2sf::cpu {
 
@@ -20,8 +20,9 @@ struct RateKernels {
   std::int64_t byte_products, float_products, bf16_products;  // in a round
 };
 
-// As panel_kernels.
-const RateKernels* rate_kernels(const std::string& isa);
+// Of avx512bf16, avx512 and avx2: kernels.h has them all.
+template <Isa isa>
+const RateKernels& rate_kernels();
 
 Result<MachineRates> measure_rates(ThreadPool& pool, const RateKernels& kernels);
 

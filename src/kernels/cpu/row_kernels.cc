@@ -10,7 +10,6 @@
 
 #include "kernels/cpu/row_kernels.h"
 #include "kernels/cpu/chunk_product-inl.h"
-#include "kernels/cpu/isa.h"
 
 #include <algorithm>
 #include <cmath>
@@ -254,14 +253,9 @@ const RowKernels kKernels = {norm, rotate,       store, multiply,   bounds, fini
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
-#if HWY_ONCE
 namespace a2sf::cpu {
-
-const RowKernels* find_row_kernels(const std::string& isa) {
-  const auto names = supported_isas();
-  if (std::find(names.begin(), names.end(), isa) == names.end()) return nullptr;
-  return is_avx512(isa) ? &N_AVX3::kKernels : isa == "avx2" ? &N_AVX2::kKernels : &HWY_STATIC_DISPATCH(kKernels);
+template <>
+const RowKernels& row_kernels<HWY_NAMESPACE::kIsa>() {
+  return HWY_NAMESPACE::kKernels;
 }
-
 }  // namespace a2sf::cpu
-#endif

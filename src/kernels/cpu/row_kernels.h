@@ -2,10 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <vector>
 
 #include "cache/sequence_cache.h"
+#include "kernels/cpu/isa.h"
 
 namespace a2sf::cpu {
 
@@ -65,7 +64,8 @@ struct RowKernels {
                  int dim, float* out);
 };
 
-// nullptr if this machine cannot run it.
-const RowKernels* find_row_kernels(const std::string& isa);
+// Of avx512, avx2 and portable: kernels.h has them all.
+template <Isa isa>
+const RowKernels& row_kernels();
 
 }  // namespace a2sf::cpu

@@ -10,6 +10,8 @@
 
 #include <cstddef>
 
+#include "kernels/cpu/isa.h"
+
 // Arrays of vectors stay in registers only where the loops over them are unrolled and the functions inlined.
 #undef A2SF_UNROLL
 #define A2SF_UNROLL HWY_UNROLL(8)
@@ -24,6 +26,9 @@ using V = hn::Vec<F>;
 using I32 = hn::RebindToSigned<F>;
 using VI32 = hn::Vec<I32>;
 inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(F()));
+
+// The instruction set that is being compiled.
+inline constexpr Isa kIsa = HWY_TARGET == HWY_AVX3 ? Isa::avx512 : HWY_TARGET == HWY_AVX2 ? Isa::avx2 : Isa::portable;
 
 HWY_INLINE V load_halves(const void* from) {
   const hn::Rebind<hwy::float16_t, F> half;
