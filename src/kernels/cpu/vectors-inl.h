@@ -1,4 +1,4 @@
-// What all vector kernels share, compiled per instruction set: the vector, loading halves, asking ahead.
+// What all vector kernels share, compiled per instruction set: the type of vectors, loads of f16, prefetching.
 #if defined(A2SF_VECTORS_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef A2SF_VECTORS_INL_H
 #undef A2SF_VECTORS_INL_H
@@ -35,7 +35,7 @@ HWY_INLINE V load_halves(const void* from) {
   return hn::PromoteTo(F(), hn::LoadU(half, static_cast<const hwy::float16_t*>(from)));
 }
 
-// Asks for memory that is read soon.
+// Prefetches every cache line of kBytes.
 template <std::size_t kBytes>
 HWY_INLINE void prefetch(const void* data) {
   constexpr std::size_t kLine = 64;
@@ -43,9 +43,9 @@ HWY_INLINE void prefetch(const void* data) {
     __builtin_prefetch(static_cast<const std::byte*>(data) + line);
 }
 
-// For what is read once, in order, and bound by memory: this far ahead, across the page boundaries where the hardware
-// stops.
-inline constexpr std::ptrdiff_t kAhead = 4096;
+// In bytes, for data that is streamed from memory. It is a page, because the hardware prefetcher does not go beyond the
+// page that is being read.
+inline constexpr std::ptrdiff_t kPrefetchDistance = 4096;
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
