@@ -6,7 +6,7 @@
 #include <random>
 
 #include "kernels/cpu/attention.h"
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/kernels.h"
 #include "kernels/host/host_store.h"
 
 namespace a2sf {
@@ -34,7 +34,7 @@ class Sequence {
   Sequence(const Shape& shape, std::int64_t budget, int threads)
       : shape_(shape),
         pool_(threads),
-        attention_(pool_, *cpu::find_row_kernels(cpu::supported_isas().front()), failures_),
+        attention_(pool_, cpu::kernels_of(cpu::supported_isas().front()).rows, failures_),
         angles_(static_cast<std::size_t>(shape.dim / 2), .01),
         ids_(kStepRows),
         q_(random_vector(static_cast<std::size_t>(kStepRows * shape.kv_heads * shape.group * shape.dim))),

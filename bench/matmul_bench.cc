@@ -9,15 +9,13 @@
 
 #include "core/memory.h"
 #include "core/thread_pool.h"
-#include "kernels/cpu/isa.h"
-#include "kernels/cpu/panel_kernels.h"
+#include "kernels/cpu/kernels.h"
 
 namespace a2sf::cpu {
 namespace {
 
-void multiply(benchmark::State& state, const std::string& isa, ggml_type type, int rows, std::int64_t outputs,
-              std::int64_t columns) {
-  const PanelKernels& kernels = *panel_kernels(isa);
+void multiply(benchmark::State& state, Isa isa, ggml_type type, int rows, std::int64_t outputs, std::int64_t columns) {
+  const PanelKernels& kernels = *kernels_of(isa).panels;
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   // Every row of weights is the same: the kernels do not see that.
@@ -59,12 +57,12 @@ void multiply(benchmark::State& state, const std::string& isa, ggml_type type, i
 }
 
 const bool registered = [] {
-  for (const std::string& isa : supported_isas()) {
-    if (panel_kernels(isa) == nullptr) continue;
+  for (const Isa isa : supported_isas()) {
+    if (kernels_of(isa).panels == nullptr) continue;
     for (const PackedFormat& format : kPackedFormats) {
       const auto add = [&](const char* where, int rows, std::int64_t outputs, std::int64_t columns) {
-        const std::string name =
-            "multiply/" + isa + "/" + ggml_type_name(format.type) + "/" + where + "/rows:" + std::to_string(rows);
+        const std::string name = "multiply/" + name_of(isa) + "/" + ggml_type_name(format.type) + "/" + where +
+                                 "/rows:" + std::to_string(rows);
         benchmark::RegisterBenchmark(name.c_str(), multiply, isa, format.type, rows, outputs, columns);
       };
       add("cached", 1, 128, 512);

@@ -52,8 +52,8 @@ struct SlotPlan {
 };
 using SlotPlans = std::vector<SlotPlan>;  // [layer][kv head]
 
-// One KV head of one layer. used() slots have ever held a token; the free ones among them are chained through their
-// positions, the latest first, so that taking and giving back a slot needs no memory.
+// One KV head of one layer. used() is the high-water mark: the slots that have ever held a token. The free ones among
+// them are chained through their positions, the latest first, so that taking and giving back a slot needs no memory.
 class HeadCache {
  public:
   int used() const { return used_; }

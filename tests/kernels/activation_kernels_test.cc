@@ -8,13 +8,13 @@
 #include <tuple>
 #include <vector>
 
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/kernels.h"
 #include "kernels/rows.h"
 
 namespace a2sf::cpu {
 namespace {
 
-class ActivationKernels : public testing::TestWithParam<std::tuple<std::string, Activation>> {};
+class ActivationKernels : public testing::TestWithParam<std::tuple<Isa, Activation>> {};
 
 std::vector<float> inputs() {
   std::vector<float> x = {0, -0.0F, 1e-30F, -1e-30F, 1e15F, -1e15F, 3e38F, -3e38F};
@@ -27,8 +27,8 @@ TEST_P(ActivationKernels, AgreeWithThePlainForm) {
   const std::vector<float> in = inputs();
   std::vector<float> alone(in.size()), gated(in.size()), up(in.size());
   for (std::size_t i = 0; i < up.size(); ++i) up[i] = 0.5F + static_cast<float>(i % 7);
-  activation_kernel(isa)(activation, in.data(), nullptr, static_cast<std::int64_t>(in.size()), alone.data());
-  activation_kernel(isa)(activation, in.data(), up.data(), static_cast<std::int64_t>(in.size()), gated.data());
+  kernels_of(isa).activate(activation, in.data(), nullptr, static_cast<std::int64_t>(in.size()), alone.data());
+  kernels_of(isa).activate(activation, in.data(), up.data(), static_cast<std::int64_t>(in.size()), gated.data());
   for (std::size_t i = 0; i < in.size(); ++i) {
     const auto x = static_cast<double>(in[i]);
     const double wanted = activated<double>(activation, x), error = 5e-7 * std::max(1.0, std::abs(x));
@@ -41,14 +41,14 @@ TEST_P(ActivationKernels, GiveAnElementTheSameBytesWhereverItStands) {
   const auto& [isa, activation] = GetParam();
   const std::vector<float> in = inputs();
   std::vector<float> whole(in.size()), single(in.size());
-  activation_kernel(isa)(activation, in.data(), nullptr, static_cast<std::int64_t>(in.size()), whole.data());
-  for (std::size_t i = 0; i < in.size(); ++i) activation_kernel(isa)(activation, &in[i], nullptr, 1, &single[i]);
+  kernels_of(isa).activate(activation, in.data(), nullptr, static_cast<std::int64_t>(in.size()), whole.data());
+  for (std::size_t i = 0; i < in.size(); ++i) kernels_of(isa).activate(activation, &in[i], nullptr, 1, &single[i]);
   EXPECT_EQ(whole, single);
 }
 
 std::string name_of(const testing::TestParamInfo<ActivationKernels::ParamType>& each) {
   constexpr const char* kNames[] = {"silu", "gelu_tanh", "gelu_erf", "relu"};
-  return std::get<0>(each.param) + "_" + kNames[static_cast<int>(std::get<1>(each.param))];
+  return name_of(std::get<0>(each.param)) + "_" + kNames[static_cast<int>(std::get<1>(each.param))];
 }
 
 INSTANTIATE_TEST_SUITE_P(, ActivationKernels,

@@ -8,8 +8,8 @@ namespace {
 
 void check_bytes(const Stream& s, unsigned seed, int decoded = 0) {
   const Input input = random_input(s, seed);
-  for (const std::string& isa : cpu::supported_isas()) {
-    SCOPED_TRACE(isa + ", seed " + std::to_string(seed));
+  for (const cpu::Isa isa : cpu::supported_isas()) {
+    SCOPED_TRACE(name_of(isa) + ", seed " + std::to_string(seed));
     const Outcome row_by_row = run_cpu(s, input, isa, {1, 1});
     for (const Feeding& feeding : {Feeding{1, 64}, {2, 64, decoded}, {2, 7}, {4, s.tokens}}) {
       SCOPED_TRACE(std::to_string(feeding.threads) + " threads, chunks of " + std::to_string(feeding.chunk));
@@ -71,8 +71,8 @@ TEST(AttendBytes, ALongRowGivesTheSameBytesOnAnyNumberOfThreads) {
     Stream s(rule);
     s.tokens = 1100;
     const Input input = random_input(s, 11);
-    for (const std::string& isa : cpu::supported_isas()) {
-      SCOPED_TRACE(isa);
+    for (const cpu::Isa isa : cpu::supported_isas()) {
+      SCOPED_TRACE(name_of(isa));
       expect_same_bytes(run_cpu(s, input, isa, {1, 64}), run_cpu(s, input, isa, {3, 1}));
     }
   }
@@ -82,7 +82,7 @@ TEST(AttendBytes, AnEnormousValueDoesNotReachEarlierRows) {
   Stream s(kAll);
   s.tokens = 30;
   Input input = random_input(s, 19);
-  const std::string isa = cpu::supported_isas().front();
+  const cpu::Isa isa = cpu::supported_isas().front();
   const Outcome before = run_cpu(s, input, isa, {1, s.tokens});
   std::fill(input.v.end() - s.dim, input.v.end(), 1e9F);
   const Outcome after = run_cpu(s, input, isa, {1, s.tokens});
@@ -106,7 +106,7 @@ std::vector<float> columns_of_head(const std::vector<float>& x, int kv_heads, in
 void check_heads(const Stream& s, unsigned seed, const std::vector<Feeding>& feedings) {
   const Input input = random_input(s, seed);
   const int n = s.kv_heads(), q = s.group * s.dim;
-  for (const std::string& isa : cpu::supported_isas()) {
+  for (const cpu::Isa isa : cpu::supported_isas()) {
     std::vector<Outcome> alone;
     for (int h = 0; h < n; ++h) {
       Stream single = s;
@@ -116,7 +116,7 @@ void check_heads(const Stream& s, unsigned seed, const std::vector<Feeding>& fee
       alone.push_back(run_cpu(single, part, isa, {1, 16}));
     }
     for (const Feeding& feeding : feedings) {
-      SCOPED_TRACE(isa + ", " + std::to_string(feeding.threads) + " threads, chunks of " +
+      SCOPED_TRACE(name_of(isa) + ", " + std::to_string(feeding.threads) + " threads, chunks of " +
                    std::to_string(feeding.chunk) + ", decoded " + std::to_string(feeding.decoded));
       const Outcome together = run_cpu(s, input, isa, feeding);
       ASSERT_TRUE(together.status);

@@ -34,10 +34,10 @@ TEST_P(NotFinite, EndsTheSequenceAtItsRowInEveryMode) {
     const Outcome reference = run_reference(s, input);
     ASSERT_FALSE(reference.status);
     EXPECT_EQ(reference.status.error().message, std::to_string(kSpoiledRow));
-    for (const std::string& isa : cpu::supported_isas()) {
+    for (const cpu::Isa isa : cpu::supported_isas()) {
       for (const auto& [threads, chunk] : {std::pair{1, 1}, {2, 64}, {3, 120}}) {
         const Outcome cpu = run_cpu(s, input, isa, {threads, chunk});
-        ASSERT_FALSE(cpu.status) << isa << ", chunks of " << chunk;
+        ASSERT_FALSE(cpu.status) << name_of(isa) << ", chunks of " << chunk;
         EXPECT_EQ(cpu.status.error().message,
                   "attention is not finite at position 75, layer 0, KV head 0: this sequence cannot go on");
         const HeadCache& head = cpu.head(0);

@@ -142,8 +142,8 @@ void check(Stream s, unsigned seed) {
     SCOPED_TRACE("reference");
     check_run(s, input, run_reference(s, input));
   }
-  for (const std::string& isa : cpu::supported_isas()) {
-    SCOPED_TRACE(isa);
+  for (const cpu::Isa isa : cpu::supported_isas()) {
+    SCOPED_TRACE(name_of(isa));
     check_run(s, input, run_cpu(s, input, isa, {2, 16}));
   }
 }
@@ -182,8 +182,8 @@ INSTANTIATE_TEST_SUITE_P(Attend, SimulationOf,
 TEST(ValueWeight, IsOfTheValuesBeforeRoundingAndGoesOnInAClone) {
   const Stream s(weighted(score_rule(40, .9, 1, 10)));
   const Input input = random_input(s, 64);
-  for (const std::string& isa : cpu::supported_isas()) {
-    SCOPED_TRACE(isa);
+  for (const cpu::Isa isa : cpu::supported_isas()) {
+    SCOPED_TRACE(name_of(isa));
     CpuAttention attention(s, isa, 1);
     Input copy = input;
     Outcome whole{std::vector<float>(input.q.size()), {}, s.store()}, cloned{whole.out, {}, nullptr};

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "kernels/cpu/attention.h"
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/kernels.h"
 #include "kernels/host/host_store.h"
 #include "kernels/reference/attend.h"
 #include "support/random_head.h"
@@ -115,10 +115,10 @@ struct Feeding {
 // Attention of one instruction set.
 class CpuAttention {
  public:
-  CpuAttention(const Stream& stream, const std::string& isa, int threads)
+  CpuAttention(const Stream& stream, cpu::Isa isa, int threads)
       : s_(stream),
         pool_(threads),
-        attention_(pool_, *cpu::find_row_kernels(isa), failures_),
+        attention_(pool_, cpu::kernels_of(isa).rows, failures_),
         angles_(stream.angles()),
         ids_(static_cast<std::size_t>(stream.tokens)) {}
 
@@ -157,7 +157,7 @@ class CpuAttention {
   std::vector<std::int32_t> ids_;
 };
 
-inline Outcome run_cpu(const Stream& s, Input input, const std::string& isa, const Feeding& feeding) {
+inline Outcome run_cpu(const Stream& s, Input input, cpu::Isa isa, const Feeding& feeding) {
   CpuAttention attention(s, isa, feeding.threads);
   Outcome outcome{std::vector<float>(input.q.size()), {}, s.store()};
   for (int first = 0, rows = 0; first < s.tokens && outcome.status; first += rows) {

@@ -31,8 +31,8 @@ void expect_same(const Outcome& cpu, const Outcome& expected) {
 
 void check(const Stream& s, unsigned seed) {
   const Input input = random_input(s, seed);
-  for (const std::string& isa : cpu::supported_isas()) {
-    SCOPED_TRACE(isa + ", seed " + std::to_string(seed));
+  for (const cpu::Isa isa : cpu::supported_isas()) {
+    SCOPED_TRACE(name_of(isa) + ", seed " + std::to_string(seed));
     const Outcome cpu = run_cpu(s, input, isa, {1, 64});
     expect_same(cpu, run_reference(s, input, cpu.evictions));
   }

@@ -6,8 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cpu/isa.h"
-#include "kernels/cpu/row_kernels.h"
+#include "kernels/cpu/kernels.h"
 #include "kernels/rows.h"
 
 namespace a2sf::cpu {
@@ -41,13 +40,12 @@ TEST_P(NormTest, MatchesThePlainFormAndWritesNothingBehindItsColumns) {
   const Norm norm{kind, 1e-5F, view(weight), has_bias ? view(bias) : WeightView{}};
   std::vector<float> expected(count);
   norm_row(norm, x.data(), columns, expected.data());
-  for (const std::string& isa : supported_isas()) {
-    SCOPED_TRACE(isa);
+  for (const Isa isa : supported_isas()) {
+    SCOPED_TRACE(name_of(isa));
     std::vector<float> out = x;
     out.resize(count + 16, 42.F);
-    find_row_kernels(isa)->norm(
-        {kind == NormKind::layer, norm.epsilon, weight.data(), has_bias ? bias.data() : nullptr}, out.data(), columns,
-        out.data());
+    kernels_of(isa).rows.norm({kind == NormKind::layer, norm.epsilon, weight.data(), has_bias ? bias.data() : nullptr},
+                              out.data(), columns, out.data());
     for (std::size_t i = 0; i < count; ++i) ASSERT_NEAR(out[i], expected[i], 2e-5F) << "column " << i;
     EXPECT_THAT(std::vector<float>(out.begin() + columns, out.end()), testing::Each(42.F));
   }

@@ -78,9 +78,9 @@ struct Packed {
   }
 };
 
-class PanelKernelsTest : public testing::TestWithParam<std::tuple<std::string, ggml_type>> {
+class PanelKernelsTest : public testing::TestWithParam<std::tuple<Isa, ggml_type>> {
  protected:
-  const PanelKernels& kernels = *panel_kernels(std::get<0>(GetParam()));
+  const PanelKernels& kernels = *kernels_of(std::get<0>(GetParam())).panels;
   const ggml_type type = std::get<1>(GetParam());
   std::mt19937 random{7};
 };
@@ -159,13 +159,14 @@ INSTANTIATE_TEST_SUITE_P(Isas, PanelKernelsTest,
                          testing::Combine(testing::ValuesIn(test::isas_with_panels()),
                                           testing::ValuesIn(test::packed_types())),
                          [](const auto& instance) {
-                           return std::get<0>(instance.param) + "_" + ggml_type_name(std::get<1>(instance.param));
+                           return name_of(std::get<0>(instance.param)) + "_" +
+                                  ggml_type_name(std::get<1>(instance.param));
                          });
 
 TEST(PanelKernels, FloatsMayHaveAnyNumberOfColumns) {
   std::mt19937 random(3);
-  for (const std::string& isa : test::isas_with_panels()) {
-    const PanelKernels& kernels = *panel_kernels(isa);
+  for (const Isa isa : test::isas_with_panels()) {
+    const PanelKernels& kernels = *kernels_of(isa).panels;
     const RandomWeight weight(GGML_TYPE_F16, 9, 33, random);
     const Packed packed(weight.view, kernels.lanes);
     const Input input(kernels, 1, 33, random);
@@ -185,9 +186,9 @@ TEST(PanelKernels, FloatsMayHaveAnyNumberOfColumns) {
 TEST(PanelKernels, AnOddNumberOfBf16ColumnsIsLeftAsItIs) {
   std::mt19937 random(4);
   const RandomWeight weight(GGML_TYPE_BF16, 3, 33, random);
-  for (const std::string& isa : test::isas_with_panels()) {
+  for (const Isa isa : test::isas_with_panels()) {
     ThreadPool pool(1);
-    Matmul matmul(pool, panel_kernels(isa), host_memory());
+    Matmul matmul(pool, kernels_of(isa).panels, host_memory());
     WeightView view = weight.view;
     ASSERT_TRUE(matmul.load(view));
     EXPECT_EQ(view.loaded, nullptr);
@@ -203,12 +204,12 @@ TEST(PanelKernels, AnOddNumberOfBf16ColumnsIsLeftAsItIs) {
 TEST(PanelKernels, QuantisesToTheNearestCode) {
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
-  for (const std::string& isa : test::isas_with_panels()) {
+  for (const Isa isa : test::isas_with_panels()) {
     std::vector<float> x(64);
     for (std::size_t i = 0; i < 32; ++i) x[i] = normal(random);  // the second block stays zero
     std::vector<std::int8_t> codes(64, 1);
     std::vector<InputBlock> blocks(2);
-    panel_kernels(isa)->quantise(x.data(), 64, codes.data(), blocks.data());
+    kernels_of(isa).panels->quantise(x.data(), 64, codes.data(), blocks.data());
     double sum = 0;
     for (std::size_t i = 0; i < 32; ++i) {
       EXPECT_NEAR(blocks[0].scale * static_cast<float>(codes[i]), x[i], blocks[0].scale * 0.501F);

@@ -57,18 +57,20 @@ class SparseMatrix {
 std::array<std::int64_t, 3> rows_of_ones(const WeightView& view) { return {0, view.rows / 2, view.rows - 1}; }
 
 struct Case {
-  std::string isa;
+  Isa isa;
   Shape shape;
   ggml_type type;
 };
 
-std::string name_of(const Case& each) { return each.isa + "_" + each.shape.model + "_" + ggml_type_name(each.type); }
+std::string name_of(const Case& each) {
+  return name_of(each.isa) + "_" + each.shape.model + "_" + ggml_type_name(each.type);
+}
 void PrintTo(const Case& each, std::ostream* out) { *out << name_of(each); }
 
 // Types of longer blocks do not fit every width.
 std::vector<Case> cases() {
   std::vector<Case> all;
-  for (const std::string& isa : test::isas_with_panels()) {
+  for (const Isa isa : test::isas_with_panels()) {
     for (const Shape& shape : kShapes) {
       for (const ggml_type type : test::packed_types()) {
         if (shape.width % ggml_blck_size(type) == 0) all.push_back({isa, shape, type});
@@ -89,7 +91,7 @@ TEST_P(PublishedShapes, AreMultipliedWithWhateverIsPackedBehindThem) {
     for (const std::int64_t row : rows_of_ones(matrix->view)) matrix->set_to_ones(row);
   }
   ThreadPool pool(2);
-  Matmul matmul(pool, panel_kernels(isa), host_memory());
+  Matmul matmul(pool, kernels_of(isa).panels, host_memory());
   ASSERT_TRUE(matmul.load(embedding.view) && matmul.load(next.view));
   ASSERT_NE(embedding.view.loaded, nullptr);
   for (const SparseMatrix* matrix : {&embedding, &next}) {

@@ -23,7 +23,8 @@ inline Device reference_device() { return {"reference", {.threads = 1, .device =
 // The reference, the CPU with each of its instruction sets, and the CPU behind a fence.
 inline std::vector<Device> all_devices(int threads = 2) {
   std::vector<Device> devices = {reference_device(), {"fenced", {.threads = threads, .device = "fenced", .isa = {}}}};
-  for (const std::string& isa : cpu::supported_isas()) devices.push_back({isa, {.threads = threads, .isa = isa}});
+  for (const cpu::Isa isa : cpu::supported_isas())
+    devices.push_back({name_of(isa), {.threads = threads, .isa = name_of(isa)}});
   return devices;
 }
 

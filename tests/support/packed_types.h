@@ -1,18 +1,16 @@
 // What tests of packed weights run over.
 #pragma once
 
-#include <string>
 #include <vector>
 
-#include "kernels/cpu/isa.h"
-#include "kernels/cpu/panel_kernels.h"
+#include "kernels/cpu/kernels.h"
 
 namespace a2sf::test {
 
 // The instruction sets of this machine that pack weights.
-inline std::vector<std::string> isas_with_panels() {
-  std::vector<std::string> isas = cpu::supported_isas();
-  std::erase_if(isas, [](const std::string& isa) { return cpu::panel_kernels(isa) == nullptr; });
+inline std::vector<cpu::Isa> isas_with_panels() {
+  std::vector<cpu::Isa> isas = cpu::supported_isas();
+  std::erase_if(isas, [](cpu::Isa isa) { return cpu::kernels_of(isa).panels == nullptr; });
   return isas;
 }
 

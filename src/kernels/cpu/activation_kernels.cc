@@ -1,16 +1,15 @@
-// Compiled once per instruction set, like row_kernels.cc.
-#define HWY_DISABLED_TARGETS (~(HWY_SCALAR | HWY_EMU128 | HWY_AVX2 | HWY_AVX3))
+// foreach_target.h includes this source once per target of targets.h.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/activation_kernels.cc"
-// Highway's own order of includes.
+// In the order that Highway wants.
 // clang-format off
+#include "kernels/cpu/targets.h"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 #include <hwy/contrib/math/math-inl.h>
 // clang-format on
 
 #include "kernels/cpu/activation_kernels.h"
-#include "kernels/cpu/isa.h"
 #include "kernels/cpu/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -35,8 +34,9 @@ struct GeluTanh {
   }
 };
 
-// x/2 (1 + erf z) with z = x/sqrt(2). Without cancellation on either side: with q = erfc |z| it is x/2 q below 0 and
-// x - x/2 q above. q is a polynomial of 1/(1 + 0.3275911 |z|) times e^-z^2 (Abramowitz and Stegun 7.1.26), to 2e-7.
+// x/2 (1 + erf z) with z = x/sqrt(2). To avoid cancellation it is computed from q = erfc |z|: x/2 q for x < 0, else
+// x - x/2 q. q is a polynomial of 1/(1 + 0.3275911 |z|) times e^-z^2 (Abramowitz and Stegun 7.1.26), with an error of
+// 2e-7.
 struct GeluErf {
   static HWY_INLINE V of(V x) {
     const F f;
@@ -86,12 +86,9 @@ void activate(Activation activation, const float* gate, const float* up, std::in
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
-#if HWY_ONCE
 namespace a2sf::cpu {
-
-ActivationKernel activation_kernel(const std::string& isa) {
-  return is_avx512(isa) ? N_AVX3::activate : isa == "avx2" ? N_AVX2::activate : HWY_STATIC_DISPATCH(activate);
+template <>
+ActivationKernel activation_kernel<HWY_NAMESPACE::kIsa>() {
+  return HWY_NAMESPACE::activate;
 }
-
 }  // namespace a2sf::cpu
-#endif

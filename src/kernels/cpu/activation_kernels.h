@@ -1,18 +1,19 @@
-// The activations of a feed-forward network as vectors, one kernel per instruction set.
+// The activation functions of feed-forward networks, vectorised.
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/isa.h"
 
 namespace a2sf::cpu {
 
-// out = activation(gate), times `up` unless that is nullptr. An element's bytes do not depend on where it stands.
+// out = activation(gate), times `up` unless that is nullptr. An element's bytes do not depend on its index.
 using ActivationKernel = void (*)(Activation activation, const float* gate, const float* up, std::int64_t count,
                                   float* out);
 
-// Of an instruction set that this machine has (find_row_kernels).
-ActivationKernel activation_kernel(const std::string& isa);
+// Defined for avx512, avx2 and portable; kernels_of() picks.
+template <Isa isa>
+ActivationKernel activation_kernel();
 
 }  // namespace a2sf::cpu

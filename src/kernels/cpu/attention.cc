@@ -66,7 +66,8 @@ void Attention::prepare_shadows(const Step& step, const ModelShape& shape) {
   shadow_out_.resize(shadows_.empty() ? 0 : step.tokens.size() * static_cast<std::size_t>(columns));
 }
 
-// Any worker may get any tile, and a long row is spread over as many tiles as there are KV heads.
+// Any worker may process any rows, and a long row that is split over the threads needs a tile per KV head: so all tiles
+// have room for the largest.
 void Attention::reserve(const Span& span, int heads) {
   const HostStore& store = host_store(span);
   const SequenceShape& shape = store.shape();
@@ -122,8 +123,10 @@ void Attention::add_chains(const LayerTask& layer, const Span& span) {
   }
 }
 
-// The line of all chains is cut into equal shares, one per thread. A chain that is cut belongs to two of them: the
-// first begins with its first rows, the second ends with the others, by which time the first has long handed it over.
+// The chains, laid end to end, are cut into equal shares, one per thread. No share is shorter than the longest chain,
+// so that a chain is cut once at most. A thread works through its share from the back: it starts with the first rows of
+// the chain that the next share continues, and ends with the last rows of the chain that the share before started with.
+// By then those first rows have usually been done for long, and the thread need not wait for them.
 void Attention::run_chains(const LayerTask& layer) {
   if (chains_.empty()) return;
   std::int64_t share = (chains_.back().end() + pool_.threads() - 1) / pool_.threads();
@@ -131,7 +134,7 @@ void Attention::run_chains(const LayerTask& layer) {
   const auto shares = static_cast<int>((chains_.back().end() + share - 1) / share);
   for (int i = 0; i < shares; ++i) handed_over_[static_cast<std::size_t>(i)].store(false, std::memory_order_relaxed);
   pool_.run(shares, [&](int task, int worker) {
-    // The first row whose begin is not before `at`.
+    // The first row that begins at `at` or after it.
     const auto row_at = [](const Chain& chain, std::int64_t at) {
       const std::int64_t row = (at - chain.begin + chain.row_cost - 1) / chain.row_cost;
       return static_cast<int>(std::clamp<std::int64_t>(row, 0, chain.span->rows));
@@ -149,8 +152,8 @@ void Attention::run_chains(const LayerTask& layer) {
   });
 }
 
-// The ring has room for so many tokens beside the window: those that leave it meanwhile are hidden from the rows that
-// no longer see them.
+// A ring has kWindowRows slots more than its window, so that as many rows can be appended before anything is freed.
+// What has left a row's window meanwhile is masked for this row.
 void Attention::run_in_ring(const LayerTask& layer, const Span& span) {
   for (int first = 0; first < span.rows; first += kWindowRows) {
     const Rows rows{first, std::min(kWindowRows, span.rows - first)};
@@ -162,7 +165,7 @@ void Attention::run_in_ring(const LayerTask& layer, const Span& span) {
   }
 }
 
-// Rows are independent once all keys are there, but for the scores, which are updated in order.
+// Once all keys and values are stored the rows are independent. Only the scores must be updated row after row.
 void Attention::run_side_by_side(const LayerTask& layer, const Span& span, Rows rows) {
   const int kv_heads = layer.args.kv_heads;
   const LayerFacts facts = facts_of(layer.args, span);
@@ -179,7 +182,7 @@ void Attention::run_side_by_side(const LayerTask& layer, const Span& span, Rows 
   };
   const auto attend_tile = [&](int i, int h, QueryTile& tile) {
     const HeadTask task(layer, span, h);
-    // Free slots come first, so that there may be fewer slots than rows came.
+    // New rows take free slots first, so that the high-water mark may rise by less than the number of rows.
     const int used = task.head().used(), before = first_slots_[static_cast<std::size_t>(h)];
     const int slots = task.head().is_ring() ? used : std::min(used, before + rows_of(i).end() - rows.first);
     task.attend(rows_of(i), slots, tile);
@@ -189,7 +192,7 @@ void Attention::run_side_by_side(const LayerTask& layer, const Span& span, Rows 
               [&](int task, int worker) { attend_tile(task / kv_heads, task % kv_heads, tile(worker)); });
     return;
   }
-  // As many at a time as there are tiles to keep their numerators.
+  // In waves of as many tiles as there are: a tile keeps its numerators until the scores are updated.
   const int count = tiles * kv_heads, wave = static_cast<int>(tiles_.size());
   for (int begin = 0; begin < count; begin += wave) {
     const int end = std::min(begin + wave, count);

@@ -1,5 +1,5 @@
 // Attention over the retained slots, fused with score and eviction, on the CPU: how the rows and KV heads of a step are
-// shared out over the threads.
+// divided among the threads.
 #pragma once
 
 #include <atomic>
@@ -15,7 +15,7 @@ namespace a2sf::cpu {
 
 class Attention {
  public:
-  // Sequences that fail are reported to `failures`, and left out from there on.
+  // Sequences that fail are reported to `failures` and left out from then on.
   Attention(ThreadPool& pool, const RowKernels& kernels, SpanFailures& failures);
   // Makes room for the step: attend() allocates nothing but for hooks and observers. May throw std::bad_alloc, and is
   // then called again for another step.
@@ -23,8 +23,8 @@ class Attention {
   void attend(const AttendArgs& args);
 
  private:
-  // The rows of one KV head that must be processed in order. All chains of a step lie on a line, one after the other,
-  // as long as they take.
+  // Rows of one KV head that must be processed in order. The chains of a step are laid end to end: begin and end are in
+  // units of cost.
   struct Chain {
     const Span* span;
     int kv_head;
@@ -53,13 +53,13 @@ class Attention {
   SpanFailures& failures_;
   const Step* step_ = nullptr;
   std::vector<Rotations> rotations_;  // one per RoPE table of the step
-  std::vector<QueryTile> tiles_;      // one per worker, or per KV head where a row is shared out
-  QueryTile looked_at_;               // for probabilities that a hook asks for
-  // Kept from layer to layer, so that nothing is allocated in a steady state.
+  std::vector<QueryTile> tiles_;      // one per worker, or per KV head where a row is split over the threads
+  QueryTile looked_at_;               // computes the probabilities that a hook asks for
+  // They keep their memory from step to step, so that nothing is allocated in the steady state.
   std::vector<Chain> chains_;
   std::unique_ptr<std::atomic<bool>[]> handed_over_;  // [share]
-  std::vector<int> first_slots_;                      // [KV head]
-  std::vector<float> lowest_;                         // [KV head]
+  std::vector<int> first_slots_;                      // [KV head]: the high-water mark before the rows are appended
+  std::vector<float> lowest_;                         // [KV head]: the lowest score that may be evicted
   std::vector<Partition> partitions_;
   std::vector<Span> shadows_;             // the same rows, in the shadows' stores
   std::vector<const Shadow*> shadow_of_;  // [shadow]

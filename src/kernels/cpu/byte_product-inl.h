@@ -1,5 +1,5 @@
-// Products of quads, compiled per instruction set: per lane, the sum over several vectors of four codes times four
-// activations. Nothing else of the matrix kernels is more than Highway knows.
+// Dot products of bytes, compiled per instruction set: every 32-bit lane adds up quads of codes times quads of
+// activations, over several vectors. They are intrinsics because Highway has no such product.
 #if defined(A2SF_BYTE_PRODUCT_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef A2SF_BYTE_PRODUCT_INL_H
 #undef A2SF_BYTE_PRODUCT_INL_H
@@ -13,7 +13,7 @@
 
 #include "kernels/cpu/vectors-inl.h"
 
-// Highway knows no byte products. Its AVX3 lacks VNNI, which supported_isas() asks for.
+// Highway's AVX3 does not include VNNI; is_supported() asks for it.
 #undef A2SF_TARGET
 #if HWY_TARGET == HWY_AVX3
 #define A2SF_TARGET HWY_TARGET_STR_AVX3 ",avx512vnni"
@@ -36,9 +36,9 @@ HWY_INLINE VI32 broadcast_quad(const std::int8_t* from) {
 }
 
 #if HWY_TARGET == HWY_AVX2
-constexpr bool kSignedCodes = true;  // of 8 bits
+constexpr bool kSignedCodes = true;  // codes of 8 bits stay signed
 
-// Codes below 2^bits: so many products of two quads add up within 16 bits.
+// How many results of maddubs, sums of two products each, add up without overflow in 16 bits. Codes are below 2^bits.
 constexpr int chain_length(int bits) { return bits <= 4 ? 8 : bits == 5 ? 4 : 2; }
 
 template <int kBits, int kCount>
@@ -57,7 +57,7 @@ HWY_INLINE VI32 dot(const VU8 (&codes)[kCount], const std::int8_t* input) {
   }
   return VI32{sum};
 }
-// The sign of a code goes to its input.
+// The codes of maddubs are unsigned: it gets their absolute values, and the activations take over their signs.
 template <int kCount>
 HWY_INLINE VI32 signed_dot(const VU8 (&codes)[kCount], const std::int8_t* input) {
   const __m256i ones = _mm256_set1_epi16(1);
@@ -71,7 +71,7 @@ HWY_INLINE VI32 signed_dot(const VU8 (&codes)[kCount], const std::int8_t* input)
   return VI32{sum};
 }
 #else
-constexpr bool kSignedCodes = false;  // they are shifted up by 128
+constexpr bool kSignedCodes = false;  // codes of 8 bits are raised by 128, because those of dpbusd are unsigned
 
 template <int kBits, int kCount>
 HWY_INLINE VI32 dot(const VU8 (&codes)[kCount], const std::int8_t* input) {

@@ -10,6 +10,7 @@
 #include <ggml.h>
 
 #include <algorithm>
+#include <cstring>
 #include <type_traits>
 
 #include "kernels/cpu/row_kernels.h"
@@ -31,8 +32,9 @@ struct FormatF16 {
   static void store(V x, hwy::float16_t* to) {
     const F f;
     const V bounded = hn::Clamp(x, hn::Set(f, -kMostF16), hn::Set(f, kMostF16));
-    if constexpr (kLanes == 1) {  // Highway's form of one lane cuts off where all others round
-      to->bits = ggml_fp32_to_fp16(hn::GetLane(bounded));
+    if constexpr (kLanes == 1) {  // Highway's scalar conversion truncates, all others round
+      const ggml_fp16_t half = ggml_fp32_to_fp16(hn::GetLane(bounded));
+      std::memcpy(to, &half, sizeof(half));  // float16_t is a struct here and a number there
     } else {
       const hn::Rebind<hwy::float16_t, F> half;
       hn::StoreU(hn::DemoteTo(half, bounded), half, to);
@@ -40,8 +42,8 @@ struct FormatF16 {
   }
 };
 
-// kRows x kTiles sums at a time, all in registers. Every sum is one chain over the depth, so that its bytes do not
-// depend on how rows and tiles are grouped.
+// The micro-kernel: kRows rows times kTiles tiles of columns, with all sums in registers. Every sum is one chain over
+// the depth, so that its bytes do not depend on how rows and tiles are grouped.
 template <class Format, int kRows, int kTiles>
 void multiply_block(const float* rows, std::ptrdiff_t row_step, const typename Format::T* matrix, const ChunkMatrix& p,
                     const std::byte* next, float factor, float* out, std::ptrdiff_t out_step) {
@@ -113,7 +115,7 @@ void multiply_any(const float* rows, std::ptrdiff_t row_step, int count, ChunkMa
       multiply_rows<Format, 1>, multiply_rows<Format, 2>, multiply_rows<Format, 3>,
       multiply_rows<Format, 4>, multiply_rows<Format, 5>, multiply_rows<Format, 6>};
   constexpr int kMost = 6;
-  // Groups of even size: one row alone is slow.
+  // Groups of nearly equal size, because a single row makes poor use of what is loaded.
   for (int groups = (count + kMost - 1) / kMost; groups > 0; --groups) {
     const int size = (count + groups - 1) / groups;
     kByRows[size - 1](rows, row_step, matrix, factor, out, out_step);

@@ -8,11 +8,9 @@
 
 #include "core/cores.h"
 #include "core/thread_pool.h"
-#include "kernels/cpu/activation_kernels.h"
 #include "kernels/cpu/attention.h"
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/kernels.h"
 #include "kernels/cpu/matmul.h"
-#include "kernels/cpu/rate_kernels.h"
 #include "kernels/logits.h"
 #include "kernels/random_weights.h"
 #include "kernels/rows.h"
@@ -36,15 +34,14 @@ class Stopwatch {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int threads, const CpuOptions& options, std::string isa, const cpu::RowKernels& kernels, Memory& memory)
+  CpuBackend(int threads, const CpuOptions& options, cpu::Isa isa, Memory& memory)
       : memory_(memory),
         pool_(threads),
-        isa_(std::move(isa)),
-        kernels_(kernels),
-        activate_(cpu::activation_kernel(isa_)),
+        isa_(cpu::name_of(isa)),
+        kernels_(cpu::kernels_of(isa)),
         weights_(memory),
-        matmul_(pool_, options.repack ? cpu::panel_kernels(isa_) : nullptr, memory),
-        attention_(pool_, kernels, failures_),
+        matmul_(pool_, options.repack ? kernels_.panels : nullptr, memory),
+        attention_(pool_, kernels_.rows, failures_),
         activations_(memory),
         logits_(memory) {}
 
@@ -109,7 +106,7 @@ class CpuBackend final : public Backend {
     const HostProduct head{args.head, nullptr, logits};
     multiply(normed(args.in, args.norm), activations_.count(args.in), {&head, 1});
     pool_.run(activations_.count(args.in), [&](int i, int) {
-      if (!kernels_.finite(logits.row(i), logits.columns))
+      if (!kernels_.rows.finite(logits.row(i), logits.columns))
         return failures_.report_logits(step_->wanted[static_cast<std::size_t>(i)].row);
       if (args.softcap > 0) softcap_row(logits.row(i), args.softcap, logits.columns);
       logits_.deliver(i);
@@ -118,8 +115,7 @@ class CpuBackend final : public Backend {
   void end(std::span<Status> outcomes) override { failures_.end(outcomes); }
   OperationSeconds seconds() const override { return seconds_; }
   Result<MachineRates> measure_rates() override {
-    const cpu::RateKernels* kernels = cpu::rate_kernels(isa_);
-    return kernels == nullptr ? Backend::measure_rates() : cpu::measure_rates(pool_, *kernels);
+    return kernels_.rates == nullptr ? Backend::measure_rates() : cpu::measure_rates(pool_, *kernels_.rates);
   }
 
  private:
@@ -128,7 +124,7 @@ class CpuBackend final : public Backend {
   void norm_rows(HostRows in, const Norm& norm, int count, HostRows out) {
     const cpu::NormValues values{norm.kind == NormKind::layer, norm.epsilon, floats(norm.weight),
                                  norm.bias ? floats(norm.bias) : nullptr};
-    pool_.run(count, [&](int row, int) { kernels_.norm(values, in.row(row), in.columns, out.row(row)); });
+    pool_.run(count, [&](int row, int) { kernels_.rows.norm(values, in.row(row), in.columns, out.row(row)); });
   }
   // What an operation reads that takes the norm of its input, where there is one.
   HostRows normed(Activations in, const Norm* norm) {
@@ -146,16 +142,15 @@ class CpuBackend final : public Backend {
     const HostRows first = activations_.rows(args.products[0].out), out = activations_.rows(args.gate->out);
     const HostRows second = args.products.size() > 1 ? activations_.rows(args.products[1].out) : HostRows{};
     pool_.run(activations_.count(args.in), [&](int row, int) {
-      activate_(args.gate->function, first.row(row), second.data == nullptr ? nullptr : second.row(row), first.columns,
-                out.row(row));
+      kernels_.activate(args.gate->function, first.row(row), second.data == nullptr ? nullptr : second.row(row),
+                        first.columns, out.row(row));
     });
   }
 
   Memory& memory_;
   ThreadPool pool_;
   std::string isa_;
-  const cpu::RowKernels& kernels_;
-  cpu::ActivationKernel activate_;
+  cpu::Kernels kernels_;
   WeightMemory weights_;
   cpu::Matmul matmul_;
   SpanFailures failures_;
@@ -175,30 +170,33 @@ class CpuBackend final : public Backend {
                              true};
 };
 
+// The one that is asked for, by the options or else by the environment; otherwise the best.
+Result<cpu::Isa> choose_isa(const CpuOptions& options) {
+  const auto available = cpu::supported_isas();
+  const char* forced = std::getenv("A2SF_ISA");
+  const std::string wanted = !options.isa.empty() ? options.isa : forced != nullptr ? forced : "";
+  if (wanted.empty()) return available.front();
+  if (const auto isa = cpu::isa_of(wanted); isa && cpu::is_supported(*isa)) return *isa;
+  std::string names;
+  for (const cpu::Isa isa : available) names += (names.empty() ? "" : ", ") + cpu::name_of(isa);
+  return fail(ErrorKind::unsupported,
+              "instruction set '" + wanted + "' is not one this machine runs; it runs " + names);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions& options, Memory& memory) {
   int threads = options.threads;
-  const auto available = cpu::supported_isas();
-  if (ggml_cpu_has_avx2() != 0 && __builtin_cpu_supports("avx2") == 0)
+  if (ggml_cpu_has_avx2() != 0 && !cpu::is_supported(cpu::Isa::avx2))
     return fail(ErrorKind::unsupported, "this CPU has no AVX2, which the libllama of this build needs");
-  const char* forced = std::getenv("A2SF_ISA");
-  const std::string wanted = !options.isa.empty()                   ? options.isa
-                             : forced != nullptr && *forced != '\0' ? forced
-                                                                    : available.front();
-  const cpu::RowKernels* kernels = cpu::find_row_kernels(wanted);
-  if (kernels == nullptr) {
-    std::string names;
-    for (const std::string& name : available) names += (names.empty() ? "" : ", ") + name;
-    return fail(ErrorKind::unsupported,
-                "instruction set '" + wanted + "' is not one this machine runs; it runs " + names);
-  }
+  const auto isa = choose_isa(options);
+  if (!isa) return tl::unexpected(isa.error());
   if (threads < 0 || threads > 1024)
     return fail(ErrorKind::bad_input, fmt::format("{} threads; give 1 to 1024, or 0 for all cores", threads));
   if (threads == 0) threads = usable_cores();
   ggml_cpu_init();
   try {
-    return std::make_unique<CpuBackend>(threads, options, wanted, *kernels, memory);
+    return std::make_unique<CpuBackend>(threads, options, *isa, memory);
   } catch (const std::system_error& error) {
     return fail(ErrorKind::io, fmt::format("cannot start {} threads: {}; use fewer", threads, error.code().message()));
   }

@@ -1,5 +1,5 @@
-// Floating-point weights of a panel as pairs of vectors, compiled per instruction set, and what they are multiplied
-// with.
+// Floating-point weights of a panel, two vectors at a time, and their products with activations; compiled per
+// instruction set.
 #if defined(A2SF_FLOAT_COLUMNS_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef A2SF_FLOAT_COLUMNS_INL_H
 #undef A2SF_FLOAT_COLUMNS_INL_H
@@ -17,7 +17,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace a2sf::cpu::HWY_NAMESPACE {
 
-// Two columns of 32 bits or of f16, or of bf16, which lie side by side.
+// Two columns: of f32 and f16 they follow each other, of bf16 they share the 32-bit lanes of one vector.
 template <ggml_type kType>
 struct TwoColumns {
   static constexpr int columns = 2;
@@ -52,14 +52,14 @@ struct TwoColumns {
 };
 
 #if HWY_TARGET == HWY_AVX3
-// sum + the products of the two bf16 of a lane. In assembly, because the kernels around it are shared with machines
-// that lack the instruction.
+// sum + a x b, added up over the two bf16 of each lane. In assembly, because this target is compiled without the
+// instruction: machines that lack it share the other kernels.
 HWY_INLINE V multiply_add_bf16(VI32 a, VI32 b, V sum) {
   asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));
   return sum;
 }
 
-// Four columns of bf16, with activations rounded to it.
+// Four columns of bf16, times activations rounded to bf16.
 struct FourRounded {
   static constexpr int columns = 4;
   static constexpr std::size_t bytes = kLanes * columns * sizeof(ggml_bf16_t);

@@ -6,7 +6,7 @@
 namespace a2sf::cpu {
 namespace {
 
-// Queries of a tile; a multiple of what the matrix kernel takes at once.
+// Queries of a tile; a multiple of the rows of the micro-kernel in chunk_product-inl.h.
 constexpr int kQueriesOfTile = 24;
 
 }  // namespace
@@ -90,9 +90,9 @@ bool HeadTask::finish(Rows rows, int bad_row, QueryTile& tile) const {
   return true;
 }
 
-// What is prefetched while a span's last row reads its values: the same head of the next layer. Nothing of it is in any
-// cache otherwise, since a token passes over all weights and all layers before it comes back.
-const std::byte* HeadTask::read_next(Rows rows) const {
+// While a span's last row reads its values, the keys of the same head in the next layer are prefetched. They are in no
+// cache otherwise: since they were last read, a token has passed through the weights of all layers.
+const std::byte* HeadTask::keys_to_prefetch(Rows rows) const {
   if (rows.end() < span_.rows) return nullptr;
   const HeadCache& next = store_.head((layer_.args.layer + 1) % store_.shape().layers, kv_head_);
   return next.chunks().empty() ? nullptr : next.chunks().front().keys;
@@ -101,7 +101,7 @@ const std::byte* HeadTask::read_next(Rows rows) const {
 bool HeadTask::attend(Rows rows, int slots, QueryTile& tile) const {
   const bool is_oracle = rule_.mode == RetentionMode::oracle;
   start(rows, slots, scores(rule_) || is_oracle, tile);
-  return finish(rows, is_oracle ? tile.run_ideal(rule_.budget) : tile.run(read_next(rows)), tile);
+  return finish(rows, is_oracle ? tile.run_ideal(rule_.budget) : tile.run(keys_to_prefetch(rows)), tile);
 }
 
 ScoreUpdate HeadTask::update_after(int row) const {
@@ -118,7 +118,7 @@ float HeadTask::score(Rows rows, QueryTile& tile) const {
   return lowest;
 }
 
-// The oldest of the tokens with the lowest score among those that may go.
+// Of the tokens that may be evicted, the one with the lowest score; of equal ones the oldest.
 int HeadTask::find_victim(float lowest, const ScoreUpdate& update) const {
   int victim = -1;
   for (int c = 0; c * kChunk < head_.used() && std::isfinite(lowest); ++c) {
@@ -130,7 +130,7 @@ int HeadTask::find_victim(float lowest, const ScoreUpdate& update) const {
   return victim;
 }
 
-// `row` is the last of the tile.
+// `row` is the last one of the tile.
 void HeadTask::release(int row, int slot, QueryTile& tile) const {
   store_.release(layer_.args.layer, kv_head_, slot, span_.first_position + row, tile.last_row_probability(slot));
 }

@@ -30,11 +30,11 @@ struct LayerTask {
   int group() const { return args.heads / args.kv_heads; }
 };
 
-// Rows whose queries make a tile: so many that their numerators of a partition stay in the first-level cache.
+// Rows of a query tile: so many that their numerators of one partition stay in the L1 cache.
 int rows_of_tile(int group);
 
-// A view, made where it is needed. Different heads are independent. Whatever may fail reports it for the sequence and
-// returns false.
+// A view, made where it is needed. Threads may work on different heads at the same time. A step that fails reports it
+// for the sequence and returns false.
 class HeadTask {
  public:
   HeadTask(const LayerTask& layer, const Span& span, int kv_head);
@@ -42,20 +42,20 @@ class HeadTask {
   // All steps for these rows: token by token, or block by block.
   void run(Rows rows, QueryTile& tile) const;
 
-  // Rows from here on that can be attended to together: nothing goes before the last of them.
+  // How many rows from this one on can attend together: nothing is evicted before the last of them.
   int rows_until_eviction(int row) const;
-  // Step 0: what the row's window has left behind goes.
+  // Step 0: frees the slots of what has left the row's window.
   void expire(int row) const;
   // Step 1: the tokens' rotated keys and their values go into free slots.
   bool append(Rows rows, QueryTile& tile) const;
-  // Step 2, for rows that were appended, over the first `slots` slots.
+  // Step 2, for rows that were appended, over the slots [0, slots).
   bool attend(Rows rows, int slots, QueryTile& tile) const;
   // Step 3. Returns the lowest score that may be evicted after the last row.
   float score(Rows rows, QueryTile& tile) const;
-  // Step 4, after a row, if it is due.
+  // Step 4, after a row, if an eviction is due.
   void evict(int row, float lowest, QueryTile& tile) const;
 
-  // Step 2 in parts, for a row that is spread over the threads.
+  // Step 2 in parts, for a row that is split over the threads.
   void start(Rows rows, int slots, bool keep, QueryTile& tile) const;
   bool finish(Rows rows, int bad_row, QueryTile& tile) const;
   // Remembers the queries of the rows that somebody wants to see.
@@ -66,7 +66,7 @@ class HeadTask {
 
  private:
   bool is_prompt_end(int row) const { return in_prompt(span_) && span_.prompt_ends && row == span_.rows - 1; }
-  const std::byte* read_next(Rows rows) const;
+  const std::byte* keys_to_prefetch(Rows rows) const;
   int find_victim(float lowest, const ScoreUpdate& update) const;
   void release(int row, int slot, QueryTile& tile) const;
   ScoreUpdate update_after(int row) const;

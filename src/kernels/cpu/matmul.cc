@@ -10,8 +10,8 @@ namespace a2sf::cpu {
 namespace {
 
 constexpr std::size_t kRandomBytes = 1 << 20;  // of random rows that are packed at once
-constexpr std::size_t kTaskBytes = 32 << 10;   // of weights: long enough for the prefetcher, short enough to balance
-constexpr int kTaskRows = 64;                  // of activations: they stay in the second-level cache
+constexpr std::size_t kTaskBytes = 32 << 10;   // of weights: long enough to prefetch, short enough to balance the load
+constexpr int kTaskRows = 64;                  // of activations: they stay in the L2 cache
 constexpr int kOutputsPerTask = 48;            // of a mapped weight
 constexpr std::size_t kMostInputBytes = 2;     // per column of an input that is converted: bf16 and f16 are the largest
 
@@ -44,7 +44,7 @@ struct Tasks {
 template <class Count>
 Tasks(std::span<const HostProduct>, Count) -> Tasks<Count>;
 
-// Outputs [first, last) of one product, for every row: a weight row stays in the first-level cache while rows pass by.
+// Outputs [first, last) of one product, for every row of activations: a row of weights is read from memory only once.
 void compute_outputs(const HostProduct& product, const std::byte* input, std::size_t input_row, int rows, int first,
                      int last) {
   const auto dot = ggml_get_type_traits_cpu(product.weight->type)->vec_dot;
@@ -114,7 +114,7 @@ void Matmul::reserve(int rows, int columns) {
 }
 
 void Matmul::run(HostRows in, int rows, std::span<const HostProduct> products) {
-  // Neighbours that want the same kind of input are one parallel region.
+  // Neighbouring products that take the same kind of input are one parallel region.
   const auto kind = [](const HostProduct& product) {
     return packed(product) != nullptr ? GGML_TYPE_COUNT : input_type(product);
   };

@@ -20,7 +20,7 @@ class Matmul {
       : pool_(pool), kernels_(kernels), memory_(memory) {}
   // Packs a copy of the weight and notes it there. A type without a packed form is left as it is.
   Status load(WeightView& weight);
-  // Packs a weight of random rows; at no time are all of them there unpacked.
+  // Packs random rows, some at a time, so that they are never all in memory unpacked.
   Status load_random(WeightView& weight, const RandomRows& rows);
   // Makes room for inputs of so many rows and columns: run() allocates nothing. May throw std::bad_alloc.
   void reserve(int rows, int columns);
@@ -29,7 +29,7 @@ class Matmul {
 
  private:
   bool can_pack(const WeightView& weight) const;
-  // An empty packed form, which the weight is noted to have.
+  // Gives the weight a packed form, which is still empty.
   Result<PackedWeight*> add_packed(WeightView& weight);
   void run_packed(HostRows in, int rows, std::span<const HostProduct> products);
   void run_mapped(HostRows in, int rows, std::span<const HostProduct> products);

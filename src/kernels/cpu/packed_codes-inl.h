@@ -22,20 +22,21 @@ HWY_INLINE VU8 shifted(VU8 v) {
   if constexpr (kShift < 0) return hn::BitCast(U8(), hn::ShiftRight<-kShift>(words));
 }
 
-// Adds the high bits of quads [0, kCount) above their four low ones.
+// Adds the high bits of kCount quads above their four low ones.
 template <int kBits, int kCount, std::size_t... kQuad>
 HWY_INLINE void add_high_bits(const std::uint8_t* high, VU8 (&codes)[kCount], std::index_sequence<kQuad...>) {
   const VU8 word = hn::LoadU(U8(), high), mask = hn::Set(U8(), ((1 << kBits) - 1) << 4);
   ((codes[kQuad] = hn::Or(codes[kQuad], hn::And(shifted<4 - static_cast<int>(kQuad) * kBits>(word), mask))), ...);
 }
 
+// One sub-block, the columns that share a scale, of all lanes of a panel.
 template <ggml_type kType>
 struct Sub {
   static constexpr PackedFormat format = *packed_format(kType);
   static constexpr int quads = format.sub / 4;
   static constexpr int bits = format.low_bits + format.high_bits;
   static constexpr bool is_signed = bits == 8 && kSignedCodes;
-  // What the codes are too large by.
+  // What must be subtracted from a code; it goes into the minimum.
   static constexpr int offset = format.has_minimum || is_signed ? 0 : 1 << (bits - 1);
   static constexpr bool has_minimum = format.has_minimum || offset != 0;
   static constexpr int word_bytes = kLanes * 4;

@@ -13,11 +13,11 @@ namespace a2sf::cpu {
 
 // How one weight type lies in a panel: records of `block` columns, one after the other.
 //
-//   record = scale f16 [lanes] | minimum f16 [lanes] | step u8 [block / sub][lanes] | step of minimum u8 [block /
-//   sub][lanes]
+//   record = scale f16 [lanes] | minimum f16 [lanes]
+//          | step u8 [block / sub][lanes] | step of minimum u8 [block / sub][lanes]
 //          | low bits [block / sub][sub * low_bits / 32][lanes][4 bytes] | high bits [block / sub][lanes][4 bytes]
 //
-// with the parts a type lacks left out. Columns go in quads: four neighbouring columns of a lane are the four bytes of
+// without the parts that a type lacks. Columns go in quads: four neighbouring columns of a lane are the four bytes of
 // a 32-bit word. Of 4-bit codes a word holds two quads, the first in the low halves of its bytes. The word of high bits
 // holds those of all quads of its sub-block, the first lowest.
 // Floating-point types have no scales: [lanes][block].
@@ -70,7 +70,7 @@ struct PackedWeight {
   const std::byte* panel(std::int64_t index) const { return data + static_cast<std::size_t>(index) * panel_bytes(); }
 };
 
-// The shape of `weight` in panels; data is still to be given, panels() * panel_bytes() zeroed bytes.
+// The shape of `weight` in panels. Its data is for the caller to set: panels() * panel_bytes() zeroed bytes.
 inline PackedWeight packed_shape(const WeightView& weight, int lanes) {
   return {packed_format(weight.type), lanes, weight.rows, weight.columns, nullptr};
 }

@@ -1,10 +1,9 @@
-// One source for every instruction set, as row_kernels.cc. Highway insists on a portable baseline, which stays empty
-// here.
-#define HWY_DISABLED_TARGETS (~(HWY_SCALAR | HWY_EMU128 | HWY_AVX2 | HWY_AVX3))
+// foreach_target.h includes this source once per target of targets.h.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/panel_kernels.cc"
-// Highway's own order of includes.
+// In the order that Highway wants.
 // clang-format off
+#include "kernels/cpu/targets.h"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 // clang-format on
@@ -20,7 +19,8 @@
 HWY_PUSH_ATTRIBUTES(A2SF_TARGET)
 namespace a2sf::cpu::HWY_NAMESPACE {
 
-// Rows of activations that share one pass over the weights: their sums and eight vectors of codes fill the registers.
+// Rows of the micro-kernel: so many share a pass over the weights that their sums and eight vectors of codes fill the
+// registers.
 constexpr int kRows = kLanes == 16 ? 8 : 4;
 
 // ---- one panel times kCount rows: sums[row] += panel x row
@@ -36,7 +36,7 @@ struct Integers {
     const InputBlock* blocks = product.input.blocks + row * input_blocks;
     const auto* record = reinterpret_cast<const std::uint8_t*>(panel);
     for (std::int64_t column = 0; column < columns; column += format.block, record += format.record_bytes(kLanes)) {
-      if constexpr (kCount == 1) prefetch<format.record_bytes(kLanes)>(record + kAhead);
+      if constexpr (kCount == 1) prefetch<format.record_bytes(kLanes)>(record + kPrefetchDistance);
       for (int index = 0; index < format.block / format.sub; ++index) {
         Weights weights;
         weights.load(record, index);
@@ -56,8 +56,8 @@ struct Integers {
   }
 };
 
-// Two vectors of weights at a time, each on a chain of its own, so that the additions overlap. Pair says what is in
-// them and what a row of activations is.
+// Two vectors of weights at a time, each with sums of its own, so that the additions overlap. Pair is TwoColumns or
+// FourRounded.
 template <class Pair>
 struct Floats {
   template <int kCount>
@@ -69,7 +69,7 @@ struct Floats {
     for (V& sum : others) sum = hn::Zero(F());
     std::int64_t column = 0;
     for (; column + Pair::columns <= columns; column += Pair::columns, panel += Pair::bytes) {
-      if constexpr (kCount == 1) prefetch<Pair::bytes>(panel + kAhead);
+      if constexpr (kCount == 1) prefetch<Pair::bytes>(panel + kPrefetchDistance);
       const Pair pair(panel);
       A2SF_UNROLL
       for (int i = 0; i < kCount; ++i) pair.add_products(x + i * columns + column, sums[i], others[i]);
@@ -177,15 +177,17 @@ const PanelKernels kBf16Kernels = {kLanes, true, quantise, multiply_bf16};
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_POP_ATTRIBUTES
-#endif
 
-#if HWY_ONCE
 namespace a2sf::cpu {
-
-const PanelKernels* panel_kernels(const std::string& isa) {
-  if (isa == "avx512bf16") return &N_AVX3::kBf16Kernels;
-  return isa == "avx512" ? &N_AVX3::kPanelKernels : isa == "avx2" ? &N_AVX2::kPanelKernels : nullptr;
+template <>
+const PanelKernels& panel_kernels<HWY_NAMESPACE::kIsa>() {
+  return HWY_NAMESPACE::kPanelKernels;
 }
-
+#if HWY_TARGET == HWY_AVX3
+template <>
+const PanelKernels& panel_kernels<Isa::avx512bf16>() {
+  return HWY_NAMESPACE::kBf16Kernels;
+}
+#endif
 }  // namespace a2sf::cpu
 #endif

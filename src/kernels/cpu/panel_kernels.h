@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/packed_weight.h"
 #include "kernels/host/activations.h"
 
@@ -11,18 +11,18 @@ namespace a2sf::cpu {
 
 inline constexpr int kInputBlock = 32;
 
-// 32 activations x of a row as codes c: x = scale * c, |c| <= 127. The sums are of scale * c: over all 32, and over
-// each half, for weights whose codes are not centred.
+// kInputBlock activations x of a row as codes c: x = scale * c, |c| <= 127. Weights with a minimum need the sums of
+// scale * c: over the block, and over each half.
 struct InputBlock {
   float scale, sum, half_sums[2];
 };
 
-// Rows of activations, as they are and as the weights of a type take them. A view.
+// Rows of activations in all the forms that weights are multiplied with. A view.
 struct PanelInput {
   const float* values;         // [row][columns]
   const std::int8_t* codes;    // [row][columns]; for weights that are integers
-  const InputBlock* blocks;    // [row][columns / 32]; likewise
-  const ggml_bf16_t* rounded;  // [row][columns]; for bf16 weights where the kernels want it
+  const InputBlock* blocks;    // [row][columns / kInputBlock]; of the codes
+  const ggml_bf16_t* rounded;  // [row][columns]; for bf16 weights, if round_for_bf16
   std::int64_t columns;
 };
 
@@ -43,12 +43,13 @@ struct PanelRange {
 // range.
 struct PanelKernels {
   int lanes;
-  bool round_for_bf16;  // bf16 weights want activations in bf16, else as they are
+  bool round_for_bf16;  // bf16 weights are multiplied with activations rounded to bf16, otherwise with f32
   void (*quantise)(const float* x, std::int64_t columns, std::int8_t* codes, InputBlock* blocks);
   void (*multiply)(const PanelProduct& product, const PanelRange& range);
 };
 
-// By the name of an instruction set that supported_isas() lists; nullptr for "portable", which has none.
-const PanelKernels* panel_kernels(const std::string& isa);
+// Defined for avx512bf16, avx512 and avx2; kernels_of() picks.
+template <Isa isa>
+const PanelKernels& panel_kernels();
 
 }  // namespace a2sf::cpu

@@ -16,7 +16,7 @@ void prefetch_all(const T* data, int count) {
   for (int i = 0; i < count; i += kPerLine) __builtin_prefetch(data + i);
 }
 
-// Amortised: steady state allocates nothing.
+// By half more than is needed, so that a growing cache rarely allocates.
 void grow(std::vector<float>& buffer, std::int64_t size) {
   const auto wanted = static_cast<std::size_t>(size);
   if (buffer.size() < wanted) buffer.resize(wanted + wanted / 2);
@@ -66,7 +66,7 @@ void QueryTile::compute_numerators(int c) {
   for (int i = 0; i < queries(); ++i) {
     const auto now = static_cast<std::int32_t>(first_ + i / group_.heads);
     const std::int32_t first = group_.window == 0 ? 0 : std::max(0, now - group_.window + 1);
-    if (least < first || most > now) kernels_->hide(x + i * kChunk, chunk(c).positions, slots, first, now);
+    if (least < first || most > now) kernels_->mask(x + i * kChunk, chunk(c).positions, slots, first, now);
     const auto at = static_cast<std::size_t>(c * queries() + i);
     sums_[at] = kernels_->exponentials(x + i * kChunk, slots, largest_[at]);
   }

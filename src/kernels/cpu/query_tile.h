@@ -1,4 +1,4 @@
-// A tile of queries: some consecutive rows of one KV head on their way through attention.
+// A tile of queries: attention for some consecutive rows of one KV head.
 #pragma once
 
 #include <span>
@@ -25,8 +25,8 @@ class QueryTile {
   // Makes room for tiles of so many queries over so many slots of a padded dim, with or without `keep`. May throw
   // std::bad_alloc; what was there stays.
   void reserve(std::int64_t queries, std::int64_t slots, std::int64_t dim, bool keep);
-  // `count` rows from position `first` on, over the first `slots` slots of the head; a row sees those with positions up
-  // to its own, within the window. With `keep`, the numerators of every partition stay until the next start: score()
+  // `count` rows from position `first` on, over the slots [0, slots) of the head; causal and window masks go by the
+  // positions in the slots. With `keep`, the numerators of every partition stay until the next start: score()
   // and the like need them. Needs reserve() of as much.
   void start(const RowKernels& kernels, HeadCache& head, const QueryGroup& group, std::int64_t first, int count,
              int slots, bool keep);
@@ -36,13 +36,13 @@ class QueryTile {
   const Chunk& chunk(int partition) const { return head_->chunks()[static_cast<std::size_t>(partition)]; }
 
   void compute_numerators(int partition);
-  // Needs the numerators. Meanwhile `next`, what will be read after it, is prefetched (nullptr: nothing).
+  // Needs the numerators. Meanwhile it prefetches `next`, which is read afterwards (nullptr: nothing).
   void weigh_values(int partition, const std::byte* next);
-  // Needs the numerators of all partitions; before anything below. Returns the first row with a logit that is not
-  // finite, -1 if there is none; rows from there on are of no use.
+  // Needs the numerators of all partitions, and comes before anything below. Returns the first row with a logit that is
+  // not finite, -1 if there is none; that row and those after it have no results.
   int normalise();
   int run(const std::byte* next);      // all of these, of all partitions; `next` as above
-  int run_ideal(std::int64_t budget);  // the same of the oracle's subset
+  int run_ideal(std::int64_t budget);  // the same, over the subset that the oracle keeps
 
   void write(int row, float* out) const;  // [heads of the group][head dim]
   // Updates the head's scores; returns the lowest one (times weight) that may be evicted, infinity if none may.
@@ -50,7 +50,7 @@ class QueryTile {
   void read_probabilities(int row, int head, std::span<float> out) const;  // [slot]
   float group_probability(int row, int slot) const;                        // summed over the group
   float last_row_probability(int slot) const { return group_probability(count_ - 1, slot); }
-  std::vector<int>& victims() { return victims_; }  // room for the choice of what goes after these rows
+  std::vector<int>& victims() { return victims_; }  // room for the choice of what is evicted after these rows
 
  private:
   void hide_from_ideal(int row, std::int64_t budget);
@@ -71,7 +71,7 @@ class QueryTile {
   std::vector<float> queries_;                   // [query][padded dim]
   std::vector<float> key_;                       // [padded dim]
   std::vector<float> numerators_;                // [partition, or one for all][query][kChunk]
-  std::vector<float> values_;                    // [partition][query][padded dim]: weighed, not yet normalised
+  std::vector<float> values_;                    // [partition][query][padded dim]: weighed by the numerators
   std::vector<float> largest_, sums_, factors_;  // [partition][query]; numerator * factor is the probability
   std::vector<int> victims_;
 };

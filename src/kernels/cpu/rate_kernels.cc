@@ -1,8 +1,9 @@
-#define HWY_DISABLED_TARGETS (~(HWY_SCALAR | HWY_EMU128 | HWY_AVX2 | HWY_AVX3))
+// foreach_target.h includes this source once per target of targets.h.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/rate_kernels.cc"
-// Highway's own order of includes.
+// In the order that Highway wants.
 // clang-format off
+#include "kernels/cpu/targets.h"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 // clang-format on
@@ -26,7 +27,7 @@ std::int64_t read_all(const std::byte* data, std::size_t bytes) {
   VI32 sums[4];
   for (VI32& sum : sums) sum = hn::Zero(I32());
   for (std::size_t at = 0; at < bytes; at += kStep) {
-    prefetch<kStep>(data + at + kAhead);
+    prefetch<kStep>(data + at + kPrefetchDistance);
     A2SF_UNROLL
     for (std::size_t i = 0; i < kStep / kVector; ++i) {
       const auto* from = reinterpret_cast<const std::int32_t*>(data + at + i * kVector);
@@ -45,7 +46,8 @@ std::int64_t multiply_codes(int rounds) {
   for (VU8& code : codes) code = hn::Set(U8(), static_cast<std::uint8_t>(rounds & 15));
   VI32 sum = hn::Zero(I32());
   for (int round = 0; round < rounds; ++round) {
-    asm volatile("" : : "r"(input) : "memory");  // as if the input were another one in every round
+    // The compiler must take the input for another one in every round, or it would compute the loop only once.
+    asm volatile("" : : "r"(input) : "memory");
     for (int chain = 0; chain < kChains; ++chain) sum = hn::Add(sum, dot<4>(codes, input + chain * kQuads * 4));
   }
   return hn::GetLane(hn::SumOfLanes(I32(), sum));
@@ -87,13 +89,26 @@ const RateKernels kBf16RateKernels = {read_all,      multiply_codes, multiply_re
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_POP_ATTRIBUTES
+
+namespace a2sf::cpu {
+template <>
+const RateKernels& rate_kernels<HWY_NAMESPACE::kIsa>() {
+  return HWY_NAMESPACE::kRateKernels;
+}
+#if HWY_TARGET == HWY_AVX3
+template <>
+const RateKernels& rate_kernels<Isa::avx512bf16>() {
+  return HWY_NAMESPACE::kBf16RateKernels;
+}
+#endif
+}  // namespace a2sf::cpu
 #endif
 
 #if HWY_ONCE
 namespace a2sf::cpu {
 namespace {
 
-// The best of several tries, by all threads together: other load on the machine only ever slows down.
+// The best of several tries, by all threads together, because other load on the machine can only slow a try down.
 template <class Work>
 double best_rate(ThreadPool& pool, double amount_per_thread, const Work& work) {
   constexpr int kTries = 7;
@@ -109,11 +124,6 @@ double best_rate(ThreadPool& pool, double amount_per_thread, const Work& work) {
 
 }  // namespace
 
-const RateKernels* rate_kernels(const std::string& isa) {
-  if (isa == "avx512bf16") return &N_AVX3::kBf16RateKernels;
-  return isa == "avx512" ? &N_AVX3::kRateKernels : isa == "avx2" ? &N_AVX2::kRateKernels : nullptr;
-}
-
 Result<MachineRates> measure_rates(ThreadPool& pool, const RateKernels& kernels) {
   constexpr std::size_t kBytes = std::size_t{512} << 20;  // more than any cache holds
   constexpr int kRounds = 100000;
@@ -122,7 +132,7 @@ Result<MachineRates> measure_rates(ThreadPool& pool, const RateKernels& kernels)
   const std::size_t share = kBytes / static_cast<std::size_t>(pool.threads()) / 4096 * 4096;
   std::vector<std::int64_t> results(static_cast<std::size_t>(pool.threads()));
   const auto result = [&](int task) -> std::int64_t& { return results[static_cast<std::size_t>(task)]; };
-  std::fill_n(buffer->data(), kBytes, std::byte{1});  // pages that were never written are all the same one
+  std::fill_n(buffer->data(), kBytes, std::byte{1});  // else all pages would be the one page of zeros
   MachineRates rates{};
   rates.read_bytes_per_s = best_rate(pool, static_cast<double>(share), [&](int task) {
     result(task) += kernels.read(buffer->data() + static_cast<std::size_t>(task) * share, share);

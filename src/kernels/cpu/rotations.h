@@ -1,4 +1,4 @@
-// Rotations of the rows of a step by one RoPE table: computed once, used by every layer of that table.
+// The rotations that one RoPE table gives the rows of a step: computed once, used by all layers that have this table.
 #pragma once
 
 #include <vector>

@@ -1,16 +1,15 @@
-// One source for every instruction set: Highway compiles it once per target. The baseline is the portable form.
-#define HWY_DISABLED_TARGETS (~(HWY_SCALAR | HWY_EMU128 | HWY_AVX2 | HWY_AVX3))
+// foreach_target.h includes this source once per target of targets.h.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/row_kernels.cc"
-// Highway's own order of includes.
+// In the order that Highway wants.
 // clang-format off
+#include "kernels/cpu/targets.h"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 // clang-format on
 
 #include "kernels/cpu/row_kernels.h"
 #include "kernels/cpu/chunk_product-inl.h"
-#include "kernels/cpu/isa.h"
 
 #include <algorithm>
 #include <cmath>
@@ -35,7 +34,7 @@ HWY_INLINE void store_first(V x, float* to, int count) {
   hn::BlendedStore(x, hn::FirstN(f, static_cast<std::size_t>(count)), f, to);
 }
 
-// Sums a vector that a term makes of each kLanes columns, on four chains.
+// Adds up term(i), a vector of the columns from i on, over all columns; four sums overlap.
 template <class Term>
 HWY_INLINE float sum_over(int columns, const Term& term) {
   V sums[4] = {hn::Zero(F()), hn::Zero(F()), hn::Zero(F()), hn::Zero(F())};
@@ -133,7 +132,7 @@ void bounds(const std::int32_t* positions, int slots, std::int32_t& least, std::
   most = hn::GetLane(hn::MaxOfLanes(i, high));
 }
 
-void hide(float* x, const std::int32_t* positions, int slots, std::int32_t first, std::int32_t last) {
+void mask(float* x, const std::int32_t* positions, int slots, std::int32_t first, std::int32_t last) {
   const F f;
   for (int slot = 0; slot < slots; slot += kLanes) {
     hn::StoreU(hn::IfThenElse(inside(positions + slot, first, last), hn::LoadU(f, x + slot), hn::Set(f, kLowest)), f,
@@ -141,8 +140,8 @@ void hide(float* x, const std::int32_t* positions, int slots, std::int32_t first
   }
 }
 
-// 2^x for x in [-127, 0], with a relative error of 8e-8; 2^-127 is 0. The large summand rounds x to a whole number and
-// leaves it in the low bits, from where it is moved to the exponent.
+// 2^x for x in [-127, 0], with a relative error of 8e-8; 2^-127 is 0. Adding 1.5 * 2^23 rounds x to a whole number,
+// which then is in the low bits of the mantissa and is shifted from there into the exponent.
 HWY_INLINE V power_of_two(V x) {
   const F f;
   const I32 i;
@@ -249,19 +248,14 @@ void add_up(const float* x, std::ptrdiff_t x_step, const float* factors, std::pt
 }
 
 const RowKernels kKernels = {norm, rotate,       store, multiply,   bounds, finite,
-                             hide, exponentials, score, find_score, add_up};
+                             mask, exponentials, score, find_score, add_up};
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
-#if HWY_ONCE
 namespace a2sf::cpu {
-
-const RowKernels* find_row_kernels(const std::string& isa) {
-  const auto names = supported_isas();
-  if (std::find(names.begin(), names.end(), isa) == names.end()) return nullptr;
-  return is_avx512(isa) ? &N_AVX3::kKernels : isa == "avx2" ? &N_AVX2::kKernels : &HWY_STATIC_DISPATCH(kKernels);
+template <>
+const RowKernels& row_kernels<HWY_NAMESPACE::kIsa>() {
+  return HWY_NAMESPACE::kKernels;
 }
-
 }  // namespace a2sf::cpu
-#endif

@@ -1,11 +1,10 @@
-// The vector kernels of attention and of norms, one table per instruction set.
+// The vector kernels of attention and of norms.
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <vector>
 
 #include "cache/sequence_cache.h"
+#include "kernels/cpu/isa.h"
 
 namespace a2sf::cpu {
 
@@ -16,7 +15,7 @@ struct ChunkMatrix {
   KvType type;
   int depth, columns;
   std::ptrdiff_t depth_step, tile_step;
-  const std::byte* next;  // what is read after it: asked for meanwhile (nullptr: nothing)
+  const std::byte* next;  // what is read after it and prefetched meanwhile; nullptr: nothing
 };
 
 // A norm over plain memory.
@@ -26,12 +25,12 @@ struct NormValues {
   const float *weight, *bias;
 };
 
-// How a row's probabilities change the scores, and which of them a victim is looked for among.
+// How a row's probabilities p update the scores A, and which tokens may be evicted then.
 struct ScoreUpdate {
   float alpha;
   bool raised;               // p^1.5 is added instead of p
-  bool weighted;             // the lowest A w is looked for, w being the slot's kValueWeight; else the lowest A
-  std::int32_t first, last;  // positions that may go
+  bool weighted;             // the victim has the lowest A w, w being the slot's kValueWeight; else the lowest A
+  std::int32_t first, last;  // positions that may be evicted
 };
 
 // All counts of slots are multiples of kTile; dims are padded to a multiple of kTile, but for head_dim.
@@ -49,23 +48,25 @@ struct RowKernels {
   void (*bounds)(const std::int32_t* positions, int slots, std::int32_t& least, std::int32_t& most);
   // Whether all of x are finite.
   bool (*finite)(const float* x, int count);
-  // x = the lowest float wherever the position is not in [first, last]; first is at least 0.
-  void (*hide)(float* x, const std::int32_t* positions, int slots, std::int32_t first, std::int32_t last);
-  // x = 2^(x - largest); returns the sum, and `largest` of the x that there were, but at least half the lowest float:
-  // what is hidden becomes 0. The sum is NaN if an x was not finite.
+  // Masks logits: x = the lowest float wherever the position is not in [first, last]; first is at least 0, so that free
+  // slots are masked.
+  void (*mask)(float* x, const std::int32_t* positions, int slots, std::int32_t first, std::int32_t last);
+  // Softmax numerators of logits to base 2: x = 2^(x - largest). `largest` is the largest x, but at least half
+  // the lowest float, so that masked logits become 0. Returns the sum of the numerators, NaN if an x was not finite.
   float (*exponentials)(float* x, int slots, float& largest);
   // scores = alpha * scores + sum over the group of p, where p = factors[g] * x[g], or of p^1.5. Returns the lowest new
-  // score (times its weight) among the positions that may go, infinity if there are none.
+  // score (times its weight) among the tokens that may be evicted, infinity if there are none.
   float (*score)(const float* x, std::ptrdiff_t step, int group, const float* factors, const Chunk& chunk, int slots,
                  const ScoreUpdate& update);
-  // Of the slots with this score (times weight) whose tokens may go, the one of the oldest; -1 if there is none.
+  // Of the slots with this score (times weight) whose tokens may be evicted, the one of the oldest; -1: none.
   int (*find_score)(const Chunk& chunk, int slots, float score, const ScoreUpdate& update);
   // out[dim] = sum over i of factors[i * factor_step] * x[i * x_step][dim]
   void (*add_up)(const float* x, std::ptrdiff_t x_step, const float* factors, std::ptrdiff_t factor_step, int count,
                  int dim, float* out);
 };
 
-// nullptr if this machine cannot run it.
-const RowKernels* find_row_kernels(const std::string& isa);
+// Defined for avx512, avx2 and portable; kernels_of() picks.
+template <Isa isa>
+const RowKernels& row_kernels();
 
 }  // namespace a2sf::cpu

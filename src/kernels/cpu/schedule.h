@@ -4,24 +4,24 @@
 namespace a2sf::cpu {
 
 enum class Schedule {
-  head_by_head,     // in order within each KV head; the heads of all sequences are shared out over the threads
-  side_by_side,     // all rows are appended, then tiles of them attend in any order: nothing goes before the last
+  head_by_head,     // rows in order within a KV head; the heads of all sequences are divided among the threads
+  side_by_side,     // prefill that evicts nothing before its last row: all are appended, then tiles attend in any order
   in_ring,          // the same, as many rows at a time as the ring of a window has room for
-  over_partitions,  // one row over many slots: its partitions are shared out over the threads
-  watched           // somebody looks on: heads side by side, tile after tile
+  over_partitions,  // decoding over many slots, as in FlashDecoding: partitions are divided among the threads
+  watched           // hooks, observers or shadows see the layer: heads in parallel, one tile of rows after the other
 };
 
 // What the choice depends on.
 struct LayerFacts {
   int rows;                   // of the sequence in this step
-  int slots;                  // the most that a head uses
+  int slots;                  // the largest high-water mark of a head
   int window;                 // of the layer, 0: none
-  bool in_prompt;             // of block = prompt
-  bool scores, oracle, ring;  // any head has scores; any is an oracle; all are rings that evict nothing
+  bool in_prompt;             // prefill under block = prompt: nothing is evicted before its end
+  bool scores, oracle, ring;  // a head has scores; a head is an oracle; all heads are rings that evict nothing
   bool watched;
 };
 
-// A single row over more slots than this is shared out over the threads.
+// A single row over more slots than this is split over the threads.
 inline constexpr int kLongRow = 512;
 
 constexpr Schedule schedule_of(const LayerFacts& facts) {

@@ -1,4 +1,4 @@
-// What all vector kernels share, compiled per instruction set: the vector, loading halves, asking ahead.
+// What all vector kernels share, compiled per instruction set: the type of vectors, loads of f16, prefetching.
 #if defined(A2SF_VECTORS_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef A2SF_VECTORS_INL_H
 #undef A2SF_VECTORS_INL_H
@@ -9,6 +9,8 @@
 #include <hwy/highway.h>
 
 #include <cstddef>
+
+#include "kernels/cpu/isa.h"
 
 // Arrays of vectors stay in registers only where the loops over them are unrolled and the functions inlined.
 #undef A2SF_UNROLL
@@ -25,12 +27,15 @@ using I32 = hn::RebindToSigned<F>;
 using VI32 = hn::Vec<I32>;
 inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(F()));
 
+// The instruction set that is being compiled.
+inline constexpr Isa kIsa = HWY_TARGET == HWY_AVX3 ? Isa::avx512 : HWY_TARGET == HWY_AVX2 ? Isa::avx2 : Isa::portable;
+
 HWY_INLINE V load_halves(const void* from) {
   const hn::Rebind<hwy::float16_t, F> half;
   return hn::PromoteTo(F(), hn::LoadU(half, static_cast<const hwy::float16_t*>(from)));
 }
 
-// Asks for memory that is read soon.
+// Prefetches every cache line of kBytes.
 template <std::size_t kBytes>
 HWY_INLINE void prefetch(const void* data) {
   constexpr std::size_t kLine = 64;
@@ -38,9 +43,9 @@ HWY_INLINE void prefetch(const void* data) {
     __builtin_prefetch(static_cast<const std::byte*>(data) + line);
 }
 
-// For what is read once, in order, and bound by memory: this far ahead, across the page boundaries where the hardware
-// stops.
-inline constexpr std::ptrdiff_t kAhead = 4096;
+// In bytes, for data that is streamed from memory. It is a page, because the hardware prefetcher does not go beyond the
+// page that is being read.
+inline constexpr std::ptrdiff_t kPrefetchDistance = 4096;
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

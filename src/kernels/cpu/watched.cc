@@ -1,4 +1,4 @@
-// Attention where hooks, observers and shadows look on.
+// Attention for sequences with hooks, observers or shadows.
 #include <algorithm>
 #include <new>
 
@@ -7,7 +7,7 @@
 namespace a2sf::cpu {
 namespace {
 
-// With the kernels of the instruction set, so that a hook sees what its rows were given.
+// With the kernels of attention itself, so that a hook sees the very probabilities that its rows had.
 class TileProbabilities final : public ProbabilitySource {
  public:
   // `rows`: the tiles of the rows just computed, one per KV head; `tile`: memory for others.
@@ -25,7 +25,7 @@ class TileProbabilities final : public ProbabilitySource {
     for (int g = 0; g < group; ++g)
       std::copy_n(row.queries[static_cast<std::size_t>(g)], row.head_dim, tile_.query(0, g));
     for (int i = 0; i < tile_.partitions(); ++i) tile_.compute_numerators(i);
-    if (tile_.normalise() >= 0) {  // all that the row saw has gone
+    if (tile_.normalise() >= 0) {  // everything that the row attended to has been evicted
       std::fill(out.begin(), out.end(), 0.0F);
       return;
     }
@@ -42,7 +42,8 @@ class TileProbabilities final : public ProbabilitySource {
 
 }  // namespace
 
-// The heads attend side by side, then somebody sees the whole layer: after each row, or before something is due to go.
+// The heads attend in parallel. Then hooks and observers see the whole layer: after each row if one wants to, otherwise
+// after as many rows as pass before an eviction is due.
 void Attention::run_watched(const LayerTask& layer, const Span& span) {
   HostStore& store = host_store(span);
   for (int row = 0; row < span.rows && !failures_.failed(span);) {
