@@ -132,8 +132,6 @@ struct AttendArgs {
   const Norm *q_norm, *k_norm;  // of every head; nullptr: none
 };
 
-inline constexpr int kMaxStepRows = 4096;  // of host devices
-
 // What a device can do. A session that needs more is refused.
 struct Capabilities {
   std::string name;  // as --device has it

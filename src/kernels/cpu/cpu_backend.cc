@@ -11,6 +11,7 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/host/capabilities.h"
 #include "kernels/logits.h"
 #include "kernels/random_weights.h"
 #include "kernels/rows.h"
@@ -160,14 +161,7 @@ class CpuBackend final : public Backend {
   std::vector<float> embedding_;  // room for one
   const Step* step_ = nullptr;
   OperationSeconds seconds_;
-  Capabilities capabilities_{"cpu",
-                             {KvType::f16, KvType::f32},
-                             {RetentionMode::all, RetentionMode::score, RetentionMode::oracle, RetentionMode::hook},
-                             true,
-                             true,
-                             true,
-                             kMaxStepRows,
-                             true};
+  Capabilities capabilities_ = host_capabilities("cpu");
 };
 
 // The one that is asked for, by the options or else by the environment; otherwise the best.

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/host/capabilities.h"
 #include "kernels/logits.h"
 #include "kernels/random_weights.h"
 #include "kernels/reference/attention.h"
@@ -124,14 +125,7 @@ class ReferenceBackend final : public Backend {
   WeightMemory weights_;
   HostActivations activations_;
   HostLogits logits_;
-  Capabilities capabilities_{"reference",
-                             {KvType::f16, KvType::f32},
-                             {RetentionMode::all, RetentionMode::score, RetentionMode::oracle, RetentionMode::hook},
-                             true,
-                             true,
-                             true,
-                             kMaxStepRows,
-                             true};
+  Capabilities capabilities_ = host_capabilities("reference");
 };
 
 }  // namespace
