@@ -61,5 +61,31 @@ TEST_P(Restoring, ATokenThatComesBackIsAsIfItHadStayed) {
   for_each_head(*model(), [&](int layer, int h) { EXPECT_EQ(restored.retained(layer, h), plain.retained(layer, h)); });
 }
 
+TEST_P(Restoring, ATokenThatCameBackAndGoesAgainWasGivenNothing) {
+  const auto back_and_forth = [](HookLayer& layer) {
+    for (int h = 0; h < layer.kv_heads(); ++h) {
+      HookHead& head = layer.head(h);
+      const int slot = oldest(head);
+      const std::int32_t position = head.position(slot);
+      Floats key(kHeadDim), value(kHeadDim);
+      head.read_key(slot, key);
+      head.read_value(slot, value);
+      head.evict(slot);
+      head.evict(head.restore(position, key, value));
+    }
+  };
+  Session session = session_of(hooked({back_and_forth, {}, {}}, kReads, "budget=9"), model());
+  session.record_evictions();
+  ASSERT_TRUE(session.feed(random_tokens(20)));
+  const auto evictions = session.evictions(0, 0);
+  ASSERT_EQ(evictions.size(), 2U * 11);
+  for (std::size_t i = 0; i < evictions.size(); i += 2) {
+    EXPECT_EQ(evictions[i].position, evictions[i + 1].position);
+    EXPECT_GT(evictions[i].probability, 0);
+    EXPECT_EQ(evictions[i + 1].probability, 0);
+    EXPECT_EQ(evictions[i + 1].score, 0);
+  }
+}
+
 }  // namespace
 }  // namespace a2sf::test

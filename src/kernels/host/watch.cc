@@ -69,8 +69,9 @@ class LayerWatch::Head final : public HookHead {
   void evict(int slot) override {
     if (!allowed(watch_.may_evict_, "evicted a token where it may not") || !exists(slot)) return;
     if (!allowed(may_go(slot), "named a token that must stay", slot)) return;
+    const bool was_there = std::erase(restored_, slot) == 0;  // when the row attended
     watch_.store_.release(watch_.row_.layer, kv_head_, slot, watch_.row_.position,
-                          watch_.probabilities_.of_last_row(kv_head_, slot));
+                          was_there ? watch_.probabilities_.of_last_row(kv_head_, slot) : 0);
     --held_;
     computed_ = -1;
   }
@@ -82,7 +83,9 @@ class LayerWatch::Head final : public HookHead {
         !allowed(!head_.is_full(), "brought a token back into a head that is full") ||
         !allowed(may_hold(position), "brought back a token that cannot be there"))
       return -1;
+    restored_.reserve(restored_.size() + 1);
     const int slot = head_.insert(position, key, value);
+    restored_.push_back(slot);
     slots_ = head_.used();
     ++held_;
     computed_ = -1;
@@ -130,9 +133,11 @@ class LayerWatch::Head final : public HookHead {
     return watch_.store_.queries().query(watch_.row_.layer, watch_.row_.position - back,
                                          kv_head_ * group_ + query_head);
   }
+
   LayerWatch& watch_;
   int kv_head_;
   HeadCache& head_;
+  std::vector<int> restored_;                 // slots of tokens that came back in this call
   mutable std::vector<float> probabilities_;  // [query head of the group][slot], of the row `computed_`
   mutable int computed_ = -1;
 };
