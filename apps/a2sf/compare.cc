@@ -72,6 +72,7 @@ std::string budget_cell(const PolicySpec& spec) {
 // The spec without its budget: the policy's name, and every option that is not its default.
 std::string policy_cell(const ComparisonRow& row) {
   std::string cell = harmless(to_string(row.spec));
+  if (row.spec.budget_table() != nullptr) return cell;  // its file tells it from another table
   const std::size_t begin = cell.find(":budget=");
   if (begin != std::string::npos) cell.erase(begin, cell.find(':', begin + 1) - begin);
   return cell;

@@ -34,7 +34,7 @@ bool says(const std::string& policy, const std::string& option) {
 
 // Where what must stay fills the budget, no score decides anything.
 bool scores_decide(const PolicySpec& spec) {
-  const auto rule = resolve(spec, 0, 0, spec.has_ratio() ? kAnyLength : 0, 0);
+  const auto rule = resolve(spec, bounded_layer(spec), 0, spec.has_ratio() ? kAnyLength : 0, 0);
   return !rule || std::max(rule->sink, rule->pin) + rule->recent < rule->budget;
 }
 

@@ -68,11 +68,13 @@ CLI::Validator is_device() {
 double as_written(float number) { return std::strtod(fmt::format("{}", number).c_str(), nullptr); }
 
 // Refuses counts that do not fit the budget before a model is loaded; the first head of a table stands for all.
-void check_fit(const PolicySpec& spec) { need(resolve(spec, 0, 0, spec.has_ratio() ? kAnyLength : 0, 0), kWrongUsage); }
+void check_fit(const PolicySpec& spec) {
+  need(resolve(spec, bounded_layer(spec), 0, spec.has_ratio() ? kAnyLength : 0, 0), kWrongUsage);
+}
 
 void warn_of_freezing(const PolicySpec& spec) {
   if (spec.has_ratio()) return;
-  const HeadRule rule = need(resolve(spec, 0, 0, 0, 0), kWrongUsage);
+  const HeadRule rule = need(resolve(spec, bounded_layer(spec), 0, 0, 0), kWrongUsage);
   const bool remembers_longer = rule.alpha >= 1 || 1 / (1 - rule.alpha) > static_cast<double>(rule.budget);
   if (rule.mode == RetentionMode::score && rule.recent == 0 && remembers_longer) {
     warn(fmt::format(
@@ -246,6 +248,8 @@ std::vector<PolicyOption> given_options(const CacheFlags& flags) {
   std::erase_if(options, [](const PolicyOption& option) { return option.value.empty(); });
   return options;
 }
+
+int bounded_layer(const PolicySpec& spec) { return spec.budget.layers.empty() ? 0 : spec.budget.layers.front().first; }
 
 PolicySpec read_policy(const std::string& text, const CacheFlags& flags) {
   PolicySpec spec = need(parse_policy(text, given_options(flags)), kWrongUsage);

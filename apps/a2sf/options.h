@@ -68,6 +68,8 @@ void add_text_flags(CLI::App* command, TextFlags* flags);
 std::vector<PolicyOption> given_options(const CacheFlags& flags);
 // Reads the flags as one policy, checks what can be checked without a model, and warns of what does nothing.
 PolicySpec spec_of(const CacheFlags& flags);
+// A layer that the policy bounds: its first head stands for all where a model is not known yet.
+int bounded_layer(const PolicySpec& spec);
 // Reads a policy and checks what can be checked without a model.
 PolicySpec read_policy(const std::string& text, const CacheFlags& flags);
 KvType kv_type_of(const CacheFlags& flags);

@@ -72,9 +72,9 @@ class HookHead {
 
   // For hooks only. The token leaves at once, and its slot is free; in Hook::evict() alone.
   virtual void evict(int slot) = 0;
-  // Brings a token back that had left, into a free slot, with score 0 and numbers 0; in Hook::evict() alone. Key and
-  // value as they were read. The position is past, within the layer's window and not held. Returns the slot, -1 where
-  // it may not be, which is an error.
+  // Brings a token back that had left, with score 0 and numbers 0, into the slot of one that this call has evicted from
+  // the head; in Hook::evict() alone. Key and value as they were read. The position is past, within the layer's window
+  // and not held. No record is kept of it. Returns the slot, -1 where it may not be, which is an error.
   virtual int restore(std::int32_t position, std::span<const float> key, std::span<const float> value) = 0;
   virtual void write_key(int slot, std::span<const float> key) = 0;
   virtual void write_value(int slot, std::span<const float> value) = 0;

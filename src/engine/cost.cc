@@ -1,4 +1,6 @@
 // What the cache of a sequence costs, before there is one.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "engine/session_state.h"
@@ -17,7 +19,10 @@ std::uint64_t slots_for(const SlotPlans& plans, std::int64_t tokens) {
 std::uint64_t slots_for_budgets(const ResolvedRetention& resolved, std::int64_t tokens) {
   std::uint64_t slots = 0;
   for (std::size_t i = 0; i < resolved.bounded_slots.size(); ++i) {
-    const std::int64_t kept = std::min(resolved.retention.rules[i].budget, tokens);
+    const HeadRule& rule = resolved.retention.rules[i];
+    const bool is_hooked = rule.mode == RetentionMode::hook;
+    const std::int64_t kept =
+        std::min(is_hooked ? resolved.retention.hook->capacity(rule.budget) : rule.budget, tokens);
     slots += static_cast<std::uint64_t>(resolved.bounded_slots[i].room_for(kept));
   }
   return slots;
@@ -27,6 +32,8 @@ std::uint64_t slots_for_budgets(const ResolvedRetention& resolved, std::int64_t 
 
 Result<std::uint64_t> cache_cost(const ModelInfo& info, const SessionOptions& options, std::int64_t tokens) {
   return catch_bad_alloc([&]() -> Result<std::uint64_t> {
+    if (tokens < 0 || tokens > kKeepAll)
+      return fail(ErrorKind::bad_input, fmt::format("no sequence has {} tokens", tokens));
     const auto resolved = resolve_for(info, options);
     if (!resolved) return tl::unexpected(resolved.error());
     const SequenceShape shape = sequence_shape(info, 0, options.kv_type);

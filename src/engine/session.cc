@@ -11,6 +11,11 @@ namespace {
 constexpr std::size_t kChunkTokens =
     64;  // rows of a step in feed(): enough to reuse a weight row, few enough for the caches
 
+Status check_observer_needs(const HookNeeds& needs) {
+  if (needs.numbers > 0) return fail(ErrorKind::bad_input, "numbers beside tokens are a hook's; an observer has none");
+  return check_needs(needs);
+}
+
 }  // namespace
 
 Session::Session(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -120,7 +125,7 @@ std::vector<Eviction> Session::evictions(int layer, int kv_head) {
 }
 
 Status Session::observe(std::shared_ptr<Observer> observer, const HookNeeds& needs) {
-  if (auto valid = check_needs(needs); !valid) return valid;
+  if (auto valid = check_observer_needs(needs); !valid) return valid;
   return state_->store->observe(std::move(observer), needs);
 }
 
@@ -128,11 +133,13 @@ Status Session::add_shadow(const PolicySpec& policy, std::shared_ptr<ShadowObser
   return catch_bad_alloc([&]() -> Status {
     if (state_->position() > 0) return fail(ErrorKind::bad_input, "a shadow must see a sequence from its first token");
     if (observer == nullptr) return fail(ErrorKind::bad_input, "a shadow needs an observer");
-    if (auto valid = check_needs(needs); !valid) return valid;
+    if (auto valid = check_observer_needs(needs); !valid) return valid;
     SessionOptions options = state_->options;
     options.policy = policy;
     auto resolved = resolve_for(state_->model->info(), options);
     if (!resolved) return tl::unexpected(resolved.error());
+    const Capabilities& device = state_->model->parts().backend->capabilities();
+    if (auto can = device.check(resolved->retention, options.kv_type); !can) return can;
     auto shadow = state_->make_store(std::move(*resolved));
     if (auto observed = shadow->observe(observer, needs); !observed) return observed;
     return state_->store->add_shadow(std::move(shadow), std::move(observer));

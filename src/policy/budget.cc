@@ -74,7 +74,11 @@ Result<HeadBudgets> HeadBudgets::of(const PolicySpec& spec, std::int64_t sequenc
       if (plan.profile == nullptr) return fail(ErrorKind::bad_input, "there is no profile to share the budget out by");
       if (auto valid = validate(*plan.profile); !valid) return valid;
       budgets.source_ = plan.profile->file.empty() ? "profile" : "profile '" + plan.profile->file + "'";
-      budgets.table_ = share_out(*plan.profile, *mean, least_budget(spec, *mean), spec.budget.layers);
+      if (*mean == kKeepAll) {  // nothing to share out
+        budgets.count_ = *mean;
+      } else {
+        budgets.table_ = share_out(*plan.profile, *mean, least_budget(spec, *mean), spec.budget.layers);
+      }
     } else {
       const auto count = tokens_of(plan, sequence_tokens);
       if (!count) return tl::unexpected(count.error());

@@ -62,14 +62,22 @@ std::optional<double> profile_alpha(const PolicySpec& spec, int layer, int kv_he
   return profile->alphas[static_cast<std::size_t>(layer)][static_cast<std::size_t>(kv_head)];
 }
 
+// Whether values are weighed: in heads that keep everything too, which a resize may bound.
+bool weighs_values(const PolicySpec& spec) {
+  const auto* accumulate = std::get_if<Accumulate>(&spec.score);
+  return accumulate != nullptr && accumulate->value_weight;
+}
+
 // What a head does that evicts nothing; a window leaves tokens behind all the same.
-HeadRule rule_of_all(std::int64_t window) { return {.budget = window > 0 ? window : kKeepAll}; }
+HeadRule rule_of_all(const PolicySpec& spec, std::int64_t window) {
+  return {.budget = window > 0 ? window : kKeepAll, .value_weight = weighs_values(spec)};
+}
 
 Result<HeadRule> resolve_head(const PolicySpec& spec, const HeadBudgets& budgets, int layer, int kv_head,
                               std::int64_t window) {
   const auto budget = budgets.of_head(layer, kv_head);
   if (!budget) return tl::unexpected(budget.error());
-  if (*budget == kKeepAll && !spec.is_oracle()) return rule_of_all(window);
+  if (*budget == kKeepAll && !spec.is_oracle()) return rule_of_all(spec, window);
   // A window is no excuse for what does not fit the budget that was asked for.
   auto rule = fitting_rule(spec, *budget);
   if (!rule) return rule;
@@ -85,7 +93,12 @@ Result<SlotPlan> slots_of(const Retention& retention, const HeadRule& rule, int 
     return window > 0 ? SlotPlan::ring(std::int64_t{window} + kWindowRows) : SlotPlan();
   if (rule.mode == RetentionMode::score) return SlotPlan::bounded(rule.budget + retention.block);
   const std::int64_t capacity = retention.hook->capacity(rule.budget);
-  if (capacity >= 1 && capacity < kKeepAll) return SlotPlan::bounded(capacity + retention.block);
+  if (capacity >= std::max<std::int64_t>(1, must_stay(rule)) && capacity < kKeepAll)
+    return SlotPlan::bounded(capacity + retention.block);
+  if (capacity >= 1 && capacity < kKeepAll) {
+    return fail(ErrorKind::bad_input, fmt::format("hook '{}' has a capacity of {} tokens, fewer than the {} that stay",
+                                                  retention.hook->name(), capacity, must_stay(rule)));
+  }
   return fail(ErrorKind::bad_input, fmt::format("hook '{}' has a capacity of {} tokens, not 1 to {}",
                                                 retention.hook->name(), capacity, kKeepAll - 1));
 }
@@ -115,7 +128,7 @@ HeadRule rule_at(const PolicySpec& spec, std::int64_t budget, bool clamped) {
     const auto* alpha = std::get_if<double>(&accumulate->alpha);
     rule.alpha = alpha == nullptr ? auto_alpha : *alpha;
     rule.power = accumulate->power;
-    rule.value_weight = accumulate->value_weight;
+    rule.value_weight = weighs_values(spec);
   }
   rule.sink = keep.sink.yields ? std::min(keep.sink.tokens, budget - 1) : keep.sink.tokens;
   const auto* count = std::get_if<std::int64_t>(&keep.recent.size);
@@ -144,7 +157,7 @@ Result<HeadRule> fitting_rule(const PolicySpec& spec, std::int64_t budget) {
 Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::int64_t sequence_tokens,
                          std::int64_t window) {
   if (auto valid = check_options(spec); !valid) return tl::unexpected(valid.error());
-  if (spec.keeps_all()) return rule_of_all(window);
+  if (spec.keeps_all()) return rule_of_all(spec, window);
   const auto budgets = HeadBudgets::of(spec, sequence_tokens);
   if (!budgets) return tl::unexpected(budgets.error());
   return resolve_head(spec, *budgets, layer, kv_head, window);
@@ -165,7 +178,7 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const in
   for (int layer = 0; layer < layers; ++layer) {
     const int window = windows[static_cast<std::size_t>(layer)];
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
-      const auto rule = spec.keeps_all() ? Result<HeadRule>(rule_of_all(window))
+      const auto rule = spec.keeps_all() ? Result<HeadRule>(rule_of_all(spec, window))
                                          : resolve_head(spec, *budgets, layer, kv_head, window);
       if (!rule) return tl::unexpected(rule.error());
       const auto slots = slots_of(retention, *rule, window);

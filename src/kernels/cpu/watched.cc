@@ -96,13 +96,17 @@ void Attention::attend_shadows(const AttendArgs& args) {
   shadowed.out = {shadow_out_.data(), columns};
   for (std::size_t i = 0; i < shadows_.size(); ++i) {  // one by one: they share the rows of the output
     const Span& span = shadows_[i];
-    attend_spans(shadowed, {&span, 1});
-    if (failures_.failed(span)) continue;
-    const auto size = static_cast<std::size_t>(columns);
-    for (int row = 0; row < span.rows; ++row) {
-      shadow_of_[i]->observer->outputs(args.layer, span.first_position + row,
-                                       {args.out.row(span.first_row + row), size},
-                                       {shadowed.out.row(span.first_row + row), size});
+    try {
+      attend_spans(shadowed, {&span, 1});
+      if (failures_.failed(span)) continue;
+      const auto size = static_cast<std::size_t>(columns);
+      for (int row = 0; row < span.rows; ++row) {
+        shadow_of_[i]->observer->outputs(args.layer, span.first_position + row,
+                                         {args.out.row(span.first_row + row), size},
+                                         {shadowed.out.row(span.first_row + row), size});
+      }
+    } catch (const std::bad_alloc&) {
+      failures_.report_hook(span, {ErrorKind::out_of_memory, "out of memory in a shadow's observer"});
     }
   }
 }

@@ -1,6 +1,7 @@
 // A device for tests: the CPU, whose weights, activations and caches nobody can touch but its own operations. What runs
 // on it would run on a device with memory of its own.
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "kernels/backend.h"
@@ -93,11 +94,13 @@ class FencedBackend final : public Backend {
     return std::make_unique<FencedStore>(*memory_, cpu_->make_sequence(shape, std::move(resolved)));
   }
 
-  Status begin(const Step& step, const ModelShape& shape) override {
+  Status begin(const Step& step, const ModelShape& shape) override try {
     spans_.assign(step.spans.begin(), step.spans.end());
     for (Span& span : spans_) span.store = static_cast<FencedStore*>(span.store)->inner();
     step_ = {step.tokens, spans_, step.wanted};
     return inside([&] { return cpu_->begin(step_, shape); });
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorKind::out_of_memory, "not enough memory for a step");
   }
   void embed(const WeightView& table, float scale, Activations out) override {
     inside([&] { cpu_->embed(table, scale, out); });

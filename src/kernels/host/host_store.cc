@@ -117,6 +117,7 @@ Status HostStore::end_prompt() {
   }
   for (const Shadow& shadow : shadows_) {
     if (auto ended = shadow.store->end_prompt(); !ended) return ended;
+    note_peak(shadow.store->peak_bytes() - shadow.store->bytes());
   }
   return {};
 }
@@ -194,14 +195,17 @@ Status HostStore::resize(ResolvedRetention resized, std::span<const std::int32_t
   replace_cache(std::move(*rebuilt));
   holds_prompt_ = false;
   set(std::move(resized));
-  for (std::size_t i = 0; i < gone.size(); ++i) {
-    for (const Eviction& eviction : gone[i]) {
-      if (records_) evictions_[i].push_back(eviction);
-      const int layer = static_cast<int>(i) / shape_.kv_heads, kv_head = static_cast<int>(i) % shape_.kv_heads;
-      if (observer_ != nullptr) observer_->left(layer, kv_head, eviction);
-    }
-  }
+  for (std::size_t i = 0; records_ && i < gone.size(); ++i)
+    evictions_[i].insert(evictions_[i].end(), gone[i].begin(), gone[i].end());
+  for (std::size_t i = 0; observer_ != nullptr && i < gone.size(); ++i) tell(i, gone[i]);
   return {};
+}
+
+// An observer without memory for what it is told misses it: what has gone has gone.
+void HostStore::tell(std::size_t head, std::span<const Eviction> gone) const try {
+  const int layer = static_cast<int>(head) / shape_.kv_heads, kv_head = static_cast<int>(head) % shape_.kv_heads;
+  for (const Eviction& eviction : gone) observer_->left(layer, kv_head, eviction);
+} catch (const std::bad_alloc&) {
 }
 
 std::vector<RetainedToken> HostStore::snapshot(int layer, int kv_head) const {

@@ -103,6 +103,7 @@ class HostStore final : public SequenceStore {
   const HeadCache& head_at(std::size_t i) const {
     return cache_.head(static_cast<int>(i) / shape_.kv_heads, static_cast<int>(i) % shape_.kv_heads);
   }
+  void tell(std::size_t head, std::span<const Eviction> gone) const;
   void note_peak(std::size_t extra = 0);
   void replace_cache(SequenceCache rebuilt);
   void set(ResolvedRetention resolved);

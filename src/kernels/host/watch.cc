@@ -23,8 +23,8 @@ class LayerWatch::Head final : public HookHead {
     group_ = shape.heads / shape.kv_heads;
     head_dim_ = shape.head_dim;
     held_ = head_.occupied();
-    budget_ = rule.budget;
-    capacity_ = rule.mode == RetentionMode::hook ? retention.hook->capacity(rule.budget) : rule.budget;
+    budget_ = rule.mode == RetentionMode::all ? kKeepAll : rule.budget;
+    capacity_ = rule.mode == RetentionMode::hook ? retention.hook->capacity(rule.budget) : budget_;
     if (!scores(rule)) return;  // nothing of it may go
     const Evictable evictable(rule, watch.row_.position);
     first_ = evictable.first;
@@ -60,7 +60,9 @@ class LayerWatch::Head final : public HookHead {
     if (may_read(slot, value.size())) head_.read_value(slot, value);
   }
   void write_key(int slot, std::span<const float> key) override {
-    if (may_write(slot, key.size())) head_.write_key(slot, key);
+    if (!may_write(slot, key.size())) return;
+    head_.write_key(slot, key);
+    computed_ = -1;
   }
   void write_value(int slot, std::span<const float> value) override {
     if (may_write(slot, value.size())) head_.write_value(slot, value);
@@ -73,6 +75,7 @@ class LayerWatch::Head final : public HookHead {
     watch_.store_.release(watch_.row_.layer, kv_head_, slot, watch_.row_.position,
                           was_there ? watch_.probabilities_.of_last_row(kv_head_, slot) : 0);
     --held_;
+    ++evicted_;
     computed_ = -1;
   }
 
@@ -80,14 +83,14 @@ class LayerWatch::Head final : public HookHead {
     const auto dim = static_cast<std::size_t>(head_dim_);
     if (!allowed(watch_.may_evict_, "brought a token back where it may not") ||
         !allowed(key.size() == dim && value.size() == dim, "gave a key or value of the wrong size") ||
-        !allowed(!head_.is_full(), "brought a token back into a head that is full") ||
+        !allowed(evicted_ > 0, "brought back more tokens than it evicted") ||
         !allowed(may_hold(position), "brought back a token that cannot be there"))
       return -1;
     restored_.reserve(restored_.size() + 1);
     const int slot = head_.insert(position, key, value);
     restored_.push_back(slot);
-    slots_ = head_.used();
     ++held_;
+    --evicted_;
     computed_ = -1;
     return slot;
   }
@@ -137,6 +140,7 @@ class LayerWatch::Head final : public HookHead {
   LayerWatch& watch_;
   int kv_head_;
   HeadCache& head_;
+  std::int64_t evicted_ = 0;                  // in this call, less those that came back
   std::vector<int> restored_;                 // slots of tokens that came back in this call
   mutable std::vector<float> probabilities_;  // [query head of the group][slot], of the row `computed_`
   mutable int computed_ = -1;

@@ -51,7 +51,7 @@ void Attention::attend_span(const HostAttendArgs& args, const Span& span) {
   }
 }
 
-void Attention::attend_shadow(const HostAttendArgs& args, const Span& span, const Shadow& shadow) {
+void Attention::attend_shadow(const HostAttendArgs& args, const Span& span, const Shadow& shadow) try {
   Span shadowed = span;
   shadowed.store = shadow.store.get();
   std::vector<float> out(step_->tokens.size() * static_cast<std::size_t>(args.out.columns));
@@ -63,6 +63,8 @@ void Attention::attend_shadow(const HostAttendArgs& args, const Span& span, cons
     shadow.observer->outputs(args.layer, span.first_position + row - span.first_row, {args.out.row(row), size},
                              {to_shadow.out.row(row), size});
   }
+} catch (const std::bad_alloc&) {
+  failures_.report_hook(span, {ErrorKind::out_of_memory, "out of memory in a shadow's observer"});
 }
 
 // All heads attend, then somebody may see the layer, then tokens go.
