@@ -5,6 +5,8 @@
 #include <fstream>
 #include <limits>
 
+#include "core/control_groups.h"
+
 namespace a2sf {
 namespace {
 
@@ -41,20 +43,13 @@ std::uint64_t left_in(const fs::path& folder) {
                   left_in(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"));
 }
 
-// The least that the group or one of those around it has left. In a container the mount is often the group itself,
-// while its path is as the host sees it.
+// The least that a group or one of those around it has left.
 std::uint64_t left_in_groups(const std::string& groups, const fs::path& mount) {
   std::uint64_t least = kEverything;
-  std::ifstream file(groups);
-  for (std::string line; std::getline(file, line);) {
-    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    if (!controllers.empty() && controllers != "memory") continue;
-    fs::path folder = mount / controllers;
-    least = std::min(least, left_in(folder));
-    for (const fs::path& part : fs::path(line.substr(second + 1)).relative_path())
-      least = std::min(least, left_in(folder /= part));
+  for (const ControlGroup& group : control_groups(groups)) {
+    if (!group.controllers.empty() && group.controllers != "memory") continue;
+    for (const fs::path& folder : folders_of(group, mount / group.controllers))
+      least = std::min(least, left_in(folder));
   }
   return least;
 }

@@ -8,6 +8,8 @@
 #include <limits>
 #include <thread>
 
+#include "core/control_groups.h"
+
 namespace a2sf {
 namespace {
 
@@ -38,31 +40,18 @@ double quota_v1(const fs::path& folder) {
   return times >> time && periods >> period ? quota_of(time, period) : kEverything;
 }
 
-// The least that the group or one of those around it is granted. In a container the mount is often the group itself,
-// while its path is as the host sees it: folders that are not there grant everything.
-template <class Quota>
-double least_quota(const fs::path& mount, const std::string& group, const Quota& quota) {
-  double least = quota(mount);
-  fs::path folder = mount;
-  for (const fs::path& part : fs::path(group).relative_path()) least = std::min(least, quota(folder /= part));
-  return least;
-}
-
 bool names_cpu(const std::string& controllers) { return ("," + controllers + ",").find(",cpu,") != std::string::npos; }
 
-// Lines "0::/user.slice/..." (version 2), or "4:cpu,cpuacct:/docker/..." (version 1).
+// The least that a group or one of those around it is granted: folders that are not there grant everything.
 double quota_of_groups(const std::string& groups, const fs::path& mount) {
   double least = kEverything;
-  std::ifstream file(groups);
-  for (std::string line; std::getline(file, line);) {
-    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1), group = line.substr(second + 1);
-    if (controllers.empty()) {
-      least = std::min(least, least_quota(mount, group, quota_v2));
-    } else if (names_cpu(controllers)) {
-      for (const std::string& folder : {controllers, std::string("cpu")})
-        least = std::min(least, least_quota(mount / folder, group, quota_v1));
+  for (const ControlGroup& group : control_groups(groups)) {
+    if (group.controllers.empty()) {
+      for (const fs::path& folder : folders_of(group, mount)) least = std::min(least, quota_v2(folder));
+    } else if (names_cpu(group.controllers)) {
+      for (const std::string& mounted : {group.controllers, std::string("cpu")}) {
+        for (const fs::path& folder : folders_of(group, mount / mounted)) least = std::min(least, quota_v1(folder));
+      }
     }
   }
   return least;

@@ -19,10 +19,8 @@ std::uint64_t slots_for(const SlotPlans& plans, std::int64_t tokens) {
 std::uint64_t slots_for_budgets(const ResolvedRetention& resolved, std::int64_t tokens) {
   std::uint64_t slots = 0;
   for (std::size_t i = 0; i < resolved.bounded_slots.size(); ++i) {
-    const HeadRule& rule = resolved.retention.rules[i];
-    const bool is_hooked = rule.mode == RetentionMode::hook;
-    const std::int64_t kept =
-        std::min(is_hooked ? resolved.retention.hook->capacity(rule.budget) : rule.budget, tokens);
+    const Retention& retention = resolved.retention;
+    const std::int64_t kept = std::min(retention.capacity(retention.rules[i]), tokens);
     slots += static_cast<std::uint64_t>(resolved.bounded_slots[i].room_for(kept));
   }
   return slots;

@@ -11,6 +11,15 @@ namespace {
 constexpr std::size_t kChunkTokens =
     64;  // rows of a step in feed(): enough to reuse a weight row, few enough for the caches
 
+// What a sequence of these options needs, where the model's device can give it.
+Result<ResolvedRetention> resolve_on(const Model& model, const SessionOptions& options) {
+  auto resolved = resolve_for(model.info(), options);
+  if (!resolved) return resolved;
+  const Capabilities& device = model.parts().backend->capabilities();
+  if (auto can = device.check(resolved->retention, options.kv_type); !can) return tl::unexpected(can.error());
+  return resolved;
+}
+
 Status check_observer_needs(const HookNeeds& needs) {
   if (needs.numbers > 0) return fail(ErrorKind::bad_input, "numbers beside tokens are a hook's; an observer has none");
   return check_needs(needs);
@@ -33,10 +42,8 @@ SequenceShape sequence_shape(const ModelInfo& info, float scale, KvType type) {
 
 Result<Session> Session::create(std::shared_ptr<const Model> model, const SessionOptions& options) {
   return catch_bad_alloc([&]() -> Result<Session> {
-    auto resolved = resolve_for(model->info(), options);
+    auto resolved = resolve_on(*model, options);
     if (!resolved) return tl::unexpected(resolved.error());
-    const Capabilities& device = model->parts().backend->capabilities();
-    if (auto can = device.check(resolved->retention, options.kv_type); !can) return tl::unexpected(can.error());
     auto state = std::make_unique<State>();
     state->model = std::move(model);
     state->options = options;
@@ -96,7 +103,7 @@ Status Session::resize(const BudgetPlan& budget) {
     if (state.broken) return tl::unexpected(*state.broken);
     SessionOptions options = state.options;
     options.policy.budget = budget;
-    auto resolved = resolve_for(state.model->info(), options);
+    auto resolved = resolve_on(*state.model, options);
     if (!resolved) return tl::unexpected(resolved.error());
     if (auto resized = state.store->resize(std::move(*resolved), state.token_ids); !resized) return resized;
     state.options = std::move(options);
@@ -136,10 +143,8 @@ Status Session::add_shadow(const PolicySpec& policy, std::shared_ptr<ShadowObser
     if (auto valid = check_observer_needs(needs); !valid) return valid;
     SessionOptions options = state_->options;
     options.policy = policy;
-    auto resolved = resolve_for(state_->model->info(), options);
+    auto resolved = resolve_on(*state_->model, options);
     if (!resolved) return tl::unexpected(resolved.error());
-    const Capabilities& device = state_->model->parts().backend->capabilities();
-    if (auto can = device.check(resolved->retention, options.kv_type); !can) return can;
     auto shadow = state_->make_store(std::move(*resolved));
     if (auto observed = shadow->observe(observer, needs); !observed) return observed;
     return state_->store->add_shadow(std::move(shadow), std::move(observer));

@@ -92,7 +92,7 @@ Result<SlotPlan> slots_of(const Retention& retention, const HeadRule& rule, int 
   if (rule.mode == RetentionMode::all || rule.mode == RetentionMode::oracle)
     return window > 0 ? SlotPlan::ring(std::int64_t{window} + kWindowRows) : SlotPlan();
   if (rule.mode == RetentionMode::score) return SlotPlan::bounded(rule.budget + retention.block);
-  const std::int64_t capacity = retention.hook->capacity(rule.budget);
+  const std::int64_t capacity = retention.capacity(rule);
   if (capacity >= std::max<std::int64_t>(1, must_stay(rule)) && capacity < kKeepAll)
     return SlotPlan::bounded(capacity + retention.block);
   if (capacity >= 1 && capacity < kKeepAll) {

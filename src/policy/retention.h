@@ -25,6 +25,10 @@ struct Retention {
   std::span<const HeadRule> layer_rules(int layer) const {
     return std::span(rules).subspan(static_cast<std::size_t>(layer * kv_heads), static_cast<std::size_t>(kv_heads));
   }
+  // The most tokens that a head may hold after an eviction.
+  std::int64_t capacity(const HeadRule& rule) const {
+    return rule.mode == RetentionMode::hook ? hook->capacity(rule.budget) : rule.budget;
+  }
 };
 
 // What never leaves a head.

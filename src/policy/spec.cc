@@ -103,20 +103,31 @@ Accumulate* accumulation_of(PolicySpec& spec) {
 
 // ---- one function per option
 
+// What a profile makes of a plan: its mean, which must be a count or a ratio.
+Result<BudgetShares> shared_by(std::shared_ptr<const Profile> profile, const BudgetPlan& plan) {
+  BudgetShares shares{.mean = {}, .profile = std::move(profile)};
+  if (const auto* count = std::get_if<BudgetCount>(&plan.budget)) {
+    shares.mean = *count;
+  } else if (const auto* ratio = std::get_if<BudgetRatio>(&plan.budget)) {
+    shares.mean = *ratio;
+  } else if (const auto* before = std::get_if<BudgetShares>(&plan.budget)) {
+    shares.mean = before->mean;
+  } else {
+    return fail(ErrorKind::bad_input, "a profile shares out a budget that is a count or a ratio, not a table");
+  }
+  return shares;
+}
+
 // A budget takes the place of the one before; a profile goes on sharing it out.
 Status set_budget(PolicySpec& spec, std::string_view value) {
   auto plan = parse_budget(value);
   if (!plan) return tl::unexpected(plan.error());
-  auto* shares = std::get_if<BudgetShares>(&spec.budget.budget);
-  if (shares == nullptr) {
-    spec.budget.budget = std::move(plan->budget);
-  } else if (const auto* count = std::get_if<BudgetCount>(&plan->budget)) {
-    shares->mean = *count;
-  } else if (const auto* ratio = std::get_if<BudgetRatio>(&plan->budget)) {
-    shares->mean = *ratio;
-  } else {
-    return fail(ErrorKind::bad_input, "a profile shares out a budget that is a count or a ratio, not a table");
+  if (const auto* shares = std::get_if<BudgetShares>(&spec.budget.budget)) {
+    auto shared = shared_by(shares->profile, *plan);
+    if (!shared) return tl::unexpected(shared.error());
+    plan->budget = std::move(*shared);
   }
+  spec.budget.budget = std::move(plan->budget);
   return {};
 }
 
@@ -295,17 +306,9 @@ Result<BudgetPlan> parse_budget(std::string_view text) {
 }
 
 Status share_by(PolicySpec& spec, std::shared_ptr<const Profile> profile) {
-  BudgetShares shares{.mean = {}, .profile = std::move(profile)};
-  if (const auto* count = std::get_if<BudgetCount>(&spec.budget.budget)) {
-    shares.mean = *count;
-  } else if (const auto* ratio = std::get_if<BudgetRatio>(&spec.budget.budget)) {
-    shares.mean = *ratio;
-  } else if (const auto* before = std::get_if<BudgetShares>(&spec.budget.budget)) {
-    shares.mean = before->mean;
-  } else {
-    return fail(ErrorKind::bad_input, "a profile shares out a budget that is a count or a ratio, not a table");
-  }
-  spec.budget.budget = std::move(shares);
+  auto shared = shared_by(std::move(profile), spec.budget);
+  if (!shared) return tl::unexpected(shared.error());
+  spec.budget.budget = std::move(*shared);
   return {};
 }
 

@@ -1,29 +1,17 @@
 #include "core/available_memory.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
 #include <limits>
+
+#include "support/folder.h"
 
 namespace a2sf {
 namespace {
 
-namespace fs = std::filesystem;
-
-class AvailableMemory : public testing::Test {
+class AvailableMemory : public test::InAFolder {
  protected:
-  void SetUp() override { fs::create_directories(folder_); }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  void write(const std::string& name, const std::string& text) const {
-    fs::create_directories((folder_ / name).parent_path());
-    std::ofstream(folder_ / name) << text;
-  }
   std::uint64_t available() const { return available_memory(folder_ / "meminfo", folder_ / "groups", folder_); }
-
-  const fs::path folder_ = fs::temp_directory_path() / ("a2sf-memory-" + std::to_string(getpid()));
 };
 
 TEST_F(AvailableMemory, IsWhatTheSystemHasLeft) {

@@ -1,33 +1,20 @@
 #include "core/cores.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
 #include <string>
 #include <thread>
 
+#include "support/folder.h"
 #include "support/one_core.h"
 
 namespace a2sf {
 namespace {
 
-namespace fs = std::filesystem;
-
 // Control groups as files in a folder.
-class Cores : public testing::Test {
+class Cores : public test::InAFolder {
  protected:
-  void SetUp() override { fs::create_directories(folder_); }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  void write(const std::string& name, const std::string& text) const {
-    fs::create_directories((folder_ / name).parent_path());
-    std::ofstream(folder_ / name) << text;
-  }
   int usable() const { return usable_cores(folder_ / "groups", folder_); }
-
-  const fs::path folder_ = fs::temp_directory_path() / ("a2sf-cores-" + std::to_string(getpid()));
 };
 
 TEST_F(Cores, WithoutGroupsThoseThatTheProcessMayRunOn) {

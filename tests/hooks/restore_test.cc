@@ -26,6 +26,20 @@ void evict_oldest(HookHead& head) {
   while (head.held() > head.budget()) head.evict(oldest(head));
 }
 
+// The oldest token goes and comes back. Returns its slot then.
+int leave_and_return(HookHead& head) {
+  const int slot = oldest(head);
+  const std::int32_t position = head.position(slot);
+  Floats key(kHeadDim), value(kHeadDim);
+  head.read_key(slot, key);
+  head.read_value(slot, value);
+  head.evict(slot);
+  EXPECT_LT(slot_of(head, position), 0);
+  const int back = head.restore(position, key, value);
+  EXPECT_EQ(slot_of(head, position), back);
+  return back;
+}
+
 class Restoring : public OnEveryDevice {};
 A2SF_ON_EVERY_DEVICE(Restoring);
 
@@ -38,16 +52,8 @@ TEST_P(Restoring, ATokenThatComesBackIsAsIfItHadStayed) {
     for (int h = 0; h < layer.kv_heads(); ++h) {
       HookHead& head = layer.head(h);
       evict_oldest(head);
-      const int slot = oldest(head);
-      const std::int32_t position = head.position(slot);
-      Floats key(kHeadDim), value(kHeadDim);
-      head.read_key(slot, key);
-      head.read_value(slot, value);
-      head.evict(slot);
-      EXPECT_LT(slot_of(head, position), 0);
-      const int back = head.restore(position, key, value);
+      const int back = leave_and_return(head);
       ASSERT_GE(back, 0);
-      EXPECT_EQ(head.position(back), position);
       EXPECT_EQ(head.score(back), 0);
       EXPECT_EQ(head.held(), head.budget());
     }
@@ -65,13 +71,7 @@ TEST_P(Restoring, ATokenThatCameBackAndGoesAgainWasGivenNothing) {
   const auto back_and_forth = [](HookLayer& layer) {
     for (int h = 0; h < layer.kv_heads(); ++h) {
       HookHead& head = layer.head(h);
-      const int slot = oldest(head);
-      const std::int32_t position = head.position(slot);
-      Floats key(kHeadDim), value(kHeadDim);
-      head.read_key(slot, key);
-      head.read_value(slot, value);
-      head.evict(slot);
-      head.evict(head.restore(position, key, value));
+      head.evict(leave_and_return(head));
     }
   };
   Session session = session_of(hooked({back_and_forth, {}, {}}, kReads, "budget=9"), model());

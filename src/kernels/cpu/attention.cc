@@ -95,15 +95,16 @@ void Attention::attend_spans(const AttendArgs& args, std::span<const Span> spans
   chains_.clear();
   for (const Span& span : spans) {
     if (failures_.failed(span)) continue;
-    switch (schedule_of(facts_of(args, span))) {
+    const LayerFacts facts = facts_of(args, span);
+    switch (schedule_of(facts)) {
       case Schedule::head_by_head:
         add_chains(layer, span);
         break;
       case Schedule::side_by_side:
-        run_side_by_side(layer, span, {0, span.rows});
+        run_side_by_side(layer, span, {0, span.rows}, facts);
         break;
       case Schedule::in_ring:
-        run_in_ring(layer, span);
+        run_in_ring(layer, span, facts);
         break;
       case Schedule::over_partitions:
         run_over_partitions(layer, span);
@@ -154,10 +155,10 @@ void Attention::run_chains(const LayerTask& layer) {
 
 // A ring has kWindowRows slots more than its window, so that as many rows can be appended before anything is freed.
 // What has left a row's window meanwhile is masked for this row.
-void Attention::run_in_ring(const LayerTask& layer, const Span& span) {
+void Attention::run_in_ring(const LayerTask& layer, const Span& span, const LayerFacts& facts) {
   for (int first = 0; first < span.rows; first += kWindowRows) {
     const Rows rows{first, std::min(kWindowRows, span.rows - first)};
-    run_side_by_side(layer, span, rows);
+    run_side_by_side(layer, span, rows, facts);
     if (failures_.failed(span)) return;
     pool_.run(layer.args.kv_heads, [&](int h, int) {
       for (int row = rows.first; row < rows.end(); ++row) HeadTask(layer, span, h).expire(row);
@@ -166,9 +167,8 @@ void Attention::run_in_ring(const LayerTask& layer, const Span& span) {
 }
 
 // Once all keys and values are stored the rows are independent. Only the scores must be updated row after row.
-void Attention::run_side_by_side(const LayerTask& layer, const Span& span, Rows rows) {
+void Attention::run_side_by_side(const LayerTask& layer, const Span& span, Rows rows, const LayerFacts& facts) {
   const int kv_heads = layer.args.kv_heads;
-  const LayerFacts facts = facts_of(layer.args, span);
   pool_.run(kv_heads, [&](int h, int worker) {
     const HeadTask task(layer, span, h);
     first_slots_[static_cast<std::size_t>(h)] = task.head().used();

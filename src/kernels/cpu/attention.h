@@ -41,8 +41,8 @@ class Attention {
   void attend_shadows(const AttendArgs& args);
   void add_chains(const LayerTask& layer, const Span& span);
   void run_chains(const LayerTask& layer);
-  void run_side_by_side(const LayerTask& layer, const Span& span, Rows rows);
-  void run_in_ring(const LayerTask& layer, const Span& span);
+  void run_side_by_side(const LayerTask& layer, const Span& span, Rows rows, const LayerFacts& facts);
+  void run_in_ring(const LayerTask& layer, const Span& span, const LayerFacts& facts);
   void run_over_partitions(const LayerTask& layer, const Span& span);
   void run_watched(const LayerTask& layer, const Span& span);
   Status watch_rows(const LayerTask& layer, const Span& span, Rows rows);

@@ -132,7 +132,8 @@ int HeadTask::find_victim(float lowest, const ScoreUpdate& update) const {
 
 // `row` is the last one of the tile.
 void HeadTask::release(int row, int slot, QueryTile& tile) const {
-  store_.release(layer_.args.layer, kv_head_, slot, span_.first_position + row, tile.last_row_probability(slot));
+  store_.release(layer_.args.layer, kv_head_, slot, span_.first_position + row,
+                 store_.keeps_record() ? tile.last_row_probability(slot) : 0);
 }
 
 // One victim, the usual case, is the slot with the lowest score; many at once are found by sorting.

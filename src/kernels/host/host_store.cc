@@ -96,7 +96,7 @@ Status HostStore::make_room(std::int64_t tokens, bool prompt) {
   }
   if (auto room = cache_.make_room(tokens); !room) return room;
   if (auto kept = keep_queries(); !kept) return kept;
-  for (std::size_t i = 0; i < evictions_.size(); ++i) {
+  for (std::size_t i = 0; keeps_record() && i < evictions_.size(); ++i) {
     const auto most = static_cast<std::size_t>(head_at(i).occupied() + tokens);
     if (records_) reserve_amortised(evictions_[i], evictions_[i].size() + most);
     if (is_watched()) reserve_amortised(departed_[i], most);

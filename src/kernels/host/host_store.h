@@ -83,6 +83,8 @@ class HostStore final : public SequenceStore {
   // Different heads may do so at once.
   void release(int layer, int kv_head, int slot, std::int64_t now, float probability);
 
+  // Whether anybody asks what release() is told.
+  bool keeps_record() const { return records_ || is_watched(); }
   // Whether somebody wants to see the layers, so that rows are computed as watch.h says.
   bool is_watched() const { return hook_ != nullptr || observer_ != nullptr; }
   bool wants_every_row() const { return needs_.every_row || observer_needs_.every_row; }

@@ -9,6 +9,32 @@ namespace a2sf {
 
 static_assert(HookHead::kRun == kChunk);
 
+namespace {
+
+constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max();
+
+// How many tokens more until a hook is due: in the head that is nearest to its capacity and `block` more, and in all
+// heads that the hook bounds together, to their budgets and `block` more each.
+struct RoomUntilHook {
+  std::int64_t head = kNoLimit, layer = kNoLimit, heads = 0;
+};
+
+RoomUntilHook room_until_hook(const HostStore& store, int layer, std::int64_t block) {
+  const Retention& retention = store.retention();
+  RoomUntilHook room;
+  for (int h = 0; h < store.shape().kv_heads; ++h) {
+    const HeadRule& rule = retention.rule(layer, h);
+    if (rule.mode != RetentionMode::hook) continue;
+    const std::int64_t held = store.head(layer, h).occupied();
+    room.head = std::min(room.head, retention.capacity(rule) + block - held);
+    room.layer = (room.heads == 0 ? 0 : room.layer) + rule.budget + block - held;
+    ++room.heads;
+  }
+  return room;
+}
+
+}  // namespace
+
 class LayerWatch::Head final : public HookHead {
  public:
   Head(LayerWatch& watch, int kv_head)
@@ -24,7 +50,7 @@ class LayerWatch::Head final : public HookHead {
     head_dim_ = shape.head_dim;
     held_ = head_.occupied();
     budget_ = rule.mode == RetentionMode::all ? kKeepAll : rule.budget;
-    capacity_ = rule.mode == RetentionMode::hook ? retention.hook->capacity(rule.budget) : budget_;
+    capacity_ = rule.mode == RetentionMode::all ? kKeepAll : retention.capacity(rule);
     if (!scores(rule)) return;  // nothing of it may go
     const Evictable evictable(rule, watch.row_.position);
     first_ = evictable.first;
@@ -193,15 +219,9 @@ Status LayerWatch::hook_error() const {
 }
 
 bool LayerWatch::is_over_budget(std::int64_t block) const {
-  std::int64_t held = 0, most = 0;
-  for (int h = 0; h < static_cast<int>(views_.size()); ++h) {
-    if (store_.retention().rule(row_.layer, h).mode != RetentionMode::hook) continue;
-    const HookHead& head = *views_[static_cast<std::size_t>(h)];
-    if (head.held() > head.capacity() && head.held() >= head.capacity() + block) return true;
-    held += head.held();
-    most += head.budget() + block;
-  }
-  return block > 0 ? most > 0 && held >= most : held > most;
+  const RoomUntilHook room = room_until_hook(store_, row_.layer, block);
+  const std::int64_t least = std::min(room.head, room.layer);
+  return block > 0 ? least <= 0 : least < 0;
 }
 
 Status LayerWatch::evict() {
@@ -222,18 +242,9 @@ Status LayerWatch::evict() {
 }
 
 std::int64_t rows_until_hook(const HostStore& store, int layer) {
-  const Retention& retention = store.retention();
-  std::int64_t rows = std::numeric_limits<std::int64_t>::max(), room = 0, heads = 0;
-  for (int h = 0; h < store.shape().kv_heads; ++h) {
-    const HeadRule& rule = retention.rule(layer, h);
-    if (rule.mode != RetentionMode::hook) continue;
-    const std::int64_t held = store.head(layer, h).occupied();
-    rows = std::min(rows, retention.hook->capacity(rule.budget) + retention.block - held);
-    room += rule.budget + retention.block - held;
-    ++heads;
-  }
-  if (heads > 0) rows = std::min(rows, (room + heads - 1) / heads);
-  return std::max<std::int64_t>(1, rows);
+  const RoomUntilHook room = room_until_hook(store, layer, store.retention().block);
+  const std::int64_t rows = room.heads == 0 ? room.layer : (room.layer + room.heads - 1) / room.heads;
+  return std::max<std::int64_t>(1, std::min(room.head, rows));
 }
 
 void tell_who_left(HostStore& store, int layer) {
