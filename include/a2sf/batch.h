@@ -29,6 +29,9 @@ class Batch {
   // object lives, whatever becomes of the sessions.
   const Status& status(std::size_t i) const;           // why the sequence failed, if it did: Session::failure()
   std::span<const float> logits(std::size_t i) const;  // [rows wanted][vocabulary]; none after a failure
+  // Of each token of Feed::next, in nats, by the softmax over the whole vocabulary: [next]; none after a failure. The
+  // device computes them, so that a row of logits goes nowhere that is not wanted as such.
+  std::span<const double> log_probabilities(std::size_t i) const;
 
   struct State;  // private to the library
  private:

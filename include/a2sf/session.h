@@ -34,6 +34,9 @@ struct Feed {
   bool prompt = false;       // with block = prompt: these tokens see everything before them
   bool prompt_ends = false;  // with block = prompt: evict to the budget after these tokens
   bool keep_logits = false;  // in a Batch: Session::logits() is a copy of the rows; a Session's own steps always keep
+  // In a Batch only: what follows the last rows, for Batch::log_probabilities(). next[j] comes after the token
+  // tokens[tokens.size() - next.size() + j].
+  std::span<const std::int32_t> next = {};
 };
 
 // Not thread safe: a session belongs to one thread at a time.

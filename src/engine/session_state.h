@@ -27,18 +27,21 @@ struct Sequence {
 struct Batch::State {
   std::vector<std::int32_t> tokens;
   std::vector<Span> spans;
-  std::vector<int> wanted;    // rows whose logits are
-  std::vector<float> logits;  // [wanted][vocabulary]; not cleared, since filling it with zeros would take time
+  std::vector<LogitsQuery> queries;       // of the rows of which something is wanted
+  std::vector<float> logits;              // whole rows; not cleared, since filling it with zeros would take time
+  std::vector<double> log_probabilities;  // of single tokens
   // Of each feed:
   std::vector<Status> outcomes;
-  std::vector<std::span<const float>> rows;  // its part of `logits`
+  std::vector<std::span<const float>> rows;      // its part of `logits`
+  std::vector<std::span<const double>> of_next;  // its part of `log_probabilities`
 
   void clear() {
     tokens.clear();
     spans.clear();
-    wanted.clear();
+    queries.clear();
     outcomes.clear();
     rows.clear();
+    of_next.clear();
   }
 };
 

@@ -11,16 +11,24 @@ std::size_t wanted_rows(const Feed& feed) {
   return feed.logits == WantLogits::none ? 0 : feed.logits == WantLogits::last ? 1 : feed.tokens.size();
 }
 
+Status check_ids(std::span<const std::int32_t> tokens, int vocabulary) {
+  for (const std::int32_t token : tokens) {
+    if (token < 0 || token >= vocabulary)
+      return fail(ErrorKind::bad_input, fmt::format("token {} is outside the vocabulary of {}", token, vocabulary));
+  }
+  return {};
+}
+
 }  // namespace
 
 Status Session::State::check(const Feed& feed) const {
   if (broken) return fail(broken->kind, "this sequence failed before: " + broken->message);
   if (feed.tokens.empty()) return fail(ErrorKind::bad_input, "no tokens to feed");
-  for (const std::int32_t token : feed.tokens) {
-    if (token < 0 || token >= architecture().vocabulary) {
-      return fail(ErrorKind::bad_input,
-                  fmt::format("token {} is outside the vocabulary of {}", token, architecture().vocabulary));
-    }
+  if (feed.next.size() > feed.tokens.size())
+    return fail(ErrorKind::bad_input,
+                fmt::format("{} tokens follow the last rows of a feed of {}", feed.next.size(), feed.tokens.size()));
+  for (const auto tokens : {feed.tokens, feed.next}) {
+    if (auto known = check_ids(tokens, architecture().vocabulary); !known) return known;
   }
   const auto count = static_cast<std::int64_t>(feed.tokens.size());
   if (options.most_tokens > 0 && position() + count > options.most_tokens) {
@@ -97,34 +105,70 @@ Status check_all(std::span<const Feed> feeds) {
   return fail(ErrorKind::bad_input, fmt::format("a step is at most {} tokens", most));
 }
 
+// What a feed wants of its rows, which are the last ones: logits go to `logits`, the others' to `log_probabilities`.
+void ask(const Feed& feed, int end, std::size_t vocabulary, float* logits, double* log_probabilities,
+         std::vector<LogitsQuery>& queries) {
+  const std::size_t whole = wanted_rows(feed), scored = feed.next.size();
+  for (std::size_t left = std::max(whole, scored); left > 0; --left) {
+    LogitsQuery query{.row = end - static_cast<int>(left)};
+    if (left <= whole) query.logits = logits + (whole - left) * vocabulary;
+    if (left <= scored) {
+      query.tokens = feed.next.subspan(scored - left, 1);
+      query.log_probabilities = {log_probabilities + (scored - left), 1};
+    }
+    queries.push_back(query);
+  }
+}
+
+// The questions of all feeds, once their answers have a place.
+void ask_all(std::span<const Feed> feeds, Batch::State& step, std::size_t vocabulary) {
+  float* logits = step.logits.data();
+  double* log_probabilities = step.log_probabilities.data();
+  int end = 0;
+  for (const Feed& feed : feeds) {
+    end += static_cast<int>(feed.tokens.size());
+    ask(feed, end, vocabulary, logits, log_probabilities, step.queries);
+    logits += wanted_rows(feed) * vocabulary;
+    log_probabilities += feed.next.size();
+  }
+}
+
 // The rows of a step, and memory for all that it adds.
 Status prepare_all(std::span<const Feed> feeds, Batch::State& step, std::size_t vocabulary, Keeper keeper) {
   step.clear();
+  std::size_t whole = 0, scored = 0;
   for (const Feed& feed : feeds) {
     Session::State& state = Session::State::of(feed);
     if (auto room = state.make_room(feed); !room) return room;
     if (transfer_of(feeds, feed, keeper) == Transfer::copy) state.logits.reserve(wanted_rows(feed) * vocabulary);
     step.tokens.insert(step.tokens.end(), feed.tokens.begin(), feed.tokens.end());
-    const int end = static_cast<int>(step.tokens.size()), wanted = static_cast<int>(wanted_rows(feed));
-    for (int row = end - wanted; row < end; ++row) step.wanted.push_back(row);
+    whole += wanted_rows(feed);
+    scored += feed.next.size();
   }
   step.spans.reserve(feeds.size());
   step.outcomes.resize(feeds.size());
   step.rows.resize(feeds.size());
-  step.logits.resize(step.wanted.size() * vocabulary);
+  step.of_next.resize(feeds.size());
+  step.logits.resize(whole * vocabulary);
+  step.log_probabilities.resize(scored);
+  ask_all(feeds, step, vocabulary);
   return {};
 }
 
 // Every feed gets its rows, and its sequence ends the step or fails.
 void finish_all(std::span<const Feed> feeds, Batch::State& step, std::size_t vocabulary, Keeper keeper) {
   std::span<const float> rest = step.logits;
+  std::span<const double> rest_of_next = step.log_probabilities;
   for (std::size_t i = 0; i < feeds.size(); ++i) {
     Session::State& state = Session::State::of(feeds[i]);
     const auto rows = rest.first(wanted_rows(feeds[i]) * vocabulary);
+    const auto of_next = rest_of_next.first(feeds[i].next.size());
     rest = rest.subspan(rows.size());
+    rest_of_next = rest_of_next.subspan(of_next.size());
     state.end(feeds[i], step.outcomes[i]);
     if (!step.outcomes[i]) continue;
     step.rows[i] = rows;
+    step.of_next[i] = of_next;
     const Transfer transfer = transfer_of(feeds, feeds[i], keeper);
     if (transfer == Transfer::none) state.logits.clear();
     if (transfer == Transfer::copy) state.logits.assign(rows.begin(), rows.end());
@@ -141,7 +185,7 @@ Status commit_all(std::span<const Feed> feeds, Batch::State& step, std::size_t v
     first_row += step.spans.back().rows;
   }
   const Model& model = *Session::State::of(feeds.front()).model;
-  auto started = model.parts().forward.run({step.tokens, step.spans}, step.wanted, step.logits.data(), step.outcomes);
+  auto started = model.parts().forward.run({step.tokens, step.spans, step.queries}, step.outcomes);
   if (!started) {
     for (const Feed& feed : feeds) Session::State::of(feed).take_back(feed);
     return started;
@@ -173,6 +217,9 @@ Status Session::step(std::span<const Feed> feeds) {
   if (feeds.empty()) return {};
   return catch_bad_alloc([&]() -> Status {
     if (auto valid = check_all(feeds); !valid) return valid;
+    for (const Feed& feed : feeds) {
+      if (!feed.next.empty()) return fail(ErrorKind::bad_input, "log-probabilities are those of a Batch");
+    }
     Batch::State& step = State::of(feeds.front()).buffers;
     if (auto started = run_checked(feeds, step, Keeper::sessions); !started) return started;
     const auto failed = std::find_if(step.outcomes.begin(), step.outcomes.end(), [](const Status& s) { return !s; });
@@ -197,5 +244,6 @@ Status Batch::run(std::span<const Feed> feeds) {
 
 const Status& Batch::status(std::size_t i) const { return state_->outcomes[i]; }
 std::span<const float> Batch::logits(std::size_t i) const { return state_->rows[i]; }
+std::span<const double> Batch::log_probabilities(std::size_t i) const { return state_->of_next[i]; }
 
 }  // namespace a2sf

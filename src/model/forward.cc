@@ -1,7 +1,6 @@
 #include "model/forward.h"
 
 #include <array>
-#include <new>
 #include <utility>
 
 namespace a2sf {
@@ -101,7 +100,8 @@ void Forward::predict() {
   backend_.predict({projected_, nullptr, &weights_.head, softcap});
 }
 
-Status Forward::run_locked(const Step& step, std::span<Status> outcomes) {
+Status Forward::run(const Step& step, std::span<Status> outcomes) {
+  const std::scoped_lock lock(mutex_);
   const Architecture& a = weights_.architecture;
   if (auto begun = backend_.begin(step, {ropes_, a.heads, a.vocabulary}); !begun) return begun;
   embed();
@@ -109,29 +109,6 @@ Status Forward::run_locked(const Step& step, std::span<Status> outcomes) {
   if (!step.wanted.empty()) predict();
   backend_.end(outcomes);
   return {};
-}
-
-Status Forward::run(const Step& step, std::span<Status> outcomes) {
-  const std::scoped_lock lock(mutex_);
-  return run_locked(step, outcomes);
-}
-
-Status Forward::want_whole(std::span<const int> rows, float* logits) try {
-  wanted_.clear();
-  for (const int row : rows) {
-    wanted_.push_back({.row = row, .logits = logits});
-    logits += weights_.architecture.vocabulary;
-  }
-  return {};
-} catch (const std::bad_alloc&) {
-  return fail(ErrorKind::out_of_memory, "not enough memory for the logits of a step");
-}
-
-Status Forward::run(Step step, std::span<const int> wanted, float* logits, std::span<Status> outcomes) {
-  const std::scoped_lock lock(mutex_);
-  if (auto listed = want_whole(wanted, logits); !listed) return listed;
-  step.wanted = wanted_;
-  return run_locked(step, outcomes);
 }
 
 }  // namespace a2sf

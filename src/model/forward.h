@@ -15,13 +15,8 @@ class Forward {
   // An error: the step could not start, and nothing has changed. outcomes[span] says why a sequence failed, if it did:
   // its logits and its cache are of no use, those of the others are.
   Status run(const Step& step, std::span<Status> outcomes);
-  // The same, where whole rows are wanted, one after the other. logits: [wanted.size()][vocabulary], host memory;
-  // `wanted` are rows of the step, ascending.
-  Status run(Step step, std::span<const int> wanted, float* logits, std::span<Status> outcomes);
 
  private:
-  Status want_whole(std::span<const int> rows, float* logits);
-  Status run_locked(const Step& step, std::span<Status> outcomes);
   void embed();
   void run_layer(int layer);
   void attend(int layer);
@@ -33,7 +28,6 @@ class Forward {
   const Weights& weights_;
   Backend& backend_;
   std::mutex mutex_;
-  std::vector<LogitsQuery> wanted_;  // whole rows
   std::vector<RopeTable> ropes_;
   Activations x_;  // the residual stream
   Activations q_, k_, v_, attended_;

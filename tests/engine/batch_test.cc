@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/logits.h"
 #include "support/tiny_model.h"
 
 namespace a2sf {
@@ -91,6 +92,46 @@ TEST(Batch, ViewsOutliveTheirSessionsAndMoves) {
   Session other = session_of(model);
   EXPECT_TRUE(first.run(std::array{Feed{&other, kTokens}}));  // NOLINT(bugprone-use-after-move): as a new one
   EXPECT_TRUE(same_bytes(first.logits(0), alone.logits()));
+}
+
+// The last rows of a feed, some of which are wanted whole, some for a token, some for both.
+TEST(Batch, LogProbabilitiesOfNextTokensAreThoseOfTheWholeRows) {
+  const auto model = tiny();
+  Session alone = session_of(model);
+  ASSERT_TRUE(alone.feed(kTokens, WantLogits::all));
+  const auto expected = [&](std::size_t row, std::int32_t token) {
+    const auto logits = alone.logits().subspan(row * kVocabulary, kVocabulary);
+    return logits[static_cast<std::size_t>(token)] - log_sum_exp(logits);
+  };
+  const std::array<std::int32_t, 3> next = {9, 0, 127};
+  for (const WantLogits logits : {WantLogits::none, WantLogits::last, WantLogits::all}) {
+    Session first = session_of(model), neighbour = session_of(model);
+    Batch batch;
+    const std::array feeds = {Feed{&neighbour, kTokens},
+                              Feed{.session = &first, .tokens = kTokens, .logits = logits, .next = next}};
+    ASSERT_TRUE(batch.run(feeds));
+    EXPECT_TRUE(batch.log_probabilities(0).empty());
+    EXPECT_TRUE(same_bytes(batch.logits(0), alone.logits().last(kVocabulary)));
+    const auto found = batch.log_probabilities(1);
+    ASSERT_EQ(found.size(), next.size());
+    for (std::size_t j = 0; j < next.size(); ++j) EXPECT_EQ(found[j], expected(3 + j, next[j])) << j;
+    const std::size_t rows = logits == WantLogits::none ? 0 : logits == WantLogits::last ? 1 : kTokens.size();
+    EXPECT_TRUE(same_bytes(batch.logits(1), alone.logits().last(rows * kVocabulary)));
+  }
+}
+
+TEST(Batch, NextTokensThatCannotBeAreErrors) {
+  const auto model = tiny();
+  Session session = session_of(model);
+  const std::vector<std::int32_t> many(kTokens.size() + 1, 1), outside = {static_cast<std::int32_t>(kVocabulary)};
+  Batch batch;
+  EXPECT_THAT(batch.run(std::array{Feed{.session = &session, .tokens = kTokens, .next = many}}).error().message,
+              HasSubstr("7 tokens follow"));
+  EXPECT_THAT(batch.run(std::array{Feed{.session = &session, .tokens = kTokens, .next = outside}}).error().message,
+              HasSubstr("token 128"));
+  const Feed good{.session = &session, .tokens = kTokens, .next = std::span(many).first(1)};
+  EXPECT_THAT(Session::step({&good, 1}).error().message, HasSubstr("Batch"));
+  EXPECT_EQ(session.position(), 0);
 }
 
 // OPT's older form multiplies the embedding itself: a token of large numbers ends the sequence that holds it.
