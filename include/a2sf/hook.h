@@ -130,13 +130,20 @@ class Observer {
   virtual void left(int /*layer*/, int /*kv_head*/, const Eviction&) {}
 };
 
+// A row of a layer, as a sequence and its shadow compute it. Views that are valid during the call.
+struct ShadowRow {
+  int layer;
+  std::int64_t position;
+  std::span<const float> residual;        // [embedding]: what the layer read, before its norm
+  std::span<const float> output, shadow;  // [query head][head dim]: of attention, by the sequence and by its shadow
+};
+
 // Looks on at a shadow: a second cache of a sequence, under another policy, that is given the same queries, keys and
 // values. What it would have computed goes no further.
 class ShadowObserver : public Observer {
  public:
-  // After each row of each layer: the attention outputs, [query head][head dim], of the sequence and of its shadow.
-  virtual void outputs(int /*layer*/, std::int64_t /*position*/, std::span<const float> /*output*/,
-                       std::span<const float> /*shadow*/) {}
+  // After each row of each layer.
+  virtual void outputs(const ShadowRow&) {}
 };
 
 class Hook {

@@ -130,6 +130,7 @@ struct AttendArgs {
   int rope;                     // of the model's tables
   Activations q, k, v, out;     // q, out: [heads * head_dim]; k, v: [kv_heads * head_dim]
   const Norm *q_norm, *k_norm;  // of every head; nullptr: none
+  Activations residual;         // what the layer read, before its norm: for whoever looks on
 };
 
 // What a device can do. A session that needs more is refused.

@@ -52,7 +52,8 @@ void Forward::attend(int layer) {
                    std::array{Product{&w.q, optional(w.q_bias), q_}, Product{&w.k, optional(w.k_bias), k_},
                               Product{&w.v, optional(w.v_bias), v_}}});
   backend_.attend({layer, a.heads, a.kv_heads, a.head_dim, a.windows[static_cast<std::size_t>(layer)],
-                   a.attention_scale, a.rope_of(layer), q_, k_, v_, attended_, optional(w.q_norm), optional(w.k_norm)});
+                   a.attention_scale, a.rope_of(layer), q_, k_, v_, attended_, optional(w.q_norm), optional(w.k_norm),
+                   x_});
 }
 
 // But for its last product.

@@ -199,7 +199,7 @@ class Onlooker : public ShadowObserver {
  public:
   std::function<void(const HookLayer&)> on_row;
   std::function<void(int, int, const Eviction&)> on_left;
-  std::function<void(int, std::int64_t, std::span<const float>, std::span<const float>)> on_outputs;
+  std::function<void(const ShadowRow&)> on_outputs;
 
   void observe(const HookLayer& layer) override {
     if (on_row) on_row(layer);
@@ -207,9 +207,8 @@ class Onlooker : public ShadowObserver {
   void left(int layer, int kv_head, const Eviction& eviction) override {
     if (on_left) on_left(layer, kv_head, eviction);
   }
-  void outputs(int layer, std::int64_t position, std::span<const float> output,
-               std::span<const float> shadow) override {
-    if (on_outputs) on_outputs(layer, position, output, shadow);
+  void outputs(const ShadowRow& row) override {
+    if (on_outputs) on_outputs(row);
   }
 };
 

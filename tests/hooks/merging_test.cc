@@ -115,10 +115,10 @@ TEST_P(Merging, ChangesTheOutputAsAPlainComputationSays) {
     ASSERT_TRUE(session.observe(onlooker, kReads));
     const auto outputs = std::make_shared<Onlooker>();
     int compared = 0;
-    outputs->on_outputs = [&](int layer, std::int64_t position, std::span<const float> output, std::span<const float>) {
-      const Floats& wanted = expected.at({layer, static_cast<int>(position)});
-      ASSERT_EQ(output.size(), wanted.size());
-      for (std::size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(output[i], wanted[i], 1e-4F);
+    outputs->on_outputs = [&](const ShadowRow& row) {
+      const Floats& wanted = expected.at({row.layer, static_cast<int>(row.position)});
+      ASSERT_EQ(row.output.size(), wanted.size());
+      for (std::size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(row.output[i], wanted[i], 1e-4F);
       ++compared;
     };
     ASSERT_TRUE(session.add_shadow(parse_policy("full").value(), outputs));

@@ -1,5 +1,7 @@
 // Shadows: other caches that are given what a sequence computes.
 #include "hooks/hook_support.h"
+#include "kernels/rows.h"
+#include "model/model_parts.h"
 
 namespace a2sf::test {
 namespace {
@@ -12,13 +14,12 @@ struct Outputs {
 
   std::shared_ptr<Onlooker> onlooker() {
     const auto onlooker = std::make_shared<Onlooker>();
-    onlooker->on_outputs = [this](int layer, std::int64_t position, std::span<const float> output,
-                                  std::span<const float> shadow) {
-      const HeadKey at{layer, static_cast<int>(position)};
-      EXPECT_EQ(output.size(), std::size_t{kHeads * kHeadDim});
+    onlooker->on_outputs = [this](const ShadowRow& row) {
+      const HeadKey at{row.layer, static_cast<int>(row.position)};
+      EXPECT_EQ(row.output.size(), std::size_t{kHeads * kHeadDim});
       EXPECT_FALSE(of_sequence.contains(at)) << "each row once";
-      of_sequence[at] = Floats(output.begin(), output.end());
-      of_shadow[at] = Floats(shadow.begin(), shadow.end());
+      of_sequence[at] = Floats(row.output.begin(), row.output.end());
+      of_shadow[at] = Floats(row.shadow.begin(), row.shadow.end());
     };
     return onlooker;
   }
@@ -41,6 +42,25 @@ TEST_P(Shadowing, TheSamePolicyGivesTheSameOutputs) {
     EXPECT_EQ(outputs.of_shadow.size(), 50U * static_cast<std::size_t>(model->info().layers));
     EXPECT_EQ(outputs.of_shadow, outputs.of_sequence);
   }
+}
+
+TEST_P(Shadowing, TheResidualOfTheFirstLayerIsTheEmbedding) {
+  const auto model = this->model("llama");
+  const Weights& weights = model->parts().weights;
+  const Tokens tokens = random_tokens(20);
+  const auto onlooker = std::make_shared<Onlooker>();
+  int rows = 0;
+  onlooker->on_outputs = [&](const ShadowRow& row) {
+    if (row.layer > 0) return;
+    Floats embedding(static_cast<std::size_t>(weights.architecture.embedding));
+    dequantise_row(weights.embedding, tokens[static_cast<std::size_t>(row.position)], embedding.data());
+    EXPECT_EQ(Floats(row.residual.begin(), row.residual.end()), embedding);
+    ++rows;
+  };
+  Session session = session_of("full", model);
+  ASSERT_TRUE(session.add_shadow(policy("a2sf:budget=10"), onlooker));
+  feed_in(session, tokens, 7);
+  EXPECT_EQ(rows, 20);
 }
 
 // The first layer's queries, keys and values do not depend on the policy.

@@ -94,17 +94,12 @@ void Attention::attend_shadows(const AttendArgs& args) {
   const int columns = args.heads * args.head_dim;
   AttendArgs shadowed = args;
   shadowed.out = {shadow_out_.data(), columns};
-  for (std::size_t i = 0; i < shadows_.size(); ++i) {  // one by one: they share the rows of the output
-    const Span& span = shadows_[i];
+  for (std::size_t s = 0; s < shadows_.size(); ++s) {  // one by one: they share the rows of the output
+    const Span& span = shadows_[s];
     try {
       attend_spans(shadowed, {&span, 1});
       if (failures_.failed(span)) continue;
-      const auto size = static_cast<std::size_t>(columns);
-      for (int row = 0; row < span.rows; ++row) {
-        shadow_of_[i]->observer->outputs(args.layer, span.first_position + row,
-                                         {args.out.row(span.first_row + row), size},
-                                         {shadowed.out.row(span.first_row + row), size});
-      }
+      show_outputs(*shadow_of_[s]->observer, args, shadowed.out, span);
     } catch (const std::bad_alloc&) {
       failures_.report_hook(span, {ErrorKind::out_of_memory, "out of memory in a shadow's observer"});
     }

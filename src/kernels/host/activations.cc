@@ -44,8 +44,8 @@ std::span<const HostProduct> HostActivations::products(std::span<const Product> 
 }
 
 HostAttendArgs HostActivations::attend_args(const AttendArgs& args) const {
-  return {args.layer, args.heads,   args.kv_heads, args.head_dim, args.window,   args.scale,
-          args.rope,  rows(args.q), rows(args.k),  rows(args.v),  rows(args.out)};
+  return {args.layer, args.heads,   args.kv_heads, args.head_dim, args.window,    args.scale,
+          args.rope,  rows(args.q), rows(args.k),  rows(args.v),  rows(args.out), rows(args.residual)};
 }
 
 }  // namespace a2sf

@@ -32,6 +32,7 @@ struct HostAttendArgs {
   float scale;
   int rope;               // of the model's tables
   HostRows q, k, v, out;  // q, out: [heads * head_dim]; k, v: [kv_heads * head_dim]
+  HostRows residual = {};  // [embedding]
 };
 
 // The heads of every row as rows of their own.

@@ -247,6 +247,17 @@ std::int64_t rows_until_hook(const HostStore& store, int layer) {
   return std::max<std::int64_t>(1, std::min(room.head, rows));
 }
 
+void show_outputs(ShadowObserver& observer, const HostAttendArgs& args, HostRows shadow, const Span& span) {
+  const auto view = [](const HostRows& rows, int row) {
+    return std::span<const float>(rows.row(row), static_cast<std::size_t>(rows.columns));
+  };
+  for (int i = 0; i < span.rows; ++i) {
+    const int row = span.first_row + i;
+    observer.outputs(
+        {args.layer, span.first_position + i, view(args.residual, row), view(args.out, row), view(shadow, row)});
+  }
+}
+
 void tell_who_left(HostStore& store, int layer) {
   for (int h = 0; h < store.shape().kv_heads; ++h) {
     std::vector<Eviction>& departed = store.departed(layer, h);

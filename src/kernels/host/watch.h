@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/host/activations.h"
 #include "kernels/host/host_store.h"
 
 namespace a2sf {
@@ -34,6 +35,9 @@ class ProbabilitySource {
   // What the last row gave to the token of a slot, summed over the group; 0 where there was no row just now.
   virtual float of_last_row(int /*kv_head*/, int /*slot*/) const { return 0; }
 };
+
+// Shows the rows of a span in a layer to whoever looks on at its shadow, whose outputs are `shadow`.
+void show_outputs(ShadowObserver& observer, const HostAttendArgs& args, HostRows shadow, const Span& span);
 
 // In plain loops and double precision.
 class PlainProbabilities final : public ProbabilitySource {

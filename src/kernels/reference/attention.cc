@@ -58,11 +58,7 @@ void Attention::attend_shadow(const HostAttendArgs& args, const Span& span, cons
   HostAttendArgs to_shadow = args;
   to_shadow.out = {out.data(), args.out.columns};
   attend_span(to_shadow, shadowed);
-  const auto size = static_cast<std::size_t>(args.out.columns);
-  for (int row = span.first_row; row < span.first_row + span.rows && !failures_.failed(span); ++row) {
-    shadow.observer->outputs(args.layer, span.first_position + row - span.first_row, {args.out.row(row), size},
-                             {to_shadow.out.row(row), size});
-  }
+  if (!failures_.failed(span)) show_outputs(*shadow.observer, args, to_shadow.out, span);
 } catch (const std::bad_alloc&) {
   failures_.report_hook(span, {ErrorKind::out_of_memory, "out of memory in a shadow's observer"});
 }
