@@ -67,7 +67,7 @@ std::string read_file(const std::string& path) {
 }
 
 std::string hash_of_profile(const Profile& profile) {
-  return fmt::format("{:016x}", hash_of_numbers(profile.alphas, hash_of_numbers(profile.shares, kFnvOfNothing)));
+  return text_hash(to_json(profile));
 }
 
 std::string hash_of_table(const std::vector<std::vector<std::int64_t>>& table) {

@@ -13,7 +13,7 @@ namespace a2sf::app {
 // The bytes of a regular file or pipe ("-": stdin). Ends the command if it cannot be read.
 std::string read_file(const std::string& path);
 
-// FNV-1a, 64 bits, of the numbers of a profile: shares, then alphas.
+// FNV-1a, 64 bits, of a profile as JSON.
 std::string hash_of_profile(const Profile& profile);
 // The same of a budget table.
 std::string hash_of_table(const std::vector<std::vector<std::int64_t>>& table);

@@ -74,6 +74,7 @@ Result<HeadBudgets> HeadBudgets::of(const PolicySpec& spec, std::int64_t sequenc
       if (plan.profile == nullptr) return fail(ErrorKind::bad_input, "there is no profile to share the budget out by");
       if (auto valid = validate(*plan.profile); !valid) return valid;
       budgets.source_ = plan.profile->file.empty() ? "profile" : "profile '" + plan.profile->file + "'";
+      budgets.shares_ = &plan.profile->table_for(*mean);
       if (*mean == kKeepAll) {  // nothing to share out
         budgets.count_ = *mean;
       } else {
@@ -96,6 +97,11 @@ Result<std::int64_t> HeadBudgets::of_head(int layer, int kv_head) const {
   const auto l = static_cast<std::size_t>(layer), h = static_cast<std::size_t>(kv_head);
   if (l < table_.size() && h < table_[l].size()) return table_[l][h];
   return fail(ErrorKind::bad_input, fmt::format("there is no budget for layer {}, KV head {}", layer, kv_head));
+}
+
+std::optional<double> HeadBudgets::profile_alpha(int layer, int kv_head) const {
+  if (shares_ == nullptr || shares_->alphas.empty()) return std::nullopt;
+  return shares_->alphas[static_cast<std::size_t>(layer)][static_cast<std::size_t>(kv_head)];
 }
 
 Status HeadBudgets::check_shape(int layers, int kv_heads) const {

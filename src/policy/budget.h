@@ -3,10 +3,13 @@
 
 #include <a2sf/policy.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace a2sf {
+
+struct ShareTable;
 
 // A count as part of a spec; `least` is 0 or 1. An error names it.
 Status check_count(const char* name, std::int64_t count, std::int64_t least);
@@ -20,6 +23,8 @@ class HeadBudgets {
   static Result<HeadBudgets> of(const PolicySpec& spec, std::int64_t sequence_tokens);
 
   Result<std::int64_t> of_head(int layer, int kv_head) const;
+  // The forgetting factor that a profile has for the head; nullopt: there is none.
+  std::optional<double> profile_alpha(int layer, int kv_head) const;
   // Tables and ranges of layers are those of the model.
   Status check_shape(int layers, int kv_heads) const;
 
@@ -28,6 +33,7 @@ class HeadBudgets {
   std::int64_t count_ = 0;
   std::vector<std::vector<std::int64_t>> table_;  // empty: all heads have the count
   std::vector<LayerRange> layers_;
+  const ShareTable* shares_ = nullptr;  // of the spec's profile
 };
 
 // A head's rule at a budget that was asked for: an error if what must stay does not fit.

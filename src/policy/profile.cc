@@ -5,19 +5,22 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <iterator>
 #include <utility>
 #include <vector>
 
+#include "core/fnv.h"
 #include "core/text_file.h"
-#include "policy/budget.h"
+#include "policy/shipped_profiles.h"
 
 namespace a2sf {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 using Table = std::vector<std::vector<double>>;
 
-Result<Table> read_table(const Json& json, const char* key) {
+Result<Table> read_numbers(const Json& json, const char* key) {
   const auto malformed = [&] {
     return fail(ErrorKind::bad_input, fmt::format("\"{}\" should be [[number per KV head] per layer]", key));
   };
@@ -55,97 +58,102 @@ Status check_table(const Table& table, const Table& shape, const char* key, bool
   return {};
 }
 
-// One head's part of what is shared out.
-struct Part {
-  double share;
-  bool has_least = false;  // it gets the least instead of its share
-  std::int64_t tokens = 0;
-  double remainder = 0;  // what rounding down took
-};
-
-// Shares relative to the largest, so that their sum cannot overflow.
-std::vector<Part> parts_of(const Profile& profile, const std::vector<LayerRange>& bounded) {
-  double largest = 0;
-  for (const auto& layer : profile.shares) largest = std::max(largest, *std::max_element(layer.begin(), layer.end()));
-  std::vector<Part> parts;
-  for (std::size_t layer = 0; layer < profile.shares.size(); ++layer) {
-    if (!includes(bounded, static_cast<int>(layer))) continue;
-    for (const double share : profile.shares[layer]) parts.push_back({.share = share / largest});
+// A table is an object of its own, or the whole profile.
+Result<ShareTable> read_table(const Json& json) {
+  if (!json.is_object() || !json.contains("shares"))
+    return fail(ErrorKind::bad_input, "it should hold {\"shares\": [[number per KV head] per layer]}");
+  ShareTable table;
+  for (const auto& [key, numbers] : {std::pair{"shares", &table.shares}, {"alphas", &table.alphas}}) {
+    if (!json.contains(key)) continue;
+    auto read = read_numbers(json[key], key);
+    if (!read) return tl::unexpected(read.error());
+    *numbers = std::move(*read);
   }
-  return parts;
+  if (!json.contains("mean")) return table;
+  if (!json["mean"].is_number_integer() || json["mean"].get<std::int64_t>() < 1)
+    return fail(ErrorKind::bad_input, "\"mean\" should be a whole number of tokens, 1 or more");
+  table.mean = json["mean"].get<std::int64_t>();
+  return table;
 }
 
-double sum_of_shares(const std::vector<Part>& parts) {
-  double sum = 0;
-  for (const Part& part : parts) sum += part.has_least ? 0 : part.share;
-  return sum;
+Status read_tables(const Json& json, Profile& profile) {
+  const bool has_several = json.contains("tables");
+  if (has_several && !json["tables"].is_array()) return fail(ErrorKind::bad_input, "\"tables\" should be a list");
+  for (const Json& each : has_several ? json["tables"] : Json::array({json})) {
+    auto table = read_table(each);
+    if (!table) return tl::unexpected(table.error());
+    profile.tables.push_back(std::move(*table));
+  }
+  return {};
 }
 
-// Gives the least to every head whose share would be less, until none is: each leaves less to the others. Returns what
-// is left for them.
-std::int64_t give_least(std::vector<Part>& parts, std::int64_t total, std::int64_t least) {
-  for (bool all_given = false; !all_given;) {
-    all_given = true;
-    const double shares = sum_of_shares(parts);
-    const auto rest = static_cast<double>(total);
-    for (Part& part : parts) {
-      if (part.has_least || rest * part.share / shares >= static_cast<double>(least)) continue;
-      part.has_least = true;
-      part.tokens = least;
-      total -= least;
-      all_given = false;
-    }
-  }
-  return total;
+// A text where there is one: these say where a profile comes from, and change nothing.
+std::string text_of(const Json& json, const char* key) {
+  return json.is_object() && json.contains(key) && json[key].is_string() ? json[key].get<std::string>() : "";
 }
 
-// Gives the others their shares of the rest: rounded down, then one more to the largest remainders.
-void give_shares(std::vector<Part>& parts, std::int64_t rest) {
-  const double shares = sum_of_shares(parts);
-  std::vector<Part*> by_remainder;
-  std::int64_t left = rest;
-  for (Part& part : parts) {
-    if (part.has_least) continue;
-    const double exact = static_cast<double>(rest) * part.share / shares;
-    part.tokens = static_cast<std::int64_t>(exact);
-    part.remainder = exact - std::floor(exact);
-    left -= part.tokens;
-    by_remainder.push_back(&part);
-  }
-  std::stable_sort(by_remainder.begin(), by_remainder.end(),
-                   [](const Part* a, const Part* b) { return a->remainder > b->remainder; });
-  for (Part* part : by_remainder) {
-    if (left-- > 0) ++part->tokens;
-  }
+void read_origin(const Json& json, Profile& profile) {
+  profile.model = text_of(json, "model");
+  profile.model_hash = text_of(json, "model_hash");
+  if (!json.contains("texts") || !json["texts"].is_array()) return;
+  for (const Json& text : json["texts"]) profile.texts.push_back({text_of(text, "name"), text_of(text, "hash")});
+}
+
+Json table_json(const ShareTable& table) {
+  Json json = Json::object();
+  if (table.mean > 0) json["mean"] = table.mean;
+  json["shares"] = table.shares;
+  if (!table.alphas.empty()) json["alphas"] = table.alphas;
+  return json;
 }
 
 }  // namespace
 
+const ShareTable& Profile::table_for(std::int64_t mean) const {
+  const auto distance = [&](const ShareTable& table) {
+    return std::abs(std::log(static_cast<double>(std::max<std::int64_t>(1, table.mean)) / static_cast<double>(mean)));
+  };
+  return *std::min_element(tables.begin(), tables.end(),
+                           [&](const ShareTable& a, const ShareTable& b) { return distance(a) < distance(b); });
+}
+
+bool Profile::was_tuned_on(std::string_view hash) const {
+  return std::any_of(texts.begin(), texts.end(), [&](const TunedText& text) { return text.hash == hash; });
+}
+
+std::string text_hash(std::string_view text) {
+  return fmt::format("{:016x}", fnv1a(std::as_bytes(std::span(text.data(), text.size()))));
+}
+
 Status validate(const Profile& profile) {
   const auto is_share = [](double share) { return share > 0 && std::isfinite(share); };
   const auto is_alpha = [](double alpha) { return alpha >= 0 && alpha <= 1; };
-  auto valid = check_table(profile.shares, profile.shares, "shares", is_share, "finite and above 0");
-  if (!valid || profile.alphas.empty()) return valid;
-  return check_table(profile.alphas, profile.shares, "alphas", is_alpha, "from 0 to 1");
+  if (profile.tables.empty()) return fail(ErrorKind::bad_input, "there is no table");
+  std::int64_t mean = -1;
+  for (const ShareTable& table : profile.tables) {
+    if (table.mean <= mean) return fail(ErrorKind::bad_input, "the tables are not in the order of their means");
+    mean = table.mean;
+    auto valid = check_table(table.shares, profile.tables.front().shares, "shares", is_share, "finite and above 0");
+    if (valid && !table.alphas.empty())
+      valid = check_table(table.alphas, table.shares, "alphas", is_alpha, "from 0 to 1");
+    if (!valid) return valid;
+  }
+  return {};
 }
 
 Result<Profile> parse_profile(std::string_view text) {
-  const Json document = Json::parse(text, nullptr, false);
-  if (!document.is_object() || !document.contains("shares")) {
-    return fail(ErrorKind::bad_input, "it should hold {\"shares\": [[number per KV head] per layer]}");
-  }
+  const Json json = Json::parse(text, nullptr, false);
   Profile profile;
-  for (const auto& [key, table] : {std::pair{"shares", &profile.shares}, {"alphas", &profile.alphas}}) {
-    if (!document.contains(key)) continue;
-    auto numbers = read_table(document[key], key);
-    if (!numbers) return tl::unexpected(numbers.error());
-    *table = std::move(*numbers);
-  }
+  if (auto read = read_tables(json, profile); !read) return tl::unexpected(read.error());
+  read_origin(json, profile);
   if (auto valid = validate(profile); !valid) return tl::unexpected(valid.error());
   return profile;
 }
 
 Result<Profile> read_profile(const std::string& path) {
+  std::error_code ignored;
+  if (const auto* shipped = find_shipped_profile(path); shipped != nullptr && !std::filesystem::exists(path, ignored))
+    return *shipped;
   const auto text = read_text_file(path, "profile");
   if (!text) return tl::unexpected(text.error());
   auto profile = parse_profile(*text);
@@ -154,18 +162,13 @@ Result<Profile> read_profile(const std::string& path) {
   return profile;
 }
 
-std::vector<std::vector<std::int64_t>> share_out(const Profile& profile, std::int64_t mean, std::int64_t least,
-                                                 const std::vector<LayerRange>& bounded) {
-  std::vector<Part> parts = parts_of(profile, bounded);
-  give_shares(parts, give_least(parts, mean * std::ssize(parts), least));
-  std::vector<std::vector<std::int64_t>> budgets;
-  auto part = parts.begin();
-  for (std::size_t layer = 0; layer < profile.shares.size(); ++layer) {
-    auto& row = budgets.emplace_back(profile.shares[layer].size(), kKeepAll);
-    if (!includes(bounded, static_cast<int>(layer))) continue;
-    for (std::int64_t& budget : row) budget = (part++)->tokens;
-  }
-  return budgets;
+std::string to_json(const Profile& profile) {
+  Json json = Json::object();
+  if (!profile.model.empty()) json["model"] = profile.model;
+  if (!profile.model_hash.empty()) json["model_hash"] = profile.model_hash;
+  for (const TunedText& text : profile.texts) json["texts"].push_back({{"name", text.name}, {"hash", text.hash}});
+  for (const ShareTable& table : profile.tables) json["tables"].push_back(table_json(table));
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace a2sf

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 
 #include "policy/budget.h"
 
@@ -53,13 +52,9 @@ RetentionMode mode_of(const ScoreRule& score) {
   return std::holds_alternative<Hooked>(score) ? RetentionMode::hook : RetentionMode::score;
 }
 
-// The profile's alpha is that of this head; nullopt where the rule does not ask for it or there is none.
-std::optional<double> profile_alpha(const PolicySpec& spec, int layer, int kv_head) {
+bool asks_profile_for_alpha(const PolicySpec& spec) {
   const Accumulate* accumulate = spec.accumulates();
-  const Profile* profile = spec.profile();
-  if (accumulate == nullptr || !std::holds_alternative<ProfileAlpha>(accumulate->alpha)) return std::nullopt;
-  if (profile == nullptr || profile->alphas.empty()) return std::nullopt;
-  return profile->alphas[static_cast<std::size_t>(layer)][static_cast<std::size_t>(kv_head)];
+  return accumulate != nullptr && std::holds_alternative<ProfileAlpha>(accumulate->alpha);
 }
 
 // Whether values are weighed: in heads that keep everything too, which a resize may bound.
@@ -83,7 +78,7 @@ Result<HeadRule> resolve_head(const PolicySpec& spec, const HeadBudgets& budgets
   if (!rule) return rule;
   // Within a window tokens leave with it and only so: what must stay does as long as anything does, however much it is.
   if (window > 0 && window <= *budget) rule = rule_at(spec, window, true);
-  rule->alpha = profile_alpha(spec, layer, kv_head).value_or(rule->alpha);
+  if (asks_profile_for_alpha(spec)) rule->alpha = budgets.profile_alpha(layer, kv_head).value_or(rule->alpha);
   return rule;
 }
 

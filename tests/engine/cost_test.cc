@@ -64,8 +64,7 @@ TEST(CacheCostOfRaggedHeads, IsWhatASessionAllocatesAtMost) {
   table.budget.budget = BudgetTable{{{4, 20}, {9, 300}}};
   expect_what_a_session_allocates(loaded, table, KvType::f16);
   PolicySpec shared = parse_policy("a2sf:budget=50").value();
-  ASSERT_TRUE(
-      share_by(shared, std::make_shared<const Profile>(Profile{.shares = {{1, 9}, {3, 2}}, .alphas = {}, .file = {}})));
+  ASSERT_TRUE(share_by(shared, std::make_shared<const Profile>(Profile{.tables = {{.shares = {{1, 9}, {3, 2}}}}})));
   expect_what_a_session_allocates(loaded, shared, KvType::f16);
 }
 

@@ -13,6 +13,7 @@
 #include <ostream>
 
 #include "policy/retention.h"
+#include "policy/shipped_profiles.h"
 #include "support/tiny_model.h"
 
 namespace a2sf {
@@ -52,8 +53,7 @@ TEST(Profile, NoHeadGetsLessThanTheLeastAndTheOthersPayForIt) {
 
 TEST(Profile, EqualSharesGiveEveryHeadTheMean) {
   for (const int heads : {1, 3, 7, 49, 90}) {
-    const Profile profile{
-        .shares = {std::vector<double>(static_cast<std::size_t>(heads), .7)}, .alphas = {}, .file = {}};
+    const Profile profile{.tables = {{.shares = {std::vector<double>(static_cast<std::size_t>(heads), .7)}}}};
     for (const std::int64_t mean : {1, 2, 49, 1023})
       EXPECT_EQ(share_out(profile, mean, mean)[0], std::vector<std::int64_t>(static_cast<std::size_t>(heads), mean));
   }
@@ -61,9 +61,10 @@ TEST(Profile, EqualSharesGiveEveryHeadTheMean) {
 
 RC_GTEST_PROP(Profile, TheTotalIsExactAndEveryHeadIsWithinOneOfItsShare, ()) {
   const auto layers = *rc::gen::inRange<std::size_t>(1, 9), heads = *rc::gen::inRange<std::size_t>(1, 9);
-  Profile profile;
+  Profile profile{.tables = {{}}};
+  auto& shares = profile.tables.front().shares;
   for (std::size_t i = 0; i < layers; ++i) {
-    auto& row = profile.shares.emplace_back();
+    auto& row = shares.emplace_back();
     while (row.size() < heads) row.push_back(*rc::gen::inRange(1, 100) * std::pow(10.0, *rc::gen::inRange(-8, 9)));
   }
   const auto mean = *rc::gen::inRange<std::int64_t>(1, 100000), least = *rc::gen::inRange<std::int64_t>(1, mean + 1);
@@ -74,7 +75,7 @@ RC_GTEST_PROP(Profile, TheTotalIsExactAndEveryHeadIsWithinOneOfItsShare, ()) {
     for (std::size_t head = 0; head < heads; ++head) {
       total += budgets[layer][head];
       RC_ASSERT(budgets[layer][head] >= least);
-      by_share.emplace_back(profile.shares[layer][head], budgets[layer][head]);
+      by_share.emplace_back(shares[layer][head], budgets[layer][head]);
     }
   }
   RC_ASSERT(total == mean * static_cast<std::int64_t>(layers * heads));
@@ -145,9 +146,53 @@ TEST(Profile, IsReadFromAFileAndPrintedInTheSpec) {
 
 TEST(Profile, OneThatWasNeverParsedIsCheckedToo) {
   PolicySpec spec = parse_policy("a2sf:budget=16").value();
-  ASSERT_TRUE(
-      share_by(spec, std::make_shared<const Profile>(Profile{.shares = {{1, 2}, {3}}, .alphas = {}, .file = {}})));
+  ASSERT_TRUE(share_by(spec, std::make_shared<const Profile>(Profile{.tables = {{.shares = {{1, 2}, {3}}}}})));
   EXPECT_FALSE(resolve(spec, 1, 0, 0, 0));
+}
+
+constexpr const char* kTwoTables = R"({"tables": [{"mean": 16, "shares": [[1, 3]], "alphas": [[0.5, 0.25]]},
+                                                  {"mean": 256, "shares": [[3, 1]]}]})";
+
+TEST(Profile, TheTableOfTheNearestMeanSharesOut) {
+  const Profile profile = parse_profile(kTwoTables).value();
+  EXPECT_EQ(share_out(profile, 4, 1), (Budgets{{2, 6}}));
+  EXPECT_EQ(share_out(profile, 64, 1), (Budgets{{32, 96}}));  // as far from 16 as from 256
+  EXPECT_EQ(share_out(profile, 66, 1), (Budgets{{99, 33}}));
+  EXPECT_EQ(share_out(profile, 1000, 1), (Budgets{{1500, 500}}));
+}
+
+TEST(Profile, AlphasAreThoseOfTheTableThatSharesOut) {
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16", kTwoTables), 0, 1).alpha, 0.25);
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=256", kTwoTables), 0, 1).alpha, 1 - 1 / (1.5 * 128));
+}
+
+TEST(Profile, ReadsBackAsItIsWritten) {
+  Profile profile = parse_profile(kTwoTables).value();
+  profile.model = "tiny \"model\"";
+  profile.model_hash = "0123456789abcdef";
+  profile.texts = {{"a.txt", text_hash("a")}, {"b.txt", text_hash("b")}};
+  const Profile again = parse_profile(to_json(profile)).value();
+  EXPECT_EQ(to_json(again), to_json(profile));
+  EXPECT_EQ(again.model, profile.model);
+  EXPECT_EQ(again.model_hash, profile.model_hash);
+  EXPECT_EQ(again.tables[0].alphas, profile.tables[0].alphas);
+  EXPECT_EQ(again.tables[1].shares, profile.tables[1].shares);
+  EXPECT_TRUE(again.was_tuned_on(text_hash("b")));
+  EXPECT_FALSE(again.was_tuned_on(text_hash("c")));
+}
+
+TEST(ShippedProfiles, AreAllValidAndFoundByNameAndModel) {
+  for (const ShippedText& text : kShippedTexts) {
+    SCOPED_TRACE(std::string(text.name));
+    const auto profile = parse_profile(text.json);
+    ASSERT_TRUE(profile) << profile.error().message;
+    ASSERT_NE(find_shipped_profile(text.name), nullptr);
+    EXPECT_EQ(read_profile(std::string(text.name)).value().file, text.name);
+    ASSERT_NE(shipped_profile(profile->model_hash), nullptr);
+    EXPECT_FALSE(profile->texts.empty());
+  }
+  EXPECT_EQ(shipped_profile(""), nullptr);
+  EXPECT_EQ(shipped_profile("0000000000000000"), nullptr);
 }
 
 struct WrongText {
@@ -177,7 +222,13 @@ INSTANTIATE_TEST_SUITE_P(
                     WrongText{R"({"shares": [[1]], "alphas": [[1.5]]})", "alphas 1.5 of layer 0, KV head 0"},
                     WrongText{R"({"shares": [[1]], "alphas": [[1, 1]]})", "alphas of 2 KV heads"},
                     WrongText{R"({"shares": [[1]], "alphas": [[1], [1]]})", "alphas of 2 layers"},
-                    WrongText{R"({"shares": [[1]], "alphas": []})", "alphas"}));
+                    WrongText{R"({"shares": [[1]], "alphas": []})", "alphas"}, WrongText{R"({"tables": 1})", "tables"},
+                    WrongText{R"({"tables": []})", "no table"}, WrongText{R"({"tables": [1]})", "shares"},
+                    WrongText{R"({"tables": [{"mean": 0, "shares": [[1]]}]})", "mean"},
+                    WrongText{R"({"tables": [{"mean": 1.5, "shares": [[1]]}]})", "mean"},
+                    WrongText{R"({"tables": [{"mean": 9, "shares": [[1]]}, {"mean": 8, "shares": [[1]]}]})", "order"},
+                    WrongText{R"({"tables": [{"mean": 8, "shares": [[1]]}, {"mean": 9, "shares": [[1, 2]]}]})",
+                              "shares of 2 KV heads"}));
 
 }  // namespace
 }  // namespace a2sf

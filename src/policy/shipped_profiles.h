@@ -1,0 +1,20 @@
+// The profiles that come with the library: the files of profiles/, compiled in.
+#pragma once
+
+#include <a2sf/profile.h>
+
+#include <span>
+#include <string_view>
+
+namespace a2sf {
+
+struct ShippedText {
+  std::string_view name, json;  // of profiles/NAME.json
+};
+// Made by src/CMakeLists.txt.
+extern const std::span<const ShippedText> kShippedTexts;
+
+// By its name, which is its Profile::file; nullptr: there is none. Thread safe.
+const Profile* find_shipped_profile(std::string_view name);
+
+}  // namespace a2sf
