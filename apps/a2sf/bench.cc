@@ -2,6 +2,7 @@
 
 #include "eval/bound.h"
 
+#include "auto_profile.h"
 #include "child.h"
 #include "commands.h"
 #include "options.h"
@@ -152,12 +153,14 @@ std::string bound_table_of(const Json& rows) {
 }
 
 void run(const Flags& flags) {
-  const auto tests = read_tests(flags);
+  auto tests = read_tests(flags);
   Delivery delivery(flags.output);
   const ModelInfo info = info_of(flags);
   std::size_t longest = 0;
   for (const SpeedTest& test : tests) longest = std::max(longest, test.depth + test.tokens);
   warn_past_context(info, longest);
+  for (SpeedTest& test : tests)
+    use_auto_profile(flags.cache, info, {}, {&test.policy, 1}, flags.output.json || &test != tests.data());
   Json document, rows = Json::array();
   {
     Progress progress("bench");

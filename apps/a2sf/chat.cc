@@ -1,4 +1,5 @@
 #include "answer.h"
+#include "auto_profile.h"
 #include "commands.h"
 #include "conversation.h"
 #include "message_source.h"
@@ -146,6 +147,7 @@ void run(const Flags& flags) {
   Tokenizer tokenizer = load_tokenizer(flags);
   pin_system(flags, tokenizer, spec);
   const auto model = load_model(flags.model);
+  use_auto_profile(flags.cache, model->info(), {}, {&spec, 1}, flags.output.json);
   if (flags.tokens < 0) tokens_to_generate(flags.tokens, model->info(), 0);  // refuses a model without a context
   Json document = new_document("chat", *model, flags.model);
   document["seed"] = flags.sampling.options.seed;
@@ -175,6 +177,7 @@ void add_chat(CLI::App& app) {
   add_model_flags(command, &flags->model);
   command->add_option("--system", flags->system, "The system prompt")->type_name("TEXT");
   add_tokens_flag(command, &flags->tokens, 1, "Tokens of an answer at most; -1: what the model's context has room for");
+  flags->cache.standard_profile = "auto";
   add_cache_flags(command, &flags->cache);
   command->get_option("--pin")->description("First tokens that are never evicted, part of the budget; or system");
   add_sampling_flags(command, &flags->sampling);

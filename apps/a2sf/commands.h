@@ -10,6 +10,7 @@ void add_chat(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_perplexity(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_tune(CLI::App& app);
 void add_trace(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_policies(CLI::App& app);

@@ -1,4 +1,5 @@
 #include "eval/compare.h"
+#include "auto_profile.h"
 #include "commands.h"
 #include "idle_options.h"
 #include "options.h"
@@ -109,12 +110,14 @@ std::string heading(const Model& model, const Flags& flags, std::size_t tokens) 
 }
 
 void run(const Flags& flags) {
-  const auto specs = read_specs(flags);
+  auto specs = read_specs(flags);
   Delivery delivery(flags.output);
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
-  const auto tokens = read_tokens(flags.text, tokenizer);
+  const auto [tokens, text_hash] = read_tokens(flags.text, tokenizer);
   const auto model = load_model(flags.model);
   const CompareOptions options{.kv_type = kv_type_of(flags.cache), .prompt = flags.prompt};
+  use_auto_profile(flags.cache, model->info(), {text_hash, std::ssize(tokens)}, specs, flags.output.json);
+  refuse_tuned_text(specs, text_hash, flags.text.file);
   need(check_comparison(*model, tokens, specs, options));
   warn_past_context(model->info(), tokens.size());
   warn_of_budgets_that_hold_all(specs, model->info(), tokens.size(), "the text");

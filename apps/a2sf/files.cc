@@ -66,9 +66,7 @@ std::string read_file(const std::string& path) {
   fail_with(interruption_code(), "");
 }
 
-std::string hash_of_profile(const Profile& profile) {
-  return text_hash(to_json(profile));
-}
+std::string hash_of_profile(const Profile& profile) { return text_hash(to_json(profile)); }
 
 std::string hash_of_table(const std::vector<std::vector<std::int64_t>>& table) {
   return fmt::format("{:016x}", hash_of_numbers(table, kFnvOfNothing));

@@ -1,3 +1,4 @@
+#include "auto_profile.h"
 #include "commands.h"
 #include "idle_options.h"
 #include "options.h"
@@ -202,12 +203,13 @@ std::string cost_table(const Flags& flags, const ModelInfo& info, const Costs& c
 
 // A file that no command can run, of another architecture or without weights, is shown as far as every file is alike.
 void run(const Flags& flags) {
-  const PolicySpec spec = spec_of(flags.cache);
+  PolicySpec spec = spec_of(flags.cache);
   const auto [file, model] = need(inspect(flags.model));
   Json document = file_json(file);
   std::string text = file_text(file);
   document["supported"] = model.has_value();
   if (model) {
+    use_auto_profile(flags.cache, *model, {}, {&spec, 1}, flags.output.json);
     const Costs costs = costs_of(flags, spec, *model);
     if (!flags.cache.budget.empty()) {
       warn_of_budgets_that_hold_all({&spec, 1}, *model, static_cast<std::size_t>(costs.context), "a sequence");

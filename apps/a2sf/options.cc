@@ -50,9 +50,11 @@ void add_value(CLI::App* command, const char* name, std::string* value, const ch
 void add_profile_flag(CLI::App* command, CacheFlags* flags) {
   add_value(
       command, "--profile", &flags->profile,
-      "Share the budget out over the heads, which need unlike parts of it: a JSON file with a share for each layer "
-      "and KV head, and an alpha too if measured; the budget is then the mean of all heads",
-      "FILE", "none");
+      "Share the budget out over the heads, which need unlike parts of it, by a profile that a2sf tune has measured: a "
+      "file, or auto: MODEL.a2sf.json beside the model, else what is shipped for it; the budget is then the mean of "
+      "all "
+      "heads",
+      "FILE|auto|none", flags->standard_profile);
 }
 
 // What this build computes on.
@@ -235,9 +237,15 @@ void add_text_flags(CLI::App* command, TextFlags* flags) {
       ->check(CLI::Range(1, 1 << 30));
 }
 
+namespace {
+
+bool names_file(const std::string& profile) { return profile != "auto" && profile != "none"; }
+
+}  // namespace
+
 std::vector<PolicyOption> given_options(const CacheFlags& flags) {
   std::vector<PolicyOption> options = {{"budget", flags.budget},
-                                       {"profile", flags.profile},
+                                       {"profile", names_file(flags.profile) ? flags.profile : ""},
                                        {"alpha", flags.alpha},
                                        {"power", flags.power},
                                        {"value-weight", flags.value_weight},
@@ -286,14 +294,15 @@ std::string read_text(const std::string& file) {
   return text;
 }
 
-std::vector<Token> read_tokens(const TextFlags& flags, const Tokenizer& tokenizer) {
-  std::vector<Token> tokens = need(tokenizer.encode(read_text(flags.file), true, false));
+TokenText read_tokens(const TextFlags& flags, const Tokenizer& tokenizer) {
+  const std::string text = read_text(flags.file);
+  std::vector<Token> tokens = need(tokenizer.encode(text, true, false));
   if (tokens.size() < flags.tokens) {
     warn(fmt::format("{} has only {}, fewer than --tokens {}", text_name(flags.file), counted(tokens.size(), "token"),
                      flags.tokens));
   }
   if (flags.tokens > 0 && tokens.size() > flags.tokens) tokens.resize(flags.tokens);
-  return tokens;
+  return {std::move(tokens), text_hash(text)};
 }
 
 void warn_past_context(const ModelInfo& info, std::size_t tokens) {

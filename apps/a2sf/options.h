@@ -43,6 +43,7 @@ void add_output_file(CLI::App* command, OutputFlags* flags);  // "-": instead of
 
 struct CacheFlags {
   std::string policy = "a2sf", alpha, power, value_weight, budget, profile, sink, recent, block, pin, kv_type = "f16";
+  const char* standard_profile = "none";  // where --profile is not given: "none" or "auto" (auto_profile.h)
 };
 // Without `pick`: neither --policy nor --budget, which the command has as lists.
 void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick = true);
@@ -79,8 +80,13 @@ std::shared_ptr<const Model> load_model(const ModelFlags& flags);
 std::string text_name(const std::string& file);
 // A file's text. Ends the command if it is empty or not valid UTF-8.
 std::string read_text(const std::string& file);
-// Tokens of a file's text, BOS if the model asks for it, cut to the first `flags.tokens`.
-std::vector<Token> read_tokens(const TextFlags& flags, const Tokenizer& tokenizer);
+// Tokens of a file's text, BOS if the model asks for it, cut to the first `flags.tokens`; the hash is of the whole
+// text.
+struct TokenText {
+  std::vector<Token> tokens;
+  std::string hash;
+};
+TokenText read_tokens(const TextFlags& flags, const Tokenizer& tokenizer);
 
 void warn_past_context(const ModelInfo& info, std::size_t tokens);
 

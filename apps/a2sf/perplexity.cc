@@ -1,5 +1,6 @@
 #include "eval/perplexity.h"
 
+#include "auto_profile.h"
 #include "commands.h"
 #include "idle_options.h"
 #include "options.h"
@@ -65,10 +66,13 @@ void run(const Flags& flags) {
   PerplexityOptions options = read_options(flags);
   Delivery delivery(flags.output);
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
-  const auto tokens = read_tokens(flags.text, tokenizer);
+  const auto [tokens, text_hash] = read_tokens(flags.text, tokenizer);
   use_bos(tokenizer, tokens, options);
   const auto model = load_model(flags.model);
   warn_past_context(model->info(), flags.window);
+  const Sequence sequence{text_hash, static_cast<std::int64_t>(flags.window)};
+  use_auto_profile(flags.cache, model->info(), sequence, {&options.policy, 1}, flags.output.json);
+  refuse_tuned_text({&options.policy, 1}, text_hash, flags.text.file);
   warn_of_budgets_that_hold_all({&options.policy, 1}, model->info(), flags.window, "a window");
   PerplexityReport report;
   {

@@ -1,4 +1,5 @@
 #include "answer.h"
+#include "auto_profile.h"
 #include "commands.h"
 #include "engine/generate.h"
 #include "messages.h"
@@ -27,8 +28,7 @@ struct Flags {
   bool special = false, chat = false;
 };
 
-std::vector<Token> read_prompt(const Flags& flags, bool from_file, const Tokenizer& tokenizer) {
-  const std::string text = from_file ? read_text(flags.file) : flags.prompt;
+std::vector<Token> read_prompt(const Flags& flags, const std::string& text, const Tokenizer& tokenizer) {
   if (text.empty()) fail_with(kFailed, "the prompt is empty");
   if (!flags.chat) return need(tokenizer.encode(text, true, flags.special));
   const ChatMessage message{"user", text};
@@ -120,17 +120,20 @@ void add_logprobs_flag(CLI::App* command, std::optional<std::size_t>* logprobs) 
 }
 
 void run(const Flags& flags, bool from_file) {
-  const PolicySpec spec = spec_of(flags.cache);
+  PolicySpec spec = spec_of(flags.cache);
   if (flags.logprobs && !flags.output.json && flags.output.file.empty())
     warn("--logprobs does nothing without --json or --output");
   Delivery delivery(flags.output);
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
-  const auto prompt = read_prompt(flags, from_file, tokenizer);
+  const std::string text = from_file ? read_text(flags.file) : flags.prompt;
+  const auto prompt = read_prompt(flags, text, tokenizer);
   if (prompt.empty()) fail_with(kFailed, "the prompt has no tokens");
   const auto model = load_model(flags.model);
   const std::size_t tokens = tokens_to_generate(flags.tokens, model->info(), prompt.size());
   const std::size_t length = prompt.size() + tokens;
   warn_past_context(model->info(), length);
+  use_auto_profile(flags.cache, model->info(), {text_hash(text), static_cast<std::int64_t>(length)}, {&spec, 1},
+                   flags.output.json);
   Session session = need(Session::create(model, {.policy = spec,
                                                  .kv_type = kv_type_of(flags.cache),
                                                  .sequence_tokens = static_cast<std::int64_t>(length),
@@ -167,6 +170,7 @@ void add_run(CLI::App& app) {
   command->add_flag("--special", flags->special, "Read special tokens in the text, such as <|im_start|>")
       ->excludes(chat);
   add_tokens_flag(command, &flags->tokens, 0, "Tokens to generate at most; -1: what the model's context has room for");
+  flags->cache.standard_profile = "auto";
   add_cache_flags(command, &flags->cache);
   add_sampling_flags(command, &flags->sampling);
   add_logprobs_flag(command, &flags->logprobs);

@@ -1,3 +1,4 @@
+#include "auto_profile.h"
 #include "commands.h"
 #include "idle_options.h"
 #include "json_lines.h"
@@ -175,18 +176,19 @@ Json header_of(const Model& model, const Flags& flags, const PolicySpec& spec, c
 }
 
 void run(const Flags& flags) {
-  const PolicySpec spec = spec_of(flags.cache);
+  PolicySpec spec = spec_of(flags.cache);
   if (spec.is_oracle()) fail_with(kWrongUsage, "ideal keeps every token: there is nothing to trace");
   if (spec.evicts_at_prompt_end() && flags.scores)
     fail_with(kWrongUsage, "--scores feeds token by token, which block=prompt excludes");
   const bool to_stdout = flags.output.file == "-";
   if (to_stdout && flags.output.json) fail_with(kWrongUsage, "-o - and --json both want standard output");
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
-  const auto tokens = read_tokens(flags.text, tokenizer);
+  const auto [tokens, text_hash] = read_tokens(flags.text, tokenizer);
   const auto model = load_model(flags.model);
   const auto layers = read_indices("--layers", flags.layers, model->info().layers);
   const auto heads = read_indices("--heads", flags.heads, model->info().kv_heads);
   warn_past_context(model->info(), tokens.size());
+  use_auto_profile(flags.cache, model->info(), {text_hash, std::ssize(tokens)}, {&spec, 1}, flags.output.json);
   OutputFile file(flags.output.file);
   warn_of_budgets_that_hold_all({&spec, 1}, model->info(), tokens.size(), "the text");
   Session session = need(Session::create(model, {.policy = spec,

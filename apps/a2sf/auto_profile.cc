@@ -1,0 +1,66 @@
+#include "auto_profile.h"
+
+#include "messages.h"
+#include "outcome.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+
+namespace a2sf::app {
+namespace {
+
+using SharedProfile = std::shared_ptr<const Profile>;
+
+// One of another model is none: budgets that do not fit are worse than equal ones.
+SharedProfile find_profile(const ModelInfo& model) {
+  const std::string path = profile_beside(model.path);
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return shipped_profile(model.hash);
+  auto profile = need(read_profile(path));
+  if (profile.model_hash == model.hash) return std::make_shared<const Profile>(std::move(profile));
+  warn(
+      fmt::format("{} was tuned on another model and is not used; a2sf tune makes one for this model", harmless(path)));
+  return shipped_profile(model.hash);
+}
+
+bool holds_all(const PolicySpec& spec, const Sequence& sequence) {
+  const auto* count = std::get_if<BudgetCount>(&spec.budget.budget);
+  return count != nullptr && sequence.tokens > 0 && count->tokens >= sequence.tokens;
+}
+
+bool can_share(const PolicySpec& spec, const Sequence& sequence) {
+  const bool has_mean = std::holds_alternative<BudgetCount>(spec.budget.budget) || spec.has_ratio();
+  return std::holds_alternative<Accumulate>(spec.score) && has_mean && spec.profile() == nullptr &&
+         !holds_all(spec, sequence);
+}
+
+}  // namespace
+
+std::string profile_beside(const std::string& model_file) { return model_file + ".a2sf.json"; }
+
+void use_auto_profile(const CacheFlags& flags, const ModelInfo& model, const Sequence& sequence,
+                      std::span<PolicySpec> specs, bool quiet) {
+  if ((flags.profile.empty() ? flags.standard_profile : flags.profile) != "auto") return;
+  if (std::none_of(specs.begin(), specs.end(), [&](const PolicySpec& spec) { return can_share(spec, sequence); }))
+    return;
+  const SharedProfile profile = find_profile(model);
+  if (profile == nullptr || profile->was_tuned_on(sequence.text_hash)) return;
+  for (PolicySpec& spec : specs) {
+    if (can_share(spec, sequence)) need(share_by(spec, profile));
+  }
+  if (!quiet) say(fmt::format("budgets by the profile {} (--profile none: equal ones)\n", harmless(profile->file)));
+}
+
+void refuse_tuned_text(std::span<const PolicySpec> specs, const std::string& text_hash, const std::string& text) {
+  for (const PolicySpec& spec : specs) {
+    if (spec.profile() == nullptr || !spec.profile()->was_tuned_on(text_hash)) continue;
+    fail_with(kFailed, fmt::format("the profile {} was tuned on {}: what it does there says nothing about other texts; "
+                                   "score another text, or use --profile none",
+                                   spec.profile()->file, text_name(text)));
+  }
+}
+
+}  // namespace a2sf::app

@@ -1,0 +1,141 @@
+#include "tune/tune.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <utility>
+
+#include "eval/segments.h"
+#include "tune/layer_weights.h"
+#include "tune/least_damage.h"
+
+namespace a2sf {
+namespace {
+
+constexpr std::int64_t kLeastBudget = 4;
+constexpr std::int64_t kLongFrom = 64;      // means from here on are for long texts
+constexpr std::size_t kWindowsPerMean = 8;  // a short window is so many times its mean
+constexpr std::size_t kShortestWindow = 64;
+constexpr std::size_t kShortTokens = 1024;  // in all windows of a shorter length together
+
+// Powers of two below the window's length.
+std::vector<std::int64_t> rungs_of(std::size_t length) {
+  std::vector<std::int64_t> rungs;
+  for (std::int64_t budget = kLeastBudget; budget < static_cast<std::int64_t>(length); budget *= 2)
+    rungs.push_back(budget);
+  return rungs;
+}
+
+// Shares with four digits: what is measured is known no better.
+std::vector<std::vector<double>> shares_of(std::vector<std::vector<double>> budgets, double mean) {
+  for (auto& layer : budgets) {
+    for (double& budget : layer) budget = std::max(std::round(budget / mean * 1e4) / 1e4, 1e-4);
+  }
+  return budgets;
+}
+
+// One pass after the other, and how far they are together.
+class Tuner {
+ public:
+  Tuner(const std::shared_ptr<const Model>& model, std::span<const std::int32_t> tokens, const TuneOptions& options,
+        const TuneProgress& progress)
+      : model_(model), tokens_(tokens), options_(options), progress_(progress) {
+    for (const std::int64_t mean : options.means) {
+      const std::size_t length = window_for(mean, options.longest_window);
+      if (mean < static_cast<std::int64_t>(length)) means_of_[length].push_back(mean);
+    }
+  }
+
+  Result<std::vector<ShareTable>> run() {
+    if (auto valid = check(); !valid) return tl::unexpected(valid.error());
+    for (const auto& [length, means] : means_of_) {
+      if (auto measured = measure(length); !measured) return tl::unexpected(measured.error());
+    }
+    if (auto weighed = weigh_layers(); !weighed) return tl::unexpected(weighed.error());
+    std::vector<ShareTable> tables;
+    for (const auto& [length, means] : means_of_) {
+      for (const std::int64_t mean : means) {
+        const auto budget = static_cast<double>(mean);
+        tables.push_back({mean, shares_of(least_damage_budgets(ladders_[length], budget, kLeastBudget), budget)});
+      }
+    }
+    std::sort(tables.begin(), tables.end(), [](const ShareTable& a, const ShareTable& b) { return a.mean < b.mean; });
+    return tables;
+  }
+
+ private:
+  std::size_t longest() const { return means_of_.rbegin()->first; }
+  TuneWindows windows(std::size_t length) const {
+    const std::size_t count = length == longest() ? options_.windows : std::max<std::size_t>(1, kShortTokens / length);
+    return {tokens_, length, std::max<std::size_t>(1, std::min(count, tokens_.size() / length))};
+  }
+  std::size_t weighing_tokens() const { return longest() * static_cast<std::size_t>(model_->info().layers + 1); }
+
+  Status check() {
+    if (means_of_.empty()) return fail(ErrorKind::bad_input, "no mean budget is smaller than a window");
+    if (means_of_.begin()->second.front() < kLeastBudget) {
+      return fail(ErrorKind::bad_input, fmt::format("a mean budget of {} is too small to share out: {} is the least",
+                                                    means_of_.begin()->second.front(), kLeastBudget));
+    }
+    if (tokens_.size() < longest()) {
+      return fail(ErrorKind::bad_input, fmt::format("the text has {} tokens, fewer than one window of {}: choose a "
+                                                    "smaller --ctx",
+                                                    tokens_.size(), longest()));
+    }
+    total_ = weighing_tokens();
+    for (const auto& [length, means] : means_of_) total_ += length * windows(length).count;
+    return check_tokens(tokens_, model_->info().vocabulary);
+  }
+
+  Status measure(std::size_t length) {
+    const TuneWindows part = windows(length);
+    auto ladder = measure_output_damage(model_, part, options_.policy, rungs_of(length), counted());
+    if (!ladder) return tl::unexpected(ladder.error());
+    ladders_.emplace(length, std::move(*ladder));
+    done_ += length * part.count;
+    return {};
+  }
+
+  // Measured in the longest windows alone, at a budget that hurts: a layer's part in the predictions is the same in
+  // all.
+  Status weigh_layers() {
+    const DamageLadder& ladder = ladders_.at(longest());
+    const std::int64_t smallest = means_of_.rbegin()->second.front();
+    const auto at = std::upper_bound(ladder.budgets.begin(), ladder.budgets.end(), smallest) - 1;
+    const auto rung = static_cast<std::size_t>(std::max(at, ladder.budgets.begin()) - ladder.budgets.begin());
+    const auto weights =
+        measure_layer_weights(model_, windows(longest()).window(0), options_.policy, ladder, rung, counted());
+    if (!weights) return tl::unexpected(weights.error());
+    for (auto& [length, each] : ladders_) weigh(each, *weights);
+    return {};
+  }
+
+  TuneProgress counted() const {
+    return [this](std::size_t done, std::size_t) { return !progress_ || progress_(done_ + done, total_); };
+  }
+
+  const std::shared_ptr<const Model>& model_;
+  std::span<const std::int32_t> tokens_;
+  const TuneOptions& options_;
+  const TuneProgress& progress_;
+  std::map<std::size_t, std::vector<std::int64_t>> means_of_;  // by the length of their windows
+  std::map<std::size_t, DamageLadder> ladders_;
+  std::size_t done_ = 0, total_ = 0;
+};
+
+}  // namespace
+
+std::size_t window_for(std::int64_t mean, std::size_t longest) {
+  if (mean >= kLongFrom) return longest;
+  return std::min(longest, std::max(kShortestWindow, kWindowsPerMean * static_cast<std::size_t>(mean)));
+}
+
+Result<std::vector<ShareTable>> tune_budgets(const std::shared_ptr<const Model>& model,
+                                             std::span<const std::int32_t> tokens, const TuneOptions& options,
+                                             const TuneProgress& progress) {
+  return Tuner(model, tokens, options, progress).run();
+}
+
+}  // namespace a2sf

@@ -1,0 +1,27 @@
+// Budgets for the KV heads of a model, measured on a text: the tables of a profile.
+#pragma once
+
+#include <a2sf/profile.h>
+
+#include "tune/damage.h"
+
+namespace a2sf {
+
+struct TuneOptions {
+  PolicySpec policy;                                                       // by which tokens go; without its budget
+  std::vector<std::int64_t> means = {8, 16, 32, 64, 128, 256, 512, 1024};  // mean budgets to make tables for, ascending
+  std::size_t longest_window = 2048;                                       // tokens
+  std::size_t windows = 2;                                                 // of the longest
+};
+
+// How long a window is in which a table for this mean is measured. A budget is of use in texts some times as long as
+// it, and what a head needs there depends on how long they are.
+std::size_t window_for(std::int64_t mean, std::size_t longest);
+
+// One table for each mean below the length of its window; a mean that is not has none. Fails on a text that is shorter
+// than a window. `progress` counts tokens of all passes.
+Result<std::vector<ShareTable>> tune_budgets(const std::shared_ptr<const Model>& model,
+                                             std::span<const std::int32_t> tokens, const TuneOptions& options,
+                                             const TuneProgress& progress = {});
+
+}  // namespace a2sf
