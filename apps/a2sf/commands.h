@@ -9,6 +9,7 @@ void add_run(CLI::App& app);
 void add_chat(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_perplexity(CLI::App& app);
+void add_eval(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_tune(CLI::App& app);
 void add_trace(CLI::App& app);

@@ -4,6 +4,7 @@
 #include "idle_options.h"
 #include "options.h"
 #include "outcome.h"
+#include "policy_list.h"
 #include "progress.h"
 #include "tables.h"
 
@@ -23,30 +24,16 @@ struct Flags {
   TextFlags text;
   CacheFlags cache;
   OutputFlags output;
-  std::string policies = "full,local,h2o,a2sf", budgets;
+  PolicyListFlags policies;
   std::size_t prompt = 0;
 };
 
-// Every policy at every budget; one that names its own budget, and full, once.
 std::vector<PolicySpec> read_specs(const Flags& flags) {
-  std::vector<PolicySpec> specs;
-  std::vector<TypedPolicy> typed;
-  for (const std::string& policy : split_list(flags.policies)) {
-    for (const std::string& budget : split_list(flags.budgets.empty() ? kBudgets : flags.budgets)) {
-      CacheFlags cache = flags.cache;
-      cache.budget = budget;
-      if (budget.empty()) fail_with(kWrongUsage, "--budget: an item of the list is empty");
-      specs.push_back(read_policy(policy, cache));
-      typed.push_back({policy, specs.back()});
-      if (specs.back().evicts_at_prompt_end() && flags.prompt == 0) {
-        fail_with(kWrongUsage, "block=prompt needs --prompt N: how many of the first tokens are the prompt");
-      }
-      if (specs.back().keeps_all() || policy.find(":budget=") != std::string::npos) break;
-    }
+  auto specs = read_policy_list(flags.policies, flags.cache, kBudgets);
+  for (const PolicySpec& spec : specs) {
+    if (spec.evicts_at_prompt_end() && flags.prompt == 0)
+      fail_with(kWrongUsage, "block=prompt needs --prompt N: how many of the first tokens are the prompt");
   }
-  CacheFlags given = flags.cache;
-  given.budget = flags.budgets;
-  warn_of_idle_options(given, typed);
   return specs;
 }
 
@@ -61,24 +48,6 @@ Json row_json(const ComparisonRow& row) {
   return json;
 }
 
-std::string budget_cell(const PolicySpec& spec) {
-  if (spec.keeps_all()) return "-";
-  if (spec.budget_table() != nullptr) return "table";
-  const Json budget = budget_json(spec);
-  if (budget.is_string()) return budget;
-  if (budget.is_number_float()) return fmt::format("{:g} %", 100 * budget.get<double>());
-  return with_commas(budget.get<std::uint64_t>());
-}
-
-// The spec without its budget: the policy's name, and every option that is not its default.
-std::string policy_cell(const ComparisonRow& row) {
-  std::string cell = harmless(to_string(row.spec));
-  if (row.spec.budget_table() != nullptr) return cell;  // its file tells it from another table
-  const std::size_t begin = cell.find(":budget=");
-  if (begin != std::string::npos) cell.erase(begin, cell.find(':', begin + 1) - begin);
-  return cell;
-}
-
 std::string memory_cell(const ComparisonRow& row, double full_bytes) {
   const double mebibytes = static_cast<double>(row.kv_bytes) / (1 << 20);
   const double percent = 100 * static_cast<double>(row.kv_bytes) / full_bytes;
@@ -89,12 +58,12 @@ std::string memory_cell(const ComparisonRow& row, double full_bytes) {
 
 std::string table_of(const ComparisonReport& report) {
   std::size_t width = 9;
-  for (const auto& row : report.rows) width = std::max(width, policy_cell(row).size());
+  for (const auto& row : report.rows) width = std::max(width, policy_cell(row.spec).size());
   std::string text = fmt::format("{:<{}}{:>9}{:>13}{:>13}{:>13}    {:<20}{:>11}{:>13}\n", "policy", width, "budget",
                                  "perplexity", "KL to full", "same top-1", "KV cache", "prompt", "decode");
   for (const auto& row : report.rows) {
     const bool is_full = row.spec.keeps_all();
-    text += fmt::format("{:<{}}{:>9}{:>13.2f}{:>13}{:>13} {}{:>11}{:>13}\n", policy_cell(row), width,
+    text += fmt::format("{:<{}}{:>9}{:>13.2f}{:>13}{:>13} {}{:>11}{:>13}\n", policy_cell(row.spec), width,
                         budget_cell(row.spec), row.perplexity, is_full ? "-" : fmt::format("{:.2f}", row.kl_to_full),
                         is_full ? "-" : fmt::format("{:.0f} %", 100 * row.top1_agreement),
                         memory_cell(row, static_cast<double>(report.rows.front().kv_bytes)),
@@ -148,21 +117,7 @@ void add_compare(CLI::App& app) {
                   "--tokens 3000");
   add_model_flags(command, &flags->model);
   add_text_flags(command, &flags->text);
-  {
-    const Heading heading(command, kCacheHeading);
-    command
-        ->add_option("--policies", flags->policies,
-                     "Policies, separated by commas, with options if wanted: a2sf:alpha=0.9 (see: a2sf policies)")
-        ->type_name("P,...")
-        ->capture_default_str();
-    command
-        ->add_option("--budget", flags->budgets,
-                     "Tokens kept per layer and KV head, separated by commas: counts, ratios of the text (0.2 or 20%), "
-                     "all, or @FILE, a JSON table by layer and KV head: {\"budgets\": [[64, 32], [16, \"all\"]]}")
-        ->type_name("B,...")
-        ->default_str(kBudgets)
-        ->check([](const std::string& text) { return text.empty() ? "the value is empty" : ""; });
-  }
+  add_policy_list_flags(command, &flags->policies, kBudgets);
   command->add_option("--prompt", flags->prompt, "The first N tokens are a prompt: read, but not scored")
       ->type_name("N")
       ->check(CLI::Range(0, 1 << 30));

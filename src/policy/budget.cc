@@ -58,6 +58,21 @@ bool includes(const std::vector<LayerRange>& ranges, int layer) {
          });
 }
 
+Result<std::int64_t> resolved_mean(const PolicySpec& spec, std::int64_t sequence_tokens) {
+  if (spec.keeps_all()) return 0;
+  const auto mean = [&](const auto& plan) -> Result<std::int64_t> {
+    using Plan = std::decay_t<decltype(plan)>;
+    if constexpr (std::is_same_v<Plan, BudgetTable>) {
+      return 0;
+    } else if constexpr (std::is_same_v<Plan, BudgetShares>) {
+      return std::visit([&](const auto& any) { return tokens_of(any, sequence_tokens); }, plan.mean);
+    } else {
+      return tokens_of(plan, sequence_tokens);
+    }
+  };
+  return std::visit(mean, spec.budget.budget);
+}
+
 Result<HeadBudgets> HeadBudgets::of(const PolicySpec& spec, std::int64_t sequence_tokens) {
   HeadBudgets budgets;
   if (auto valid = check_ranges(spec.budget.layers); !valid) return tl::unexpected(valid.error());

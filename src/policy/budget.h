@@ -36,6 +36,10 @@ class HeadBudgets {
   const ShareTable* shares_ = nullptr;  // of the spec's profile
 };
 
+// What a sequence of this length makes of the spec's budget, of which its heads' budgets follow: the count that a count
+// or a ratio comes to, the mean of shares; 0 of a table, and where nothing is bounded.
+Result<std::int64_t> resolved_mean(const PolicySpec& spec, std::int64_t sequence_tokens);
+
 // A head's rule at a budget that was asked for: an error if what must stay does not fit.
 Result<HeadRule> fitting_rule(const PolicySpec& spec, std::int64_t budget);
 // A head's rule at a budget, whether what must stay fits or not. `clamped`: sink gives way to the budget, recent to

@@ -1,0 +1,212 @@
+#include "auto_profile.h"
+#include "commands.h"
+#include "eval/evaluation.h"
+#include "options.h"
+#include "outcome.h"
+#include "policy_list.h"
+#include "progress.h"
+#include "tables.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+
+namespace a2sf::app {
+namespace {
+
+constexpr const char* kBudgets = "0.2,0.4,0.6";  // where none are given
+constexpr int kResultsVersion = 1;
+
+struct Flags {
+  ModelFlags model;
+  CacheFlags cache;
+  PolicyListFlags policies;
+  OutputFlags output;
+  std::string data, tasks = "all", shots = "0", rules = "lm-eval", folder;
+  std::size_t limit = 0;
+};
+
+std::vector<TaskInfo> read_tasks(const std::string& names) {
+  if (names == "all") return {all_tasks().begin(), all_tasks().end()};
+  std::vector<TaskInfo> tasks;
+  for (const std::string& name : split_list(names)) tasks.push_back(need(find_task(name), kWrongUsage));
+  return tasks;
+}
+
+// What was tuned on a task's own items says nothing about others.
+void refuse_tuned_tasks(const Flags& flags, const std::vector<TaskInfo>& tasks, const std::vector<PolicySpec>& specs) {
+  if (std::all_of(specs.begin(), specs.end(), [](const PolicySpec& spec) { return spec.profile() == nullptr; })) return;
+  for (const TaskInfo& task : tasks) {
+    const std::string file = fmt::format("{}/{}", flags.data, task.file);
+    refuse_tuned_text(specs, text_hash(read_file(file)), file);
+  }
+}
+
+std::string hash_of_budget(const PolicySpec& spec) {
+  const Json json = policy_json(spec);
+  for (const char* part : {"profile", "budget_table"}) {
+    if (!json[part].is_null()) return json[part]["hash"];
+  }
+  return "";
+}
+
+EvaluationOptions read_options(const Flags& flags, const std::vector<PolicySpec>& specs) {
+  EvaluationOptions options;
+  options.data = flags.data;
+  options.tasks = read_tasks(flags.tasks);
+  options.shots = read_numbers("--shots", flags.shots, 0);
+  options.limit = flags.limit;
+  options.rules = flags.rules == "paper" ? EvalRules::paper : EvalRules::lm_eval;
+  options.kv_type = kv_type_of(flags.cache);
+  for (const PolicySpec& spec : specs) options.policies.push_back({spec, budget_json(spec), hash_of_budget(spec)});
+  return options;
+}
+
+// What the results of items follow from, beside the task, the shots and the policy.
+Json origin_of(const Model& model, const Flags& flags) {
+  return {{"a2sf_results", kResultsVersion},
+          {"model_hash", model.info().hash},
+          {"rules", flags.rules},
+          {"kv_type", flags.cache.kv_type},
+          {"device", flags.model.device},
+          {"isa", model.isa()},
+          {"repack", flags.model.repack == "on"},
+          {"data", flags.data}};
+}
+
+Json row_json(const EvaluationRow& row, const PolicySpec& spec) {
+  Json json = {{"task", row.task}, {"shots", row.shots}};
+  json.update(policy_json(spec));
+  json.update(Json{{"items", row.items},
+                   {"acc", row.acc.mean},
+                   {"acc_stderr", row.acc.standard_error},
+                   {"acc_norm", row.has_acc_norm ? Json(row.acc_norm.mean) : Json()},
+                   {"acc_norm_stderr", row.has_acc_norm ? Json(row.acc_norm.standard_error) : Json()},
+                   {"gold_logprob", row.gold_logprob.mean},
+                   {"gold_logprob_stderr", row.gold_logprob.standard_error}});
+  return json;
+}
+
+Json pair_json(const EvaluationPair& pair, const std::vector<PolicySpec>& specs) {
+  return {{"task", pair.task},
+          {"shots", pair.shots},
+          {"budget", budget_json(specs[pair.a])},
+          {"a", to_string(specs[pair.a])},
+          {"b", to_string(specs[pair.b])},
+          {"items", pair.items},
+          {"acc_difference", pair.acc_difference},
+          {"mcnemar_p", pair.mcnemar_p},
+          {"logprob_difference", pair.logprob_difference.mean},
+          {"logprob_difference_stderr", pair.logprob_difference.standard_error}};
+}
+
+std::string percent_cell(const Estimate& estimate) {
+  return fmt::format("{:.1f} +/- {:.1f}", 100 * estimate.mean, 100 * estimate.standard_error);
+}
+
+std::string table_of(const Evaluation& evaluation, const std::vector<PolicySpec>& specs) {
+  std::vector<std::vector<std::string>> rows = {
+      {"task", "shots", "policy", "budget", "items", "acc %", "acc_norm %", "log p of right"}};
+  for (const EvaluationRow& row : evaluation.rows) {
+    const PolicySpec& spec = specs[row.policy];
+    rows.push_back({row.task, std::to_string(row.shots), policy_cell(spec), budget_cell(spec), with_commas(row.items),
+                    percent_cell(row.acc), row.has_acc_norm ? percent_cell(row.acc_norm) : "-",
+                    fmt::format("{:.3f} +/- {:.3f}", row.gold_logprob.mean, row.gold_logprob.standard_error)});
+  }
+  return aligned_table(rows);
+}
+
+std::string pairs_of(const Evaluation& evaluation, const std::vector<PolicySpec>& specs) {
+  if (evaluation.pairs.empty()) return "";
+  std::vector<std::vector<std::string>> rows = {
+      {"task", "shots", "budget", "first", "second", "acc %", "McNemar p", "log p of right"}};
+  for (const EvaluationPair& pair : evaluation.pairs) {
+    rows.push_back(
+        {pair.task, std::to_string(pair.shots), budget_cell(specs[pair.a]), policy_cell(specs[pair.a]),
+         policy_cell(specs[pair.b]), fmt::format("{:+.1f}", 100 * pair.acc_difference),
+         fmt::format("{:.2f}", pair.mcnemar_p),
+         fmt::format("{:+.3f} +/- {:.3f}", pair.logprob_difference.mean, pair.logprob_difference.standard_error)});
+  }
+  return "\nThe first policy less the second, item by item:\n" + aligned_table(rows);
+}
+
+Evaluation compute(const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer,
+                   const EvaluationOptions& options, ItemResults& results) {
+  Progress progress("eval");
+  return need(evaluate(model, tokenizer, options, results,
+                       [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
+}
+
+void run(const Flags& flags) {
+  auto specs = read_policy_list(flags.policies, flags.cache, kBudgets);
+  const auto tasks = read_tasks(flags.tasks);
+  const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
+  const auto model = load_model(flags.model);
+  use_auto_profile(flags.cache, model->info(), {}, specs, flags.output.json);
+  refuse_tuned_tasks(flags, tasks, specs);
+  const EvaluationOptions options = read_options(flags, specs);
+  std::error_code error;
+  std::filesystem::create_directories(flags.folder, error);
+  if (error) fail_with(kFailed, fmt::format("cannot make the folder {}: {}", flags.folder, error.message()));
+  ItemResults results = need(ItemResults::open(flags.folder + "/items.jsonl", origin_of(*model, flags)));
+  const Evaluation evaluation = compute(model, tokenizer, options, results);
+  Json document = new_document("eval", *model, flags.model);
+  document["data"] = flags.data;
+  document["rules"] = flags.rules;
+  document["limit"] = flags.limit;
+  document["kv_type"] = flags.cache.kv_type;
+  document["rows"] = Json::array();
+  for (const EvaluationRow& row : evaluation.rows) document["rows"].push_back(row_json(row, specs[row.policy]));
+  document["pairs"] = Json::array();
+  for (const EvaluationPair& pair : evaluation.pairs) document["pairs"].push_back(pair_json(pair, specs));
+  Delivery({.json = flags.output.json, .file = flags.folder + "/summary.json"})
+      .deliver(document, table_of(evaluation, specs) + pairs_of(evaluation, specs));
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  std::string names;
+  for (const TaskInfo& task : all_tasks()) names += fmt::format("{}{}", names.empty() ? "" : ", ", task.name);
+  CLI::App* command =
+      add_command(app, "eval",
+                  "Multiple-choice tasks under several policies and budgets. An interrupted run goes on "
+                  "where it stopped",
+                  "a2sf eval -m model.gguf --data evaldata --tasks arc_easy,piqa --shots 0,1 --policies "
+                  "full,h2o,a2sf --budget 0.2,0.4 --limit 500 -o results");
+  add_model_flags(command, &flags->model);
+  command->add_option("--data", flags->data, "Folder of the tasks' folders: JSON lines, as published on Hugging Face")
+      ->type_name("DIR")
+      ->required();
+  command->add_option("--tasks", flags->tasks, "Tasks, separated by commas, or all: " + names)
+      ->type_name("T,...")
+      ->capture_default_str();
+  command->add_option("--shots", flags->shots, "Solved examples before each item; several numbers: each in turn")
+      ->type_name("N,...")
+      ->capture_default_str();
+  command->add_option("--limit", flags->limit, "Only the first N items of each task")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 30));
+  command
+      ->add_option("--rules", flags->rules,
+                   "lm-eval: as lm-evaluation-harness 0.4, by sums of log-probabilities; paper: as H2O's and A2SF's "
+                   "scripts, by means per token")
+      ->type_name("lm-eval|paper")
+      ->check(CLI::IsMember({"lm-eval", "paper"}))
+      ->capture_default_str();
+  add_policy_list_flags(command, &flags->policies, kBudgets);
+  add_cache_flags(command, &flags->cache, false);
+  command
+      ->add_option("-o,--output", flags->folder,
+                   "Folder of the results: items.jsonl, which grows item by item, and summary.json")
+      ->type_name("DIR")
+      ->required()
+      ->group(kLastHeading);
+  add_json_flag(command, &flags->output);
+  command->callback([flags] { run(*flags); });
+}
+
+}  // namespace a2sf::app
