@@ -1,0 +1,185 @@
+// Results that are kept, an evaluation that goes on, and what it comes to.
+#include "eval/evaluation.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "support/folder.h"
+#include "support/tiny_model.h"
+#include "text/tiny_vocabulary.h"
+
+namespace a2sf {
+namespace {
+
+using nlohmann::ordered_json;
+using testing::HasSubstr;
+
+ItemResult result_of(std::size_t item, double logprob = -1.0 / 3) {
+  return {"piqa", 1, "a2sf:budget=20%", 0.2, "", item, {{logprob, 2, 5}, {-7, 3, 9}}, 0, 1};
+}
+
+class Results : public test::InAFolder {
+ protected:
+  std::string path() const { return (folder_ / "items.jsonl").string(); }
+  std::string text() const {
+    std::ifstream file(path());
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  const ordered_json origin_ = {{"version", 1}, {"rules", "lm-eval"}};
+};
+
+TEST_F(Results, ReadBackAsTheyWereAdded) {
+  ASSERT_TRUE(ItemResults::open(path(), origin_).value().add({result_of(3), result_of(5, -1e-17)}));
+  const ItemResults again = ItemResults::open(path(), origin_).value();
+  const ItemResult* found = again.find(result_of(5));
+  ASSERT_NE(found, nullptr);
+  EXPECT_EQ(found->scores[0].logprob, -1e-17);
+  EXPECT_EQ(found->scores[1].codepoints, 9U);
+  EXPECT_EQ(found->budget, 0.2);
+  EXPECT_EQ(found->gold, 1U);
+  EXPECT_EQ(again.find(result_of(3))->scores[0].logprob, -1.0 / 3);
+  EXPECT_EQ(again.find(result_of(4)), nullptr);
+}
+
+TEST_F(Results, OfAnotherProfileAreOthers) {
+  ItemResults results = ItemResults::open(path(), origin_).value();
+  ASSERT_TRUE(results.add({result_of(1)}));
+  ItemResult other = result_of(1);
+  other.budget_hash = "0123";
+  EXPECT_EQ(results.find(other), nullptr);
+}
+
+TEST_F(Results, ALineWithoutAnEndIsCutOff) {
+  ASSERT_TRUE(ItemResults::open(path(), origin_).value().add({result_of(1), result_of(2)}));
+  const std::string whole = text();
+  std::filesystem::resize_file(path(), whole.size() - 3);
+  ItemResults again = ItemResults::open(path(), origin_).value();
+  EXPECT_NE(again.find(result_of(1)), nullptr);
+  EXPECT_EQ(again.find(result_of(2)), nullptr);
+  ASSERT_TRUE(again.add({result_of(2)}));
+  EXPECT_EQ(text(), whole);
+}
+
+TEST_F(Results, OfAnotherEvaluationAreRefused) {
+  ASSERT_TRUE(ItemResults::open(path(), origin_));
+  const auto other = ItemResults::open(path(), {{"version", 1}, {"rules", "paper"}});
+  ASSERT_FALSE(other);
+  EXPECT_THAT(other.error().message,
+              HasSubstr("items.jsonl has results of another evaluation: its rules is \"lm-eval\""));
+}
+
+TEST_F(Results, ABrokenLineIsNamed) {
+  for (
+      const char* broken :
+      {"{}", "[]", "nonsense",
+       R"({"task":"piqa","shots":0,"spec":"full","budget":null,"budget_hash":"","item":1,"logprobs":[-1],"tokens":[1],"codepoints":[1],"choice":1,"gold":0})",
+       R"({"task":"piqa","shots":0,"spec":"full","budget":null,"budget_hash":"","item":-1,"logprobs":[-1],"tokens":[1],"codepoints":[1],"choice":0,"gold":0})",
+       R"({"task":"piqa","shots":0,"spec":"full","budget":null,"budget_hash":"","item":1,"logprobs":["x"],"tokens":[1],"codepoints":[1],"choice":0,"gold":0})"}) {
+    write("items.jsonl", origin_.dump() + "\n" + broken + "\n");
+    const auto results = ItemResults::open(path(), origin_);
+    ASSERT_FALSE(results) << broken;
+    EXPECT_THAT(results.error().message, HasSubstr("items.jsonl, line 2: this is no result"));
+  }
+}
+
+class Evaluating : public Results {
+ protected:
+  void SetUp() override {
+    Results::SetUp();
+    std::string lines;
+    for (int i = 0; i < 40; ++i) {
+      lines +=
+          ordered_json{
+              {"goal", "goal " + std::to_string(i * i)}, {"sol1", "one"}, {"sol2", "another way"}, {"label", i % 2}}
+              .dump() +
+          "\n";
+    }
+    write("piqa/validation.jsonl", lines);
+    write("piqa/train_first2000.jsonl", lines);
+    const test::TemporaryFile vocabulary;
+    test::write_tiny_vocabulary(vocabulary.path());
+    tokenizer_.emplace(Tokenizer::load(vocabulary.path()).value());
+    const std::string model = write_tiny_model({.vocabulary = 262}, temporary_path("evaluation.gguf"));
+    model_ = Model::load(model, {.threads = 2, .isa = {}}).value();
+    std::filesystem::remove(model);
+  }
+
+  EvaluationOptions options() const {
+    EvaluationOptions options;
+    options.data = folder_.string();
+    options.tasks = {find_task("piqa").value()};
+    options.shots = {0, 1};
+    for (const char* spec : {"full", "a2sf:budget=0.3", "h2o:budget=0.3"}) {
+      const auto policy = parse_policy(spec).value();
+      options.policies.push_back({policy, policy.keeps_all() ? ordered_json() : ordered_json(0.3), ""});
+    }
+    return options;
+  }
+
+  Result<Evaluation> run(const std::string& file, const ItemProgress& progress = {}) const {
+    ItemResults results = ItemResults::open((folder_ / file).string(), origin_).value();
+    return evaluate(model_, *tokenizer_, options(), results, progress);
+  }
+
+  std::vector<std::string> lines(const std::string& file) const {
+    std::vector<std::string> lines;
+    std::ifstream stream(folder_ / file);
+    for (std::string line; std::getline(stream, line);) lines.push_back(line);
+    std::sort(lines.begin(), lines.end());
+    return lines;
+  }
+
+  std::optional<Tokenizer> tokenizer_;
+  std::shared_ptr<const Model> model_;
+};
+
+TEST_F(Evaluating, GoesOnWhereItWasInterruptedAndCountsNothingTwice) {
+  ASSERT_TRUE(run("whole.jsonl"));
+  for (const std::size_t stop : {1U, 30U, 100U, 200U}) {
+    const auto stopped = run("parts.jsonl", [&](std::size_t done, std::size_t total) {
+      EXPECT_EQ(total, 240U);
+      return done < stop;
+    });
+    ASSERT_FALSE(stopped);
+    EXPECT_EQ(stopped.error().kind, ErrorKind::cancelled);
+  }
+  const auto ended = run("parts.jsonl");
+  ASSERT_TRUE(ended);
+  EXPECT_EQ(lines("parts.jsonl"), lines("whole.jsonl"));
+  EXPECT_EQ(lines("parts.jsonl").size(), 241U);
+}
+
+TEST_F(Evaluating, ComesToTheMeansOfItsItems) {
+  const Evaluation evaluation = run("items.jsonl").value();
+  ASSERT_EQ(evaluation.rows.size(), 6U);
+  ASSERT_EQ(evaluation.pairs.size(), 2U);
+  for (const EvaluationRow& row : evaluation.rows) {
+    double right = 0, logprob = 0;
+    std::size_t items = 0;
+    for (const std::string& line : lines("items.jsonl")) {
+      const auto json = ordered_json::parse(line);
+      if (!json.contains("spec") || json["spec"] != to_string(options().policies[row.policy].spec) ||
+          json["shots"] != row.shots) {
+        continue;
+      }
+      right += json["choice"] == json["gold"];
+      logprob += json["logprobs"][json["gold"].get<std::size_t>()].get<double>();
+      ++items;
+    }
+    EXPECT_EQ(items, 40U);
+    EXPECT_EQ(row.items, items);
+    EXPECT_DOUBLE_EQ(row.acc.mean, right / 40);
+    EXPECT_NEAR(row.gold_logprob.mean, logprob / 40, 1e-12);
+  }
+  const EvaluationPair& pair = evaluation.pairs[0];
+  EXPECT_EQ(pair.a, 1U);
+  EXPECT_EQ(pair.b, 2U);
+  EXPECT_DOUBLE_EQ(pair.acc_difference, evaluation.rows[1].acc.mean - evaluation.rows[2].acc.mean);
+  EXPECT_NEAR(pair.logprob_difference.mean, evaluation.rows[1].gold_logprob.mean - evaluation.rows[2].gold_logprob.mean,
+              1e-12);
+}
+
+}  // namespace
+}  // namespace a2sf
