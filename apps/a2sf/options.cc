@@ -54,7 +54,7 @@ void add_profile_flag(CLI::App* command, CacheFlags* flags) {
       "file, or auto: MODEL.a2sf.json beside the model, else what is shipped for it; the budget is then the mean of "
       "all "
       "heads",
-      "FILE|auto|none", flags->standard_profile);
+      "P", flags->standard_profile);
 }
 
 // What this build computes on.

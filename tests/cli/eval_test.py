@@ -1,0 +1,203 @@
+"""Runs `a2sf eval`, `a2sf tune` and --profile auto on small made-up data. A2SF_PROGRAM names the program, A2SF_MODEL the model."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "a2sf"
+MODEL = os.environ.get("A2SF_MODEL") or str(CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf")
+PROGRAM = os.environ.get("A2SF_PROGRAM") or str(Path(__file__).parents[2] / "build/release/apps/a2sf/a2sf")
+SKIPPED = 77
+WORDS = "the lamp on the harbour wall burned every night and nobody asked who had filled it with oil or why".split()
+
+
+def a2sf(*arguments, cwd=None):
+    return subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, timeout=600, check=False, text=True, cwd=cwd)
+
+
+def question(number):
+    words = [WORDS[(number * 7 + 3 * i) % len(WORDS)] for i in range(8 + number % 5)]
+    return {"goal": " ".join(words), "sol1": WORDS[number % len(WORDS)] + " first", "sol2": "the other way", "label": number % 2}
+
+
+class EvalTest(unittest.TestCase):
+    def setUp(self):
+        self.temporary = tempfile.TemporaryDirectory()
+        self.folder = Path(self.temporary.name)
+        for name, count in (("validation.jsonl", 60), ("train_first2000.jsonl", 7)):
+            path = self.folder / "data/piqa" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(question(i)) + "\n" for i in range(count)))
+
+    def tearDown(self):
+        self.temporary.cleanup()
+
+    def arguments(self, output, *more, tasks="piqa"):
+        return ["eval", "-m", MODEL, "--data", self.folder / "data", "--tasks", tasks, "-o", self.folder / output,
+                "--policies", "full,h2o,a2sf", "--budget", "0.4", *more]
+
+    def evaluate(self, output, *more):
+        done = a2sf(*self.arguments(output, *more), "--json")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return json.loads(done.stdout)
+
+    def items(self, output):
+        return sorted((self.folder / output / "items.jsonl").read_text().splitlines())
+
+    def refuse(self, code, mention, *arguments):
+        done = a2sf(*arguments)
+        self.assertEqual(done.returncode, code, done.stderr)
+        self.assertRegex(done.stderr, r"^a2sf: [^\n]+\n$")
+        self.assertIn(mention, done.stderr)
+
+
+class ResultsTest(EvalTest):
+    def test_every_item_has_a_line_and_every_policy_a_row(self):
+        document = self.evaluate("out", "--shots", "0,1", "--limit", 20)
+        self.assertEqual(document, json.loads((self.folder / "out/summary.json").read_text()))
+        self.assertEqual([(row["shots"], row["policy"], row["budget"], row["items"]) for row in document["rows"]],
+                         [(shots, policy, budget, 20) for shots in (0, 1)
+                          for policy, budget in (("full", None), ("h2o", 0.4), ("a2sf", 0.4))])
+        self.assertEqual([(pair["shots"], pair["a"].split(":")[0], pair["b"].split(":")[0]) for pair in document["pairs"]],
+                         [(0, "h2o", "a2sf"), (1, "h2o", "a2sf")])
+        lines = [json.loads(line) for line in self.items("out")]
+        items = [line for line in lines if "task" in line]
+        self.assertEqual(len(items), 2 * 3 * 20)
+        for row in document["rows"]:
+            own = [i for i in items if (i["shots"], i["spec"]) == (row["shots"], row["spec"])]
+            self.assertAlmostEqual(row["acc"], sum(i["choice"] == i["gold"] for i in own) / 20)
+            self.assertAlmostEqual(row["gold_logprob"], sum(i["logprobs"][i["gold"]] for i in own) / 20)
+
+    def test_a_killed_run_goes_on(self):
+        self.evaluate("whole")
+        for number in (signal.SIGKILL, signal.SIGINT):
+            process = subprocess.Popen([PROGRAM, *map(str, self.arguments("parts"))], stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL)
+            results = self.folder / "parts/items.jsonl"
+            begun = len(self.items("parts")) if results.exists() else 0
+            deadline = time.monotonic() + 60
+            while process.poll() is None and time.monotonic() < deadline:
+                if results.exists() and len(self.items("parts")) > begun + 5:
+                    break
+                time.sleep(.005)
+            process.send_signal(number)
+            self.assertIn(process.wait(), (-number, 130 if number == signal.SIGINT else 0, 0))
+        self.evaluate("parts")
+        self.assertEqual(self.items("parts"), self.items("whole"))
+
+    def test_a_second_run_computes_nothing(self):
+        first = self.evaluate("out", "--limit", 10)
+        lines = self.items("out")
+        self.assertEqual(self.evaluate("out", "--limit", 10), first)
+        self.assertEqual(self.items("out"), lines)
+        self.evaluate("out", "--limit", 12)
+        self.assertEqual(len(self.items("out")), 1 + 3 * 12)
+
+    def test_rules_of_the_paper_take_means(self):
+        self.evaluate("out", "--rules", "paper", "--limit", 5)
+        for line in self.items("out"):
+            item = json.loads(line)
+            if "task" not in item:
+                continue
+            means = [logprob / tokens for logprob, tokens in zip(item["logprobs"], item["tokens"])]
+            self.assertEqual(item["choice"], means.index(max(means)))
+
+    def test_tables_for_people(self):
+        done = a2sf(*self.arguments("out", "--limit", 10))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"task +shots +policy +budget +items +acc % +acc_norm %")
+        self.assertRegex(done.stdout, r"piqa +0 +a2sf +40 % +10 ")
+        self.assertIn("The first policy less the second", done.stdout)
+
+    def test_bad_input(self):
+        self.refuse(2, "no task 'boolq'", *self.arguments("out", tasks="boolq"))
+        self.refuse(2, "shots", *self.arguments("out", "--shots", "one"))
+        self.refuse(1, "arc_easy/test.jsonl", *self.arguments("out", tasks="arc_easy"))
+        self.refuse(2, "--limit", *self.arguments("out", "--limit", 0))
+        (self.folder / "data/piqa/validation.jsonl").write_text('{"goal": 1}\n')
+        self.refuse(1, "piqa/validation.jsonl, line 1", *self.arguments("out"))
+
+    def test_results_of_another_evaluation_stay(self):
+        self.evaluate("out", "--limit", 3)
+        before = self.items("out")
+        self.refuse(1, "its rules is", *self.arguments("out", "--limit", 3, "--rules", "paper"))
+        self.assertEqual(self.items("out"), before)
+
+
+class TuneTest(EvalTest):
+    def setUp(self):
+        super().setUp()
+        self.model = self.folder / "model.gguf"
+        os.symlink(MODEL, self.model)
+        self.text = self.folder / "text.txt"
+        self.text.write_text(" ".join(WORDS[(i * i + i // 7) % len(WORDS)] for i in range(700)))
+
+    def tune(self, *more):
+        return a2sf("tune", "-m", self.model, "-f", self.text, "--ctx", 128, "--windows", 1, "--budget", "16,64", *more)
+
+    def test_writes_beside_the_model_what_auto_finds(self):
+        done = self.tune("--json")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        path = f"{self.model}.a2sf.json"
+        document, profile = json.loads(done.stdout), json.loads(Path(path).read_text())
+        self.assertEqual((document["file"], document["profile"]), (path, profile))
+        self.assertEqual([table["mean"] for table in profile["tables"]], [16, 64])
+        for table in profile["tables"]:
+            shares = [share for layer in table["shares"] for share in layer]
+            self.assertAlmostEqual(sum(shares) / len(shares), 1, places=3)
+        other = self.folder / "other.txt"
+        other.write_text("Some other text. " * 60)
+        without_budget = ["run", "-m", self.model, "-f", other, "-n", 2]
+        run = [*without_budget, "--budget", 32]
+        used = json.loads(a2sf(*run, "--json").stdout)
+        self.assertEqual(used["profile"]["file"], path)
+        self.assertIn(f"profile {path}", a2sf(*run).stderr)
+        for without in (["--budget", 32, "--profile", "none"], ["--budget", "all"], ["--budget", 100000],
+                        ["--budget", 32, "--policy", "full"]):
+            self.assertIsNone(json.loads(a2sf(*without_budget, *without, "--json").stdout)["profile"], without)
+        compare = ["compare", "-m", self.model, "-f", other, "--policies", "a2sf", "--budget", 32, "--json"]
+        self.assertIsNone(json.loads(a2sf(*compare).stdout)["rows"][1]["profile"])
+        self.assertEqual(json.loads(a2sf(*compare, "--profile", "auto").stdout)["rows"][1]["profile"]["file"], path)
+
+    def test_a_profile_says_nothing_of_its_own_text(self):
+        path = self.folder / "profile.json"
+        self.assertEqual(self.tune("-o", path).returncode, 0)
+        scored = ["-m", self.model, "-f", self.text, "--budget", 32, "--profile", path]
+        self.refuse(1, "was tuned on", "perplexity", *scored, "--ctx", 64)
+        self.refuse(1, "was tuned on", "compare", *scored, "--policies", "a2sf")
+
+    def test_one_of_another_model_is_not_used(self):
+        Path(f"{self.model}.a2sf.json").write_text(json.dumps({"shares": [[1] * 3] * 30, "model_hash": "0"}))
+        done = a2sf("run", "-m", self.model, "-f", self.text, "-n", 2, "--budget", 32, "--json")
+        self.assertIn("was tuned on another model", done.stderr)
+        self.assertNotEqual(json.loads(done.stdout)["profile"], f"{self.model}.a2sf.json")
+
+    def test_what_is_shipped_is_used_and_found_by_its_name(self):
+        run = ["run", "-m", MODEL, "-f", self.text, "-n", 2, "--budget", 32, "--json"]
+        done = a2sf(*run, "--profile", "smollm2-135m")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        named = json.loads(done.stdout)
+        self.assertEqual(named["profile"]["file"], "smollm2-135m")
+        if Path(MODEL).name == "SmolLM2-135M-Instruct.Q4_1.gguf" and not Path(f"{MODEL}.a2sf.json").exists():
+            unnamed = json.loads(a2sf(*run).stdout)
+            self.assertEqual((unnamed["profile"], unnamed["tokens"]), (named["profile"], named["tokens"]))
+
+    def test_bad_input(self):
+        self.refuse(2, "ratio", *["tune", "-m", self.model, "-f", self.text, "--budget", "0.2"])
+        self.refuse(2, "policies that score", *["tune", "-m", self.model, "-f", self.text, "--policy", "full"])
+        self.refuse(1, "fewer than one window", *["tune", "-m", self.model, "-f", self.text])
+        self.assertFalse(Path(f"{self.model}.a2sf.json").exists())
+
+
+if __name__ == "__main__":
+    if not Path(MODEL).exists() or not shutil.which(PROGRAM):
+        print("no model or no program")
+        sys.exit(SKIPPED)
+    unittest.main()
