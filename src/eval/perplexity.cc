@@ -1,5 +1,7 @@
 #include "eval/perplexity.h"
 
+#include <a2sf/batch.h>
+
 #include "eval/distribution.h"
 #include "eval/segments.h"
 
@@ -20,18 +22,33 @@ struct Sums {
   std::size_t scored = 0, kv_bytes = 0;
 };
 
-// Adds up the segment's rows; the last row of the window predicts nothing.
-void score(const Session& session, const Segment& segment, std::span<const std::int32_t> window, std::size_t vocabulary,
-           Sums& sums) {
-  if (segment.logits == WantLogits::none) return;
-  const std::size_t first = first_wanted_row(segment), end = std::min(segment.end, window.size() - 1);
-  for (std::size_t row = first; row < end; ++row) {
-    const auto logits = session.logits().subspan((row - first) * vocabulary, vocabulary);
-    const double loss = log_sum_exp(logits) - logits[static_cast<std::size_t>(window[row + 1])];
-    sums.loss += loss;
-    sums.squares += loss * loss;
-    ++sums.scored;
-  }
+void add_loss(double loss, Sums& sums) {
+  sums.loss += loss;
+  sums.squares += loss * loss;
+  ++sums.scored;
+}
+
+// A segment of at most one step, every row of which is scored; the last row of the window predicts nothing.
+Status feed_scored(Session& session, const Segment& segment, std::span<const std::int32_t> window, Batch& batch,
+                   Sums& sums) {
+  const std::size_t predictions = std::min(segment.end, window.size() - 1) - segment.begin;
+  // Its last token is fed by itself then, since what follows is of the last rows.
+  const auto tokens = window.subspan(segment.begin, std::max<std::size_t>(1, predictions));
+  const Feed feed{.session = &session,
+                  .tokens = tokens,
+                  .logits = WantLogits::none,
+                  .next = window.subspan(segment.begin + 1, predictions)};
+  if (auto ran = batch.run({&feed, 1}); !ran) return ran;
+  if (!batch.status(0)) return batch.status(0);
+  for (const double log_probability : batch.log_probabilities(0)) add_loss(-log_probability, sums);
+  const auto rest = window.subspan(segment.begin + tokens.size(), segment.end - segment.begin - tokens.size());
+  return rest.empty() ? Status() : session.feed(rest, WantLogits::none);
+}
+
+// The last row of a prompt, which predicts the token after it.
+void score_last(const Session& session, const Segment& segment, std::span<const std::int32_t> window, Sums& sums) {
+  const auto logits = session.logits();
+  add_loss(log_sum_exp(logits) - logits[static_cast<std::size_t>(window[segment.end])], sums);
 }
 
 Status read_window(const std::shared_ptr<const Model>& model, std::span<const std::int32_t> window,
@@ -41,18 +58,21 @@ Status read_window(const std::shared_ptr<const Model>& model, std::span<const st
       model, {.policy = options.policy, .kv_type = options.kv_type, .sequence_tokens = length, .most_tokens = length});
   if (!session) return tl::unexpected(session.error());
   const std::size_t half = options.score == ScoredPart::half ? window.size() / 2 : 0;
+  Batch batch;
   const SegmentPlan plan{.tokens = window.size(),
                          .prompt = options.prompt,
                          .first_row = std::max(half, options.prompt > 0 ? options.prompt - 1 : 0)};
   for (const Segment& segment : make_segments(plan)) {
     const auto start = Clock::now();
-    auto status = session->feed(window.subspan(segment.begin, segment.end - segment.begin), segment.logits,
-                                segment.prompt && options.policy.evicts_at_prompt_end(),
-                                [&](std::size_t fed) { return keep_going(segment.begin + fed); });
+    auto status = segment.logits == WantLogits::all
+                      ? feed_scored(*session, segment, window, batch, sums)
+                      : session->feed(window.subspan(segment.begin, segment.end - segment.begin), segment.logits,
+                                      segment.prompt && options.policy.evicts_at_prompt_end(),
+                                      [&](std::size_t fed) { return keep_going(segment.begin + fed); });
     sums.seconds += std::chrono::duration<double>(Clock::now() - start).count();
     if (!status) return status;
     if (!keep_going(segment.end)) return fail(ErrorKind::cancelled, "interrupted");
-    score(*session, segment, window, static_cast<std::size_t>(model->info().vocabulary), sums);
+    if (segment.logits == WantLogits::last) score_last(*session, segment, window, sums);
   }
   sums.kv_bytes = std::max(sums.kv_bytes, session->peak_kv_bytes());
   return {};
