@@ -6,6 +6,8 @@
 #include <cctype>
 #include <utility>
 
+#include "text/terminal.h"
+
 namespace a2sf {
 namespace {
 
@@ -16,6 +18,8 @@ std::string trimmed(std::string_view text) {
   if (begin == std::string_view::npos) return "";
   return std::string(text.substr(begin, text.find_last_not_of(kBlanks) - begin + 1));
 }
+
+std::string in_one_line(std::string_view text) { return text::escape_controls(text, text::Layout::one_line); }
 
 // Of UTF-8: every byte but the second and later ones of a character.
 std::size_t codepoints(std::string_view text) {
@@ -33,7 +37,7 @@ ChoiceItem item_of(const std::string& context, const std::vector<std::string>& c
 Result<std::size_t> index_of(const Record& record, const std::string& label, const std::vector<std::string>& labels) {
   const auto found = std::find(labels.begin(), labels.end(), trimmed(label));
   if (found != labels.end()) return static_cast<std::size_t>(found - labels.begin());
-  return record.wrong(fmt::format("the right answer '{}' is none of the choices", label));
+  return record.wrong(fmt::format("the right answer '{}' is none of the choices", in_one_line(label)));
 }
 
 Result<ChoiceItem> read_labelled(const Record& record, const char* question, const std::string& before,
@@ -105,7 +109,8 @@ Result<ChoiceItem> read_copa(const Record& record, EvalRules rules) {
   const std::string premise = trimmed((*fields)[0]);
   if (premise.empty()) return record.wrong("the premise is empty");
   const auto question = index_of(record, (*fields)[3], {"cause", "effect"});
-  if (!question) return record.wrong(fmt::format("the question '{}' is neither cause nor effect", (*fields)[3]));
+  if (!question)
+    return record.wrong(fmt::format("the question '{}' is neither cause nor effect", in_one_line((*fields)[3])));
   const auto gold = index_of(record, (*fields)[4], {"0", "1"});
   if (!gold) return tl::unexpected(gold.error());
   const std::string blank = rules == EvalRules::lm_eval ? " " : "";

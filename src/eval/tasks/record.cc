@@ -48,8 +48,12 @@ Result<std::vector<std::string>> Record::texts(const char* field, const char* in
 Result<std::vector<Record>> read_records(const std::string& path, std::size_t limit) {
   const auto text = read_text_file(path, "data file");
   if (!text) return tl::unexpected(text.error());
+  return parse_records(*text, path, limit);
+}
+
+Result<std::vector<Record>> parse_records(std::string_view text, const std::string& path, std::size_t limit) {
   std::vector<Record> records;
-  std::string_view rest = *text;
+  std::string_view rest = text;
   for (std::size_t number = 1; !rest.empty() && (limit == 0 || records.size() < limit); ++number) {
     const std::string_view line = rest.substr(0, rest.find('\n'));
     rest.remove_prefix(std::min(rest.size(), line.size() + 1));

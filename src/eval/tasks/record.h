@@ -26,7 +26,10 @@ class Record {
   std::string place_;
 };
 
-// The first `limit` lines of a file (0: all), each an object. Blank lines count but are left out.
+// The first `limit` lines of a file (0: all), each an object. Blank lines count but are left out. At least one is
+// there.
 Result<std::vector<Record>> read_records(const std::string& path, std::size_t limit);
+// The same of a file's text.
+Result<std::vector<Record>> parse_records(std::string_view text, const std::string& path, std::size_t limit);
 
 }  // namespace a2sf
