@@ -1,8 +1,6 @@
 """Turns results and traces of a2sf into one self-contained HTML page; run it as `tools/report`, see --help."""
 
 import argparse
-import base64
-import io
 import json
 import math
 import os
@@ -13,18 +11,17 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-MIB, COMMANDS = 1024 * 1024, ("compare", "perplexity", "bench")
+from report_drawing import INK, OTHER, STYLES, image, new_figure
+from report_eval import sections_of
+
+MIB, COMMANDS = 1024 * 1024, ("compare", "perplexity", "bench", "eval")
 MAX_RESULT_BYTES = 64 * MIB  # a result is a few kB; more is something else, and not worth parsing
 PLACES = {"kl_to_full": 3, "perplexity": 2}  # printed decimals of what says how good a row is, the better measure first
 # Runs that differ in one of these have no place in one table. The hash tells models apart, whatever their path.
 SAME_RUN = ("model_hash", "kv_type", "repack", "threads", "isa", "version")
 SAME_TEXT = ("text", "tokens", "ctx", "score", "prompt")
 MAX_HEADS, MAX_CELLS = 6, 360  # maps per trace; rows and columns of a map
-# Okabe and Ito's palette: distinguishable with every common form of colour blindness; the markers differ as well.
-STYLES = {"full": ("#4a4a4a", "D"), "local": ("#E69F00", "v"), "streaming": ("#56B4E9", "^"), "h2o": ("#0072B2", "s"),
-          "tova": ("#CC79A7", "P"), "a2sf": ("#D55E00", "o"), "ideal": ("#009E73", "*")}
-OTHER, INK, MUTED = ("#7a6c9d", "X"), "#27303a", "#4b5560"
-EXPECTED = "expected the output of `a2sf compare|perplexity|bench --json` or a file of `a2sf trace`"
+EXPECTED = "expected the output of `a2sf compare|perplexity|bench|eval --json` or a file of `a2sf trace`"
 AGAIN = "is cut off or no trace line; run `a2sf trace` again to the end, or delete that line"
 
 Source = namedtuple("Source", "path command data rows maps heads")  # one input file; maps and heads: of a trace
@@ -192,22 +189,7 @@ def merge(sources: list, keys: tuple) -> list:
         groups.setdefault(json.dumps([source.data.get(key) for key in keys]), (source.data, []))[1].extend(source.rows)
     return [(data, sorted(rows, key=lambda row: row.policy != "full")) for data, rows in groups.values()]
 
-# ---- drawing, the only part that needs matplotlib --------------------------------------------------------------------
-def new_figure(width: float, height: float):
-    import matplotlib
-    from matplotlib.figure import Figure
-    matplotlib.rcParams.update({
-        "text.parse_math": False, "axes.titlelocation": "left", "axes.titlesize": 10.5, "axes.titlecolor": INK,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#9aa3ad", "axes.labelcolor": MUTED,
-        "xtick.color": MUTED, "ytick.color": MUTED, "axes.grid": True, "grid.color": "#e8ebef", "axes.axisbelow": True,
-        "legend.frameon": False})
-    return Figure(figsize=(width, height), layout="constrained")
-
-def image(figure, alternative: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=170)
-    return f'<img alt="{escape(alternative)}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
-
+# ---- drawing --------------------------------------------------------------------------------------------------------
 def scale_axes(axes, x_values: list, y_values: list) -> None:
     """Logarithmic, with plain numbers; x has a tick at each value that is not too close to the one before."""
     from matplotlib.ticker import LogLocator, NullFormatter
@@ -315,6 +297,7 @@ def html_section(title: str, data: dict, body: str) -> str:
     facts = [Path(str(data.get("model") or "unnamed model")).name.removesuffix(".gguf")]
     for value, text in ((tokens, "{} tokens"), (data.get("text"), "{}"), (data.get("ctx"), "{} tokens a window"),
                         (data.get("score"), "{} of it scored"), (data.get("prompt") or None, "a prompt of {} tokens"),
+                        (data.get("rules"), "{} rules"), (data.get("limit") or None, "the first {} items of a task"),
                         (data.get("threads"), "{} threads"), (data.get("isa"), "{}"), (data.get("kv_type"), "{} cache"),
                         ("weights as mapped" if data.get("repack") is False else None, "{}")):
         if isinstance(value, (str, int)):
@@ -429,6 +412,7 @@ def html_page(sources: list) -> str:
     of = {name: [source for source in sources if source.command == name] for name in COMMANDS + ("trace",)}
     body = [html_policies("Policies side by side", source.data, source.rows) for source in of["compare"]]
     body += [html_policies("Perplexity", *group) for group in merge(of["perplexity"], SAME_RUN + SAME_TEXT)]
+    body += [html_section(title, source.data, text) for source in of["eval"] for title, text in sections_of(source.data)]
     body += [html_bench(*group) for group in merge(of["bench"], SAME_RUN)] + list(map(html_trace, of["trace"]))
     return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>A2SF report</title>\n'
             f'<meta name="viewport" content="width=device-width"><style>{CSS}</style></head>\n<body><main>'
@@ -455,7 +439,7 @@ def parse_arguments():
                "  a2sf trace -m MODEL -f FILE --tokens 1000 -o t.jsonl\n  tools/report -o report.html c.json t.jsonl")
     parser.add_argument("-o", metavar="report.html", dest="output", required=True, help="the page to write")
     parser.add_argument("files", nargs="+", metavar="FILE",
-                        help="output of `a2sf compare|perplexity|bench --json`, or a file of `a2sf trace`")
+                        help="output of `a2sf compare|perplexity|bench|eval --json`, or a file of `a2sf trace`")
     parser.error = lambda message: parser.exit(2, f"tools/report: {message}; see tools/report --help\n")
     arguments = parser.parse_args()
     taken = os.path.realpath(arguments.output) in map(os.path.realpath, arguments.files)

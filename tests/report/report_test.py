@@ -31,6 +31,19 @@ BENCH = {"command": "bench", **ORIGIN, "rows": [
     for test in ("prompt", "decode") for depth in (0, 4096)]}
 
 
+def task_row(task, policy, budget, acc, shots=0, norm=None):
+    return {"task": task, "shots": shots, "policy": policy, "spec": policy if budget is None else f"{policy}:budget=20%",
+            "budget": budget, "items": 500, "acc": acc, "acc_stderr": .02, "acc_norm": norm, "acc_norm_stderr": norm and .02,
+            "gold_logprob": -20 - 10 * acc, "gold_logprob_stderr": .3}
+
+
+EVAL = {"command": "eval", **ORIGIN, "rules": "lm-eval", "limit": 500, "rows": [
+    task_row(task, policy, budget, acc, shots, norm) for shots in (0, 1) for task, norm in (("piqa", .625), ("copa", None))
+    for policy, budget, acc in (("full", None, .681), ("h2o", .2, .552), ("a2sf", .2, .571), ("a2sf", .4, .612))],
+    "pairs": [{"task": "piqa", "shots": 0, "budget": .2, "a": "h2o:budget=20%", "b": "a2sf:budget=20%", "items": 500,
+               "acc_difference": -.019, "mcnemar_p": .31, "logprob_difference": -.123, "logprob_difference_stderr": .045}]}
+
+
 def trace_lines(length=500, heads=9, budget=16):
     yield {**ORIGIN, "policy": "local", "budget": budget, "alpha": None, "recent": budget, "sink": 0,
            "tokens": list(range(length))}
@@ -54,6 +67,18 @@ class ReportTest(unittest.TestCase):
 
     def put_trace(self, **shape):
         return self.put("trace.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in trace_lines(**shape)))
+
+    def test_tasks_are_tables_with_means_and_pictures(self):
+        done = self.report(self.put("summary.json", EVAL))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        page = (self.folder / "report.html").read_text()
+        self.assertIn("<h2>Tasks, 0 examples before each item</h2>", page)
+        self.assertIn("<h2>Tasks, 1 example before each item</h2>", page)
+        self.assertIn("<tr><td>full</td><td>–</td><td>68.1</td><td>68.1</td><td>68.1</td></tr>", page)
+        self.assertIn("<tr><td>a2sf</td><td>40 %</td><td>61.2</td><td>61.2</td><td>61.2</td></tr>", page)
+        self.assertIn("<tr><td>a2sf</td><td>20 %</td><td>62.5</td><td>62.5</td></tr>", page, "copa has no acc_norm")
+        self.assertIn("<td>-1.9</td><td>0.31</td><td>-0.123</td><td>0.045</td>", page)
+        self.assertEqual(page.count("<img alt"), 4)
 
     def report(self, *files, output="report.html"):
         command = [sys.executable, REPORT, "-o", self.folder / output, *files]
@@ -168,7 +193,7 @@ class ReportTest(unittest.TestCase):
         self.assert_refused(self.folder, "regular")
         for name, text, word in (
                 ("empty", "", "JSON"), ("text", "hello\n", "JSON"), ("list", "[1]", "JSON"),
-                ("cut", json.dumps(COMPARE)[:200], "JSON"), ("eval", '{"command": "eval", "rows": []}', '"eval"'),
+                ("cut", json.dumps(COMPARE)[:200], "JSON"), ("chat", '{"command": "chat", "rows": []}', '"chat"'),
                 ("norows", '{"command": "compare"}', "rows"), ("nopolicy", '{"command": "compare", "rows": [{}]}', "policy"),
                 ("header", lines[0], "steps"), ("noheader", "".join(lines[1:]), "header"),
                 ("cutline", whole[:-9], "line 41 is cut off"), ("badline", whole + "oops\n", "line 42"),

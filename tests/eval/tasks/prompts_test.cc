@@ -144,6 +144,7 @@ INSTANTIATE_TEST_SUITE_P(
         WrongLine{"piqa", R"({"goal": "a", "sol1": "b", "label": 0})", "\"sol2\""},
         WrongLine{"piqa", R"({"goal": "a", "sol1": "b", "sol2": ["c"], "label": 0})", "\"sol2\""},
         WrongLine{"piqa", R"({"goal": "a", "sol1": "b", "sol2": "c", "label": 2})", "answer '2'"},
+        WrongLine{"piqa", R"({"goal": "a", "sol1": "b", "sol2": "c", "label": "x\ny"})", "answer 'x y'"},
         WrongLine{"arc_easy", R"({"question": "a", "choices": {"text": [], "label": []}, "answerKey": "A"})",
                   "\"text\""},
         WrongLine{"arc_easy", R"({"question": "a", "choices": {"text": ["b"], "label": []}, "answerKey": "A"})",
