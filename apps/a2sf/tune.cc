@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <memory>
 
@@ -63,7 +64,7 @@ std::string table_of(const Profile& profile) {
     for (const auto& layer : table.shares) shares.insert(shares.end(), layer.begin(), layer.end());
     std::sort(shares.begin(), shares.end());
     const auto budget = [&](double share) {
-      return with_commas(static_cast<std::uint64_t>(share * static_cast<double>(table.mean) + 0.5));
+      return with_commas(static_cast<std::uint64_t>(std::llround(share * static_cast<double>(table.mean))));
     };
     rows.push_back({with_commas(static_cast<std::uint64_t>(table.mean)), budget(shares.front()),
                     budget(shares[shares.size() / 2]), budget(shares.back())});
