@@ -4,6 +4,7 @@
 #include "outcome.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -31,10 +32,16 @@ bool holds_all(const PolicySpec& spec, const Sequence& sequence) {
   return count != nullptr && sequence.tokens > 0 && count->tokens >= sequence.tokens;
 }
 
+// Whether scores decide what stays: not where the sinks and the newest tokens are all of the budget.
+bool chooses_by_score(const PolicySpec& spec) {
+  if (!std::holds_alternative<Accumulate>(spec.score)) return false;
+  const auto rule = resolve(spec, bounded_layer(spec), 0, spec.has_ratio() ? kAnyLength : 0, 0);
+  return rule && std::max(rule->sink, rule->pin) + rule->recent < rule->budget;
+}
+
 bool can_share(const PolicySpec& spec, const Sequence& sequence) {
   const bool has_mean = std::holds_alternative<BudgetCount>(spec.budget.budget) || spec.has_ratio();
-  return std::holds_alternative<Accumulate>(spec.score) && has_mean && spec.profile() == nullptr &&
-         !holds_all(spec, sequence);
+  return has_mean && spec.profile() == nullptr && !holds_all(spec, sequence) && chooses_by_score(spec);
 }
 
 }  // namespace
@@ -51,7 +58,8 @@ void use_auto_profile(const CacheFlags& flags, const ModelInfo& model, const Seq
   for (PolicySpec& spec : specs) {
     if (can_share(spec, sequence)) need(share_by(spec, profile));
   }
-  if (!quiet) say(fmt::format("budgets by the profile {} (--profile none: equal ones)\n", harmless(profile->file)));
+  if (!quiet && ::isatty(STDERR_FILENO) == 1)
+    say(fmt::format("budgets by the profile {} (--profile none: equal ones)\n", harmless(profile->file)));
 }
 
 void refuse_tuned_text(std::span<const PolicySpec> specs, const std::string& text_hash, const std::string& text) {

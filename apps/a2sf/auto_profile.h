@@ -12,14 +12,14 @@ namespace a2sf::app {
 std::string profile_beside(const std::string& model_file);
 
 struct Sequence {
-  std::string text_hash;    // of the text that is read; empty: not known
-  std::int64_t tokens = 0;  // of the whole sequence; 0: not known
+  std::string text_hash = {};  // of the text that is read; empty: not known
+  std::int64_t tokens = 0;     // of the whole sequence; 0: not known
 };
 
 // Where the flags say auto: the profile beside the model's file, or else the shipped one of this model, shares out the
-// budgets of the policies that score tokens and whose budget is a count or a ratio. Nothing happens where there is no
-// profile, where the text is one that it was tuned on, and where the budget holds the whole sequence. Says in a line
-// which one is used, unless `quiet`.
+// budgets of the policies that choose by score and whose budget is a count or a ratio. Nothing happens where there is
+// no profile, where the text is one that it was tuned on, and where the budget holds the whole sequence. Says in a line
+// on a terminal which one is used, unless `quiet`.
 void use_auto_profile(const CacheFlags& flags, const ModelInfo& model, const Sequence& sequence,
                       std::span<PolicySpec> specs, bool quiet);
 

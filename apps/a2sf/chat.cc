@@ -147,7 +147,7 @@ void run(const Flags& flags) {
   Tokenizer tokenizer = load_tokenizer(flags);
   pin_system(flags, tokenizer, spec);
   const auto model = load_model(flags.model);
-  use_auto_profile(flags.cache, model->info(), {}, {&spec, 1}, flags.output.json);
+  use_auto_profile(flags.cache, model->info(), {}, {&spec, 1}, true);        // the first line says it
   if (flags.tokens < 0) tokens_to_generate(flags.tokens, model->info(), 0);  // refuses a model without a context
   Json document = new_document("chat", *model, flags.model);
   document["seed"] = flags.sampling.options.seed;

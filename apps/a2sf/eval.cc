@@ -194,7 +194,7 @@ void add_eval(CLI::App& app) {
       ->add_option("--rules", flags->rules,
                    "lm-eval: as lm-evaluation-harness 0.4, by sums of log-probabilities; paper: as H2O's and A2SF's "
                    "scripts, by means per token")
-      ->type_name("lm-eval|paper")
+      ->type_name("R")
       ->check(CLI::IsMember({"lm-eval", "paper"}))
       ->capture_default_str();
   add_policy_list_flags(command, &flags->policies, kBudgets);

@@ -57,9 +57,13 @@ std::map<std::string, TypeSum> sum_types(const FileInfo& info) {
   return sums;
 }
 
+std::int64_t context_of(const Flags& flags, const ModelInfo& info) {
+  return flags.context > 0 ? flags.context : info.context;
+}
+
 Costs costs_of(const Flags& flags, const PolicySpec& spec, const ModelInfo& info) {
   Costs costs{};
-  costs.context = flags.context > 0 ? flags.context : info.context;
+  costs.context = context_of(flags, info);
   const PolicySpec full = need(parse_policy("full"));
   const auto cost = [&](const PolicySpec& policy) {
     const SessionOptions options{policy, kv_type_of(flags.cache), costs.context, costs.context};
@@ -209,7 +213,7 @@ void run(const Flags& flags) {
   std::string text = file_text(file);
   document["supported"] = model.has_value();
   if (model) {
-    use_auto_profile(flags.cache, *model, {}, {&spec, 1}, flags.output.json);
+    use_auto_profile(flags.cache, *model, {.tokens = context_of(flags, *model)}, {&spec, 1}, flags.output.json);
     const Costs costs = costs_of(flags, spec, *model);
     if (!flags.cache.budget.empty()) {
       warn_of_budgets_that_hold_all({&spec, 1}, *model, static_cast<std::size_t>(costs.context), "a sequence");

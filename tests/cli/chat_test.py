@@ -49,7 +49,7 @@ class PipeTest(CliTest):
     def test_the_first_line_says_what_one_talks_to_and_the_keys(self):
         lines = self.chat(b"")
         self.assertEqual(len(lines), 1)
-        self.assertRegex(lines[0], r"^SmolLM2\S* \S+, a2sf:budget=1024; .*Ctrl-C.*/help.*Ctrl-D")
+        self.assertRegex(lines[0], r"^SmolLM2\S* \S+, a2sf:budget=1024(:profile=[^;]+)?; .*Ctrl-C.*/help.*Ctrl-D")
 
     def test_commands_answer_in_a_line(self):
         self.assertRegex(self.chat(b"/reset\n")[1], "starts afresh")

@@ -441,8 +441,8 @@ class ProfileTest(CliTest):
     def test_equal_shares_change_no_byte(self):
         equal = self.profile("equal.json", shares=0.5)
         for budget in ("24", "20%"):
-            plain, shared = (self.read("run", "-m", MODEL, "-f", self.text, "-n", 16, "--budget", budget, *more)
-                             for more in ((), ("--profile", equal)))
+            plain, shared = (self.read("run", "-m", MODEL, "-f", self.text, "-n", 16, "--budget", budget, "--profile", profile)
+                             for profile in ("none", equal))
             self.assertEqual(shared["spec"], plain["spec"] + f":profile={equal}")
             self.assertEqual((shared["tokens"], shared["kv_bytes"]), (plain["tokens"], plain["kv_bytes"]))
 
@@ -712,8 +712,9 @@ class InspectTest(CliTest):
     def test_costs_are_what_a_run_allocates(self):
         profile = self.file("profile.json", json.dumps({"shares": [[1, 1, 4]] * 30}).encode())
         table = self.file("table.json", json.dumps({"budgets": [[9, 30, 9]] * 30}).encode())
-        for arguments in (["--budget", 20], ["--budget", 20, "--profile", profile], ["--budget", f"@{table}"],
-                          ["--budget", 20, "--kv-type", "f32"]):
+        for arguments in (["--budget", 20, "--profile", "none"], ["--budget", 20, "--profile", "auto"],
+                          ["--budget", 20, "--profile", profile], ["--budget", f"@{table}"],
+                          ["--budget", 20, "--profile", "none", "--kv-type", "f32"]):
             for tokens in (4, 60):
                 result = self.read("run", "-m", MODEL, "-p", "The sea", "-n", tokens, *arguments)
                 length = result["prompt_tokens"] + tokens
