@@ -30,8 +30,8 @@ struct HostAttendArgs {
   int heads, kv_heads, head_dim;
   int window;  // of a sliding-window layer; 0: none
   float scale;
-  int rope;               // of the model's tables
-  HostRows q, k, v, out;  // q, out: [heads * head_dim]; k, v: [kv_heads * head_dim]
+  int rope;                // of the model's tables
+  HostRows q, k, v, out;   // q, out: [heads * head_dim]; k, v: [kv_heads * head_dim]
   HostRows residual = {};  // [embedding]
 };
 
