@@ -12,7 +12,8 @@ namespace {
 
 constexpr const char* kOptions =
     "\nOptions are joined with ':' (a2sf:alpha=0.9:sink=4:recent=0.5):\n"
-    "  alpha         forgetting factor, 0 to 1; auto: 1 - 1/(1.5 budget), with power 1.5: 1 - 1/(2 budget)\n"
+    "  alpha         forgetting factor, 0 to 1; auto: by memory\n"
+    "  memory        instead of alpha, which is 1 - 1/(memory * budget) then: 1.5, or with power 1.5: 2\n"
     "  power         what a row adds to a score: p to this power, 1 (default) or 1.5\n"
     "  value-weight  on: scores are weighed by how far a token's value lies from the mean of all; needs a sink\n"
     "  budget        tokens kept per layer and KV head: a count (default 1024), a ratio of the sequence (0.2 or 20%),\n"

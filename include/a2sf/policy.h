@@ -63,8 +63,9 @@ struct BudgetPlan {
 
 // ---- what is known of each token
 
-// 1 - 1/(1.5 budget), of each head's own budget; with power 1.5, 1 - 1/(2 budget).
+// 1 - 1/(memory * budget), of each head's own budget: a token's part of a score lasts about memory * budget rows.
 struct AutoAlpha {
+  double memory = 0;  // in budgets, above 0; 0: what is best as a rule, 1.5, with power 1.5: 2
   bool operator==(const AutoAlpha&) const = default;
 };
 // What the profile of the budget plan says for the head; AutoAlpha where there is none.
@@ -166,8 +167,8 @@ struct PolicyOption {
   std::string name, value;
 };
 
-// Reads "a2sf:alpha=0.9:sink=4": a policy's name, then options alpha, power, value-weight, budget, profile, layers,
-// sink, recent, block, pin and those that a hook adds. `common` are options that come before the text's own.
+// Reads "a2sf:alpha=0.9:sink=4": a policy's name, then options alpha or memory, power, value-weight, budget, profile,
+// layers, sink, recent, block, pin and those that a hook adds. `common` are options that come before the text's own.
 // `budget=@FILE` and `profile=FILE` read that file. Errors name the option, its value and what is allowed.
 Result<PolicySpec> parse_policy(std::string_view text, std::span<const PolicyOption> common = {});
 // Sets one option ("alpha", "0.9"). One that is valid but says nothing of this policy changes nothing (alpha of

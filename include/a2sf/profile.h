@@ -5,10 +5,11 @@
 //   {"tables": [{"mean": 256,                      the budget per head that the table was made for
 //                "shares": [[1.5, 0.5], ...],      [layer][kv head], finite and above 0: only their proportions count
 //                "alphas": [[0.99, 0.9], ...]},    [layer][kv head], 0 to 1; may be left out
-//               ...],                              by ascending mean
+//               ...],                              by ascending mean; instead of alphas there may be
+//                "memories": [[1.5, 3], ...]       [layer][kv head], finite and above 0: AutoAlpha::memory
 //    "model": "...", "model_hash": "...",          ModelInfo::name and hash of the model that it was measured on
 //    "texts": [{"name": "...", "hash": "..."}]}    what it was measured on: text_hash() of each text
-// All but the tables may be left out. {"shares": ..., "alphas": ...} is a profile of one table, for any budget.
+// All but the tables may be left out. {"shares": ...} is a profile of one table, for any budget.
 #pragma once
 
 #include <a2sf/policy.h>
@@ -25,7 +26,8 @@ namespace a2sf {
 struct ShareTable {
   std::int64_t mean = 0;  // the budget per head that it was made for; 0: any
   std::vector<std::vector<double>> shares;
-  std::vector<std::vector<double>> alphas = {};  // forgetting factors; as many as shares, or none
+  // Forgetting factors, or memories in budgets (AutoAlpha): as many as shares, or none. Not both.
+  std::vector<std::vector<double>> alphas = {}, memories = {};
 };
 
 struct TunedText {

@@ -114,9 +114,11 @@ Result<std::int64_t> HeadBudgets::of_head(int layer, int kv_head) const {
   return fail(ErrorKind::bad_input, fmt::format("there is no budget for layer {}, KV head {}", layer, kv_head));
 }
 
-std::optional<double> HeadBudgets::profile_alpha(int layer, int kv_head) const {
-  if (shares_ == nullptr || shares_->alphas.empty()) return std::nullopt;
-  return shares_->alphas[static_cast<std::size_t>(layer)][static_cast<std::size_t>(kv_head)];
+Alpha HeadBudgets::profile_alpha(int layer, int kv_head) const {
+  const auto l = static_cast<std::size_t>(layer), h = static_cast<std::size_t>(kv_head);
+  if (shares_ != nullptr && !shares_->alphas.empty()) return shares_->alphas[l][h];
+  if (shares_ != nullptr && !shares_->memories.empty()) return AutoAlpha{shares_->memories[l][h]};
+  return AutoAlpha{};
 }
 
 Status HeadBudgets::check_shape(int layers, int kv_heads) const {

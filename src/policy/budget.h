@@ -3,7 +3,6 @@
 
 #include <a2sf/policy.h>
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,8 +22,8 @@ class HeadBudgets {
   static Result<HeadBudgets> of(const PolicySpec& spec, std::int64_t sequence_tokens);
 
   Result<std::int64_t> of_head(int layer, int kv_head) const;
-  // The forgetting factor that a profile has for the head; nullopt: there is none.
-  std::optional<double> profile_alpha(int layer, int kv_head) const;
+  // What the profile says for the head; AutoAlpha where there is none.
+  Alpha profile_alpha(int layer, int kv_head) const;
   // Tables and ranges of layers are those of the model.
   Status check_shape(int layers, int kv_heads) const;
 

@@ -63,7 +63,8 @@ Result<ShareTable> read_table(const Json& json) {
   if (!json.is_object() || !json.contains("shares"))
     return fail(ErrorKind::bad_input, "it should hold {\"shares\": [[number per KV head] per layer]}");
   ShareTable table;
-  for (const auto& [key, numbers] : {std::pair{"shares", &table.shares}, {"alphas", &table.alphas}}) {
+  for (const auto& [key, numbers] :
+       {std::pair{"shares", &table.shares}, {"alphas", &table.alphas}, {"memories", &table.memories}}) {
     if (!json.contains(key)) continue;
     auto read = read_numbers(json[key], key);
     if (!read) return tl::unexpected(read.error());
@@ -104,6 +105,7 @@ Json table_json(const ShareTable& table) {
   if (table.mean > 0) json["mean"] = table.mean;
   json["shares"] = table.shares;
   if (!table.alphas.empty()) json["alphas"] = table.alphas;
+  if (!table.memories.empty()) json["memories"] = table.memories;
   return json;
 }
 
@@ -126,17 +128,21 @@ std::string text_hash(std::string_view text) {
 }
 
 Status validate(const Profile& profile) {
-  const auto is_share = [](double share) { return share > 0 && std::isfinite(share); };
+  const auto is_positive = [](double number) { return number > 0 && std::isfinite(number); };
   const auto is_alpha = [](double alpha) { return alpha >= 0 && alpha <= 1; };
   if (profile.tables.empty()) return fail(ErrorKind::bad_input, "there is no table");
   std::int64_t mean = -1;
   for (const ShareTable& table : profile.tables) {
     if (table.mean <= mean) return fail(ErrorKind::bad_input, "the tables are not in the order of their means");
     mean = table.mean;
-    auto valid = check_table(table.shares, profile.tables.front().shares, "shares", is_share, "finite and above 0");
+    auto valid = check_table(table.shares, profile.tables.front().shares, "shares", is_positive, "finite and above 0");
     if (valid && !table.alphas.empty())
       valid = check_table(table.alphas, table.shares, "alphas", is_alpha, "from 0 to 1");
+    if (valid && !table.memories.empty())
+      valid = check_table(table.memories, table.shares, "memories", is_positive, "finite and above 0");
     if (!valid) return valid;
+    if (!table.alphas.empty() && !table.memories.empty())
+      return fail(ErrorKind::bad_input, "a table has alphas or memories, not both");
   }
   return {};
 }

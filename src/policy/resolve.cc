@@ -16,6 +16,10 @@ namespace {
 Status check_accumulation(const Accumulate& accumulate) {
   if (const auto* alpha = std::get_if<double>(&accumulate.alpha); alpha != nullptr && !(*alpha >= 0 && *alpha <= 1))
     return fail(ErrorKind::bad_input, fmt::format("alpha {} is outside [0, 1]", *alpha));
+  if (const auto* automatic = std::get_if<AutoAlpha>(&accumulate.alpha);
+      automatic != nullptr && !(automatic->memory >= 0 && std::isfinite(automatic->memory))) {
+    return fail(ErrorKind::bad_input, fmt::format("memory {} is no number of budgets above 0", automatic->memory));
+  }
   if (accumulate.power == 1 || accumulate.power == 1.5) return {};
   return fail(ErrorKind::bad_input, fmt::format("power {} is neither 1 nor 1.5", accumulate.power));
 }
@@ -57,6 +61,14 @@ bool asks_profile_for_alpha(const PolicySpec& spec) {
   return accumulate != nullptr && std::holds_alternative<ProfileAlpha>(accumulate->alpha);
 }
 
+double alpha_at(const Alpha& alpha, double power, std::int64_t budget) {
+  if (const auto* number = std::get_if<double>(&alpha)) return *number;
+  const auto* automatic = std::get_if<AutoAlpha>(&alpha);
+  const double standard = power == 1 ? 1.5 : 2;
+  const double memory = automatic != nullptr && automatic->memory > 0 ? automatic->memory : standard;
+  return std::max(0.0, 1 - 1 / (memory * static_cast<double>(budget)));
+}
+
 // Whether values are weighed: in heads that keep everything too, which a resize may bound.
 bool weighs_values(const PolicySpec& spec) {
   const auto* accumulate = std::get_if<Accumulate>(&spec.score);
@@ -78,7 +90,8 @@ Result<HeadRule> resolve_head(const PolicySpec& spec, const HeadBudgets& budgets
   if (!rule) return rule;
   // Within a window tokens leave with it and only so: what must stay does as long as anything does, however much it is.
   if (window > 0 && window <= *budget) rule = rule_at(spec, window, true);
-  if (asks_profile_for_alpha(spec)) rule->alpha = budgets.profile_alpha(layer, kv_head).value_or(rule->alpha);
+  if (asks_profile_for_alpha(spec))
+    rule->alpha = alpha_at(budgets.profile_alpha(layer, kv_head), rule->power, rule->budget);
   return rule;
 }
 
@@ -118,10 +131,7 @@ HeadRule rule_at(const PolicySpec& spec, std::int64_t budget, bool clamped) {
   const KeepRule& keep = spec.keep;
   HeadRule rule{.budget = budget, .pin = keep.pin, .mode = mode_of(spec.score)};
   if (const Accumulate* accumulate = spec.accumulates()) {
-    const double budgets_remembered = accumulate->power == 1 ? 1.5 : 2;
-    const double auto_alpha = std::max(0.0, 1 - 1 / (budgets_remembered * static_cast<double>(budget)));
-    const auto* alpha = std::get_if<double>(&accumulate->alpha);
-    rule.alpha = alpha == nullptr ? auto_alpha : *alpha;
+    rule.alpha = alpha_at(accumulate->alpha, accumulate->power, budget);
     rule.power = accumulate->power;
     rule.value_weight = weighs_values(spec);
   }

@@ -166,6 +166,14 @@ Status set_alpha(PolicySpec& spec, std::string_view value) {
   return {};
 }
 
+// Another way to say alpha.
+Status set_memory(PolicySpec& spec, std::string_view value) {
+  const auto memory = parse_number<double>(value);
+  if (!memory || !(*memory > 0 && std::isfinite(*memory))) return bad("memory", value, "a number of budgets above 0");
+  if (Accumulate* accumulate = accumulation_of(spec)) accumulate->alpha = AutoAlpha{*memory};
+  return {};
+}
+
 Status set_power(PolicySpec& spec, std::string_view value) {
   const auto power = parse_number<double>(value);
   if (!power || (*power != 1 && *power != 1.5)) return bad("power", value, "1 or 1.5");
@@ -214,9 +222,16 @@ struct OptionRow {
   std::string_view name;
   Status (*set)(PolicySpec& spec, std::string_view value);
 };
-constexpr OptionRow kOptions[] = {{"alpha", set_alpha},   {"power", set_power},   {"value-weight", set_value_weight},
-                                  {"budget", set_budget}, {"layers", set_layers}, {"profile", set_profile},
-                                  {"sink", set_sink},     {"recent", set_recent}, {"block", set_block},
+constexpr OptionRow kOptions[] = {{"alpha", set_alpha},
+                                  {"memory", set_memory},
+                                  {"power", set_power},
+                                  {"value-weight", set_value_weight},
+                                  {"budget", set_budget},
+                                  {"layers", set_layers},
+                                  {"profile", set_profile},
+                                  {"sink", set_sink},
+                                  {"recent", set_recent},
+                                  {"block", set_block},
                                   {"pin", set_pin}};
 
 // An option that only a hook knows.
@@ -243,9 +258,12 @@ Result<PolicySpec> spec_of_row(std::string_view name) {
 
 // ---- printing
 
+// What a profile says of alpha needs no words; without one that is `auto`.
 std::string alpha_text(const PolicySpec& spec, const Alpha& alpha) {
   if (const auto* number = std::get_if<double>(&alpha)) return fmt::format(":alpha={}", *number);
-  return spec.profile() == nullptr ? "" : ":alpha=auto";
+  const auto* automatic = std::get_if<AutoAlpha>(&alpha);
+  if (automatic != nullptr && automatic->memory > 0) return fmt::format(":memory={}", automatic->memory);
+  return automatic == nullptr && spec.profile() != nullptr ? "" : ":alpha=auto";
 }
 
 std::string mean_text(const BudgetCount& count) {
@@ -346,7 +364,10 @@ std::string to_string(const PolicySpec& spec) {
   const PolicySpec own = spec_of_row(spec.name).value_or(PolicySpec{});
   const Accumulate *accumulate = spec.accumulates(), *by_itself = own.accumulates();
   const Accumulate standard = by_itself == nullptr ? Accumulate{} : *by_itself;
-  if (accumulate != nullptr && accumulate->alpha != standard.alpha) text += alpha_text(spec, accumulate->alpha);
+  if (accumulate != nullptr) {
+    const std::string alpha = alpha_text(spec, accumulate->alpha);
+    if (alpha != alpha_text(spec, standard.alpha)) text += alpha;
+  }
   if (accumulate != nullptr && accumulate->power != standard.power) text += fmt::format(":power={}", accumulate->power);
   if (accumulate != nullptr && accumulate->value_weight != standard.value_weight)
     text += accumulate->value_weight ? ":value-weight=on" : ":value-weight=off";

@@ -118,6 +118,13 @@ TEST(Profile, ItsAlphasHoldUnlessOneIsGiven) {
   EXPECT_DOUBLE_EQ(rule_of(spec_with("a2sf:budget=16", R"({"shares": [[2, 1]]})"), 0, 0).alpha, 1 - 1 / 31.5);
 }
 
+TEST(Profile, AMemoryIsOneOfEachHeadsOwnBudget) {
+  const char* memories = R"({"shares": [[3, 1]], "memories": [[2, 0.5]]})";
+  EXPECT_DOUBLE_EQ(rule_of(spec_with("a2sf:budget=16", memories), 0, 0).alpha, 1 - 1 / 48.0);
+  EXPECT_DOUBLE_EQ(rule_of(spec_with("a2sf:budget=16", memories), 0, 1).alpha, 1 - 1 / 4.0);
+  EXPECT_DOUBLE_EQ(rule_of(spec_with("a2sf:budget=16:memory=1", memories), 0, 1).alpha, 1 - 1 / 8.0);
+}
+
 TEST(Profile, H2oAndTovaKeepTheirAlphas) {
   EXPECT_EQ(rule_of(spec_with("h2o:budget=16"), 0, 0).alpha, 1);
   EXPECT_EQ(rule_of(spec_with("tova:budget=16"), 1, 0).alpha, 0);
@@ -151,7 +158,7 @@ TEST(Profile, OneThatWasNeverParsedIsCheckedToo) {
 }
 
 constexpr const char* kTwoTables = R"({"tables": [{"mean": 16, "shares": [[1, 3]], "alphas": [[0.5, 0.25]]},
-                                                  {"mean": 256, "shares": [[3, 1]]}]})";
+                                                  {"mean": 256, "shares": [[3, 1]], "memories": [[1, 2]]}]})";
 
 TEST(Profile, TheTableOfTheNearestMeanSharesOut) {
   const Profile profile = parse_profile(kTwoTables).value();
@@ -163,7 +170,7 @@ TEST(Profile, TheTableOfTheNearestMeanSharesOut) {
 
 TEST(Profile, AlphasAreThoseOfTheTableThatSharesOut) {
   EXPECT_EQ(rule_of(spec_with("a2sf:budget=16", kTwoTables), 0, 1).alpha, 0.25);
-  EXPECT_EQ(rule_of(spec_with("a2sf:budget=256", kTwoTables), 0, 1).alpha, 1 - 1 / (1.5 * 128));
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=256", kTwoTables), 0, 1).alpha, 1 - 1 / (2 * 128.0));
 }
 
 TEST(Profile, ReadsBackAsItIsWritten) {
@@ -177,6 +184,7 @@ TEST(Profile, ReadsBackAsItIsWritten) {
   EXPECT_EQ(again.model_hash, profile.model_hash);
   EXPECT_EQ(again.tables[0].alphas, profile.tables[0].alphas);
   EXPECT_EQ(again.tables[1].shares, profile.tables[1].shares);
+  EXPECT_EQ(again.tables[1].memories, profile.tables[1].memories);
   EXPECT_TRUE(again.was_tuned_on(text_hash("b")));
   EXPECT_FALSE(again.was_tuned_on(text_hash("c")));
 }
@@ -222,7 +230,10 @@ INSTANTIATE_TEST_SUITE_P(
                     WrongText{R"({"shares": [[1]], "alphas": [[1.5]]})", "alphas 1.5 of layer 0, KV head 0"},
                     WrongText{R"({"shares": [[1]], "alphas": [[1, 1]]})", "alphas of 2 KV heads"},
                     WrongText{R"({"shares": [[1]], "alphas": [[1], [1]]})", "alphas of 2 layers"},
-                    WrongText{R"({"shares": [[1]], "alphas": []})", "alphas"}, WrongText{R"({"tables": 1})", "tables"},
+                    WrongText{R"({"shares": [[1]], "alphas": []})", "alphas"},
+                    WrongText{R"({"shares": [[1]], "memories": [[0]]})", "memories 0 of layer 0"},
+                    WrongText{R"({"shares": [[1]], "alphas": [[1]], "memories": [[1]]})", "not both"},
+                    WrongText{R"({"tables": 1})", "tables"},
                     WrongText{R"({"tables": []})", "no table"}, WrongText{R"({"tables": [1]})", "shares"},
                     WrongText{R"({"tables": [{"mean": 0, "shares": [[1]]}]})", "mean"},
                     WrongText{R"({"tables": [{"mean": 1.5, "shares": [[1]]}]})", "mean"},

@@ -48,8 +48,8 @@ TEST(PolicySpec, ARatioNeedsALength) { EXPECT_FALSE(resolve(parse_policy("a2sf:b
 TEST(PolicySpec, PrintsWhatItReads) {
   for (const std::string text :
        {"a2sf:alpha=0.9:budget=128:sink=4:recent=32:block=8:pin=2", "full", "h2o:budget=20%:block=prompt",
-        "h2o:power=1.5:value-weight=on:budget=64:layers=2-29+31:sink=1", "tova:budget=all",
-        "streaming:budget=8:sink=4"}) {
+        "h2o:power=1.5:value-weight=on:budget=64:layers=2-29+31:sink=1", "tova:budget=all", "streaming:budget=8:sink=4",
+        "h2o:alpha=auto:budget=64", "a2sf:memory=0.25:budget=64"}) {
     EXPECT_EQ(to_string(parse_policy(text).value()), text);
   }
 }
@@ -83,7 +83,8 @@ TEST_P(BadSpec, IsOneLineThatNamesTheValue) {
 INSTANTIATE_TEST_SUITE_P(Texts, BadSpec,
                          testing::Values(WrongText{"", "no policy"}, WrongText{"best", "'best'"},
                                          WrongText{"a2sf:alpha=1.5", "'1.5'"}, WrongText{"a2sf:alpha=nan", "'nan'"},
-                                         WrongText{"a2sf:alpha=-0.1", "'-0.1'"}, WrongText{"a2sf:budget=0", "'0'"},
+                                         WrongText{"a2sf:alpha=-0.1", "'-0.1'"}, WrongText{"a2sf:memory=0", "'0'"},
+                                         WrongText{"a2sf:memory=inf", "'inf'"}, WrongText{"a2sf:budget=0", "'0'"},
                                          WrongText{"a2sf:budget=0.0", "'0.0'"}, WrongText{"a2sf:budget=1.5", "'1.5'"},
                                          WrongText{"a2sf:budget=99999999999999999999", "999"},
                                          WrongText{"a2sf:budget=@/no/such/file", "/no/such/file"},
@@ -200,6 +201,13 @@ TEST(PolicySpec, PowerAndItsMemory) {
   EXPECT_DOUBLE_EQ(rule_of("a2sf:budget=256:power=1.5").alpha, 1 - 1 / 512.0);
   EXPECT_EQ(rule_of("h2o:budget=256:power=1.5").alpha, 1);
   EXPECT_EQ(rule_of("h2o:budget=256:power=1.5").power, 1.5);
+}
+
+TEST(PolicySpec, MemoryIsInBudgets) {
+  EXPECT_DOUBLE_EQ(rule_of("a2sf:budget=256:memory=0.5").alpha, 1 - 1 / 128.0);
+  EXPECT_DOUBLE_EQ(rule_of("h2o:budget=256:power=1.5:memory=4").alpha, 1 - 1 / 1024.0);
+  EXPECT_EQ(rule_of("a2sf:budget=2:memory=0.25").alpha, 0) << "a memory of less than a row";
+  EXPECT_DOUBLE_EQ(rule_of("a2sf:budget=256:memory=4:alpha=auto").alpha, 1 - 1 / 384.0) << "the last one holds";
 }
 
 TEST(PolicySpec, ValueWeightsNeedASink) {
