@@ -1,6 +1,7 @@
 #include "auto_profile.h"
 #include "commands.h"
 #include "eval/evaluation.h"
+#include "eval_masks.h"
 #include "options.h"
 #include "outcome.h"
 #include "policy_list.h"
@@ -26,6 +27,7 @@ struct Flags {
   OutputFlags output;
   std::string data, tasks = "all", shots = "0", rules = "lm-eval", folder;
   std::size_t limit = 0;
+  bool masks = false;
 };
 
 std::vector<TaskInfo> read_tasks(const std::string& names) {
@@ -57,7 +59,7 @@ EvaluationOptions read_options(const Flags& flags, const std::vector<PolicySpec>
   options.data = flags.data;
   options.tasks = read_tasks(flags.tasks);
   options.shots = read_numbers("--shots", flags.shots, 0);
-  options.limit = flags.limit;
+  options.limit = flags.limit == 0 && flags.masks ? kMaskItems : flags.limit;
   options.rules = flags.rules == "paper" ? EvalRules::paper : EvalRules::lm_eval;
   options.kv_type = kv_type_of(flags.cache);
   for (const PolicySpec& spec : specs) options.policies.push_back({spec, budget_json(spec), hash_of_budget(spec)});
@@ -132,6 +134,16 @@ std::string pairs_of(const Evaluation& evaluation, const std::vector<PolicySpec>
   return "\nThe first policy less the second, item by item:\n" + aligned_table(rows);
 }
 
+// The beginning of what is written.
+Json document_of(const char* command, const Model& model, const Flags& flags, const EvaluationOptions& options) {
+  Json document = new_document(command, model, flags.model);
+  document["data"] = flags.data;
+  document["rules"] = flags.rules;
+  document["limit"] = options.limit;
+  document["kv_type"] = flags.cache.kv_type;
+  return document;
+}
+
 Evaluation compute(const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer,
                    const EvaluationOptions& options, ItemResults& results) {
   Progress progress("eval");
@@ -140,7 +152,8 @@ Evaluation compute(const std::shared_ptr<const Model>& model, const Tokenizer& t
 }
 
 void run(const Flags& flags) {
-  auto specs = read_policy_list(flags.policies, flags.cache, kBudgets);
+  auto specs = flags.masks ? read_mask_policies(flags.policies, flags.cache, kBudgets)
+                           : read_policy_list(flags.policies, flags.cache, kBudgets);
   const auto tasks = read_tasks(flags.tasks);
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
   const auto model = load_model(flags.model);
@@ -150,13 +163,13 @@ void run(const Flags& flags) {
   std::error_code error;
   std::filesystem::create_directories(flags.folder, error);
   if (error) fail_with(kFailed, fmt::format("cannot make the folder {}: {}", flags.folder, error.message()));
+  if (flags.masks) {
+    Delivery delivery({.json = flags.output.json, .file = flags.folder + "/masks.json"});
+    return run_masks(model, tokenizer, options, document_of("masks", *model, flags, options), delivery);
+  }
   ItemResults results = need(ItemResults::open(flags.folder + "/items.jsonl", origin_of(*model, flags)));
   const Evaluation evaluation = compute(model, tokenizer, options, results);
-  Json document = new_document("eval", *model, flags.model);
-  document["data"] = flags.data;
-  document["rules"] = flags.rules;
-  document["limit"] = flags.limit;
-  document["kv_type"] = flags.cache.kv_type;
+  Json document = document_of("eval", *model, flags, options);
   document["rows"] = Json::array();
   for (const EvaluationRow& row : evaluation.rows) document["rows"].push_back(row_json(row, specs[row.policy]));
   document["pairs"] = Json::array();
@@ -197,11 +210,15 @@ void add_eval(CLI::App& app) {
       ->type_name("R")
       ->check(CLI::IsMember({"lm-eval", "paper"}))
       ->capture_default_str();
+  command->add_flag("--masks", flags->masks,
+                    "Score nothing: compare the tokens that each policy keeps with those that the row attends to most, "
+                    "on the first 20 items of each task (--limit), and write masks.json");
   add_policy_list_flags(command, &flags->policies, kBudgets);
   add_cache_flags(command, &flags->cache, false);
   command
-      ->add_option("-o,--output", flags->folder,
-                   "Folder of the results: items.jsonl, which grows item by item, and summary.json")
+      ->add_option(
+          "-o,--output", flags->folder,
+          "Folder of the results: items.jsonl, which grows item by item, and summary.json; with --masks: masks.json")
       ->type_name("DIR")
       ->required()
       ->group(kLastHeading);
