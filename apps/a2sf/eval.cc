@@ -7,6 +7,7 @@
 #include "policy_list.h"
 #include "progress.h"
 #include "tables.h"
+#include "task_list.h"
 
 #include <fmt/format.h>
 
@@ -24,24 +25,17 @@ struct Flags {
   ModelFlags model;
   CacheFlags cache;
   PolicyListFlags policies;
+  TaskFlags tasks;
   OutputFlags output;
-  std::string data, tasks = "all", shots = "0", rules = "lm-eval", folder;
-  std::size_t limit = 0;
+  std::string shots = "0", folder;
   bool masks = false;
 };
-
-std::vector<TaskInfo> read_tasks(const std::string& names) {
-  if (names == "all") return {all_tasks().begin(), all_tasks().end()};
-  std::vector<TaskInfo> tasks;
-  for (const std::string& name : split_list(names)) tasks.push_back(need(find_task(name), kWrongUsage));
-  return tasks;
-}
 
 // What was tuned on a task's own items says nothing about others.
 void refuse_tuned_tasks(const Flags& flags, const std::vector<TaskInfo>& tasks, const std::vector<PolicySpec>& specs) {
   if (std::all_of(specs.begin(), specs.end(), [](const PolicySpec& spec) { return spec.profile() == nullptr; })) return;
   for (const TaskInfo& task : tasks) {
-    const std::string file = fmt::format("{}/{}", flags.data, task.file);
+    const std::string file = fmt::format("{}/{}", flags.tasks.data, task.file);
     refuse_tuned_text(specs, text_hash(read_file(file)), file);
   }
 }
@@ -56,11 +50,11 @@ std::string hash_of_budget(const PolicySpec& spec) {
 
 EvaluationOptions read_options(const Flags& flags, const std::vector<PolicySpec>& specs) {
   EvaluationOptions options;
-  options.data = flags.data;
+  options.data = flags.tasks.data;
   options.tasks = read_tasks(flags.tasks);
   options.shots = read_numbers("--shots", flags.shots, 0);
-  options.limit = flags.limit == 0 && flags.masks ? kMaskItems : flags.limit;
-  options.rules = flags.rules == "paper" ? EvalRules::paper : EvalRules::lm_eval;
+  options.limit = flags.tasks.limit == 0 && flags.masks ? kMaskItems : flags.tasks.limit;
+  options.rules = rules_of(flags.tasks);
   options.kv_type = kv_type_of(flags.cache);
   for (const PolicySpec& spec : specs) options.policies.push_back({spec, budget_json(spec), hash_of_budget(spec)});
   return options;
@@ -68,14 +62,9 @@ EvaluationOptions read_options(const Flags& flags, const std::vector<PolicySpec>
 
 // What the results of items follow from, beside the task, the shots and the policy.
 Json origin_of(const Model& model, const Flags& flags) {
-  return {{"a2sf_results", kResultsVersion},
-          {"model_hash", model.info().hash},
-          {"rules", flags.rules},
-          {"kv_type", flags.cache.kv_type},
-          {"device", flags.model.device},
-          {"isa", model.isa()},
-          {"repack", flags.model.repack == "on"},
-          {"data", flags.data}};
+  return {{"a2sf_results", kResultsVersion},      {"model_hash", model.info().hash}, {"rules", flags.tasks.rules},
+          {"kv_type", flags.cache.kv_type},       {"device", flags.model.device},    {"isa", model.isa()},
+          {"repack", flags.model.repack == "on"}, {"data", flags.tasks.data}};
 }
 
 Json row_json(const EvaluationRow& row, const PolicySpec& spec) {
@@ -137,8 +126,8 @@ std::string pairs_of(const Evaluation& evaluation, const std::vector<PolicySpec>
 // The beginning of what is written.
 Json document_of(const char* command, const Model& model, const Flags& flags, const EvaluationOptions& options) {
   Json document = new_document(command, model, flags.model);
-  document["data"] = flags.data;
-  document["rules"] = flags.rules;
+  document["data"] = flags.tasks.data;
+  document["rules"] = flags.tasks.rules;
   document["limit"] = options.limit;
   document["kv_type"] = flags.cache.kv_type;
   return document;
@@ -182,8 +171,6 @@ void run(const Flags& flags) {
 
 void add_eval(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
-  std::string names;
-  for (const TaskInfo& task : all_tasks()) names += fmt::format("{}{}", names.empty() ? "" : ", ", task.name);
   CLI::App* command =
       add_command(app, "eval",
                   "Multiple-choice tasks under several policies and budgets. An interrupted run goes on "
@@ -191,24 +178,10 @@ void add_eval(CLI::App& app) {
                   "a2sf eval -m model.gguf --data evaldata --tasks arc_easy,piqa --shots 0,1 --policies "
                   "full,h2o,a2sf --budget 0.2,0.4 --limit 500 -o results");
   add_model_flags(command, &flags->model);
-  command->add_option("--data", flags->data, "Folder of the tasks' folders: JSON lines, as published on Hugging Face")
-      ->type_name("DIR")
-      ->required();
-  command->add_option("--tasks", flags->tasks, "Tasks, separated by commas, or all: " + names)
-      ->type_name("T,...")
-      ->capture_default_str();
+  add_task_flags(command, &flags->tasks, "Folder of the tasks' folders: JSON lines, as published on Hugging Face");
+  command->get_option("--data")->required();
   command->add_option("--shots", flags->shots, "Solved examples before each item; several numbers: each in turn")
       ->type_name("N,...")
-      ->capture_default_str();
-  command->add_option("--limit", flags->limit, "Only the first N items of each task")
-      ->type_name("N")
-      ->check(CLI::Range(1, 1 << 30));
-  command
-      ->add_option("--rules", flags->rules,
-                   "lm-eval: as lm-evaluation-harness 0.4, by sums of log-probabilities; paper: as H2O's and A2SF's "
-                   "scripts, by means per token")
-      ->type_name("R")
-      ->check(CLI::IsMember({"lm-eval", "paper"}))
       ->capture_default_str();
   command->add_flag("--masks", flags->masks,
                     "Score nothing: compare the tokens that each policy keeps with those that the row attends to most, "

@@ -6,6 +6,8 @@
 #include "outcome.h"
 #include "progress.h"
 #include "tables.h"
+#include "task_list.h"
+#include "tune/task_tuning.h"
 
 #include <fmt/format.h>
 
@@ -13,90 +15,186 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <map>
 #include <memory>
+#include <utility>
 
 namespace a2sf::app {
 namespace {
 
-constexpr const char* kMeans = "8,16,32,64,128,256,512,1024";
+constexpr const char *kMeans = "8,16,32,64,128,256,512,1024", *kRatios = "0.2,0.4,0.6";  // of a text, of tasks
+
+const std::map<std::string, DamageMeasure> kMeasures = {
+    {"output", DamageMeasure::output}, {"kl", DamageMeasure::divergence}, {"mass", DamageMeasure::lost_mass}};
+const std::map<std::string, MemoryGroups> kGroups = {
+    {"one", MemoryGroups::one}, {"layer", MemoryGroups::per_layer}, {"head", MemoryGroups::per_head}};
+const std::map<std::string, TextCost> kTextCosts = {
+    {"loss", TextCost::log_loss}, {"kl", TextCost::divergence}, {"mask", TextCost::mask_distance}};
+const std::map<std::string, TaskCost> kTaskCosts = {{"loss", TaskCost::log_loss}, {"accuracy", TaskCost::errors}};
 
 struct Flags {
   ModelFlags model;
   TextFlags text;
+  TaskFlags tasks;
   OutputFlags output;
-  std::string policy = "a2sf", means = kMeans, file;
-  std::size_t longest = 2048, windows = 2;
+  std::string policy = "a2sf", budgets, file, measure = "output", alpha, cost, profile = "none";
+  std::size_t longest = 2048, windows = 2, calls = 0, shots = 0;
 };
 
-TuneOptions read_options(const Flags& flags) {
-  TuneOptions options;
-  options.policy = read_policy(flags.policy, {});
-  if (!std::holds_alternative<Accumulate>(options.policy.score)) {
-    fail_with(kWrongUsage,
-              fmt::format("--policy {}: only policies that score tokens can be tuned (a2sf, h2o, tova, ...)",
-                          harmless(flags.policy)));
-  }
-  options.means.clear();
-  for (const std::string& item : split_list(flags.means)) {
+// A row of one of the tables above.
+template <class Value>
+Value choice_of(const char* option, const std::string& word, const std::map<std::string, Value>& choices) {
+  const auto found = choices.find(word);
+  if (found != choices.end()) return found->second;
+  std::string words;
+  for (const auto& [each, value] : choices) words += fmt::format("{}{}", words.empty() ? "" : ", ", each);
+  fail_with(kWrongUsage, fmt::format("{} '{}' is none of {}", option, harmless(word), words));
+}
+
+PolicySpec read_tuned_policy(const Flags& flags) {
+  PolicySpec policy = read_policy(flags.policy, {});
+  if (std::holds_alternative<Accumulate>(policy.score)) return policy;
+  fail_with(kWrongUsage, fmt::format("--policy {}: only policies that score tokens can be tuned (a2sf, h2o, tova, ...)",
+                                     harmless(flags.policy)));
+}
+
+std::vector<std::int64_t> read_means(const std::string& text) {
+  std::vector<std::int64_t> means;
+  for (const std::string& item : split_list(text)) {
     if (item.find_first_of(".%") != std::string::npos)
       fail_with(kWrongUsage, fmt::format("--budget: {} is a ratio; a text to tune on has no length of its own", item));
-    options.means.push_back(static_cast<std::int64_t>(read_number("--budget", item, 1)));
+    means.push_back(static_cast<std::int64_t>(read_number("--budget", item, 1)));
   }
-  std::sort(options.means.begin(), options.means.end());
-  options.means.erase(std::unique(options.means.begin(), options.means.end()), options.means.end());
+  std::sort(means.begin(), means.end());
+  means.erase(std::unique(means.begin(), means.end()), means.end());
+  return means;
+}
+
+TuneOptions read_text_options(const Flags& flags) {
+  TuneOptions options;
+  options.policy = read_tuned_policy(flags);
+  options.means = read_means(flags.budgets.empty() ? kMeans : flags.budgets);
   options.longest_window = flags.longest;
   options.windows = flags.windows;
+  options.measure = choice_of("--measure", flags.measure, kMeasures);
+  if (!flags.alpha.empty()) options.memories = {choice_of("--alpha", flags.alpha, kGroups), flags.calls};
+  options.memory_cost = choice_of("--cost", flags.cost.empty() ? "kl" : flags.cost, kTextCosts);
   return options;
 }
 
-Profile make_profile(const Flags& flags, const ModelInfo& model, std::vector<ShareTable> tables,
-                     const std::string& text_hash) {
-  const std::string name =
-      flags.text.file == "-" ? "standard input" : std::filesystem::path(flags.text.file).filename().string();
-  return {.tables = std::move(tables), .model = model.name, .model_hash = model.hash, .texts = {{name, text_hash}}};
+Profile make_profile(const ModelInfo& model, std::vector<ShareTable> tables, std::vector<TunedText> texts) {
+  return {.tables = std::move(tables),
+          .model = model.name,
+          .model_hash = model.hash,
+          .texts = std::move(texts),
+          .file = {}};
 }
 
-// For people: the heads' least and largest budgets at each mean.
+std::string name_of(const std::string& file) {
+  return file == "-" ? "standard input" : std::filesystem::path(file).filename().string();
+}
+
+Profile tune_on_text(const Flags& flags, const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer) {
+  const TuneOptions options = read_text_options(flags);
+  const auto [tokens, text_hash] = read_tokens(flags.text, tokenizer);
+  warn_past_context(model->info(), flags.longest);
+  Progress progress("tune");
+  auto tables = need(tune_budgets(model, tokens, options,
+                                  [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
+  return make_profile(model->info(), std::move(tables), {{name_of(flags.text.file), text_hash}});
+}
+
+// The policy at each budget.
+std::vector<PolicySpec> read_task_policies(const Flags& flags) {
+  std::vector<PolicySpec> specs;
+  for (const std::string& budget : split_list(flags.budgets.empty() ? kRatios : flags.budgets)) {
+    PolicySpec spec = read_tuned_policy(flags);
+    need(set_option(spec, "budget", budget), kWrongUsage);
+    specs.push_back(std::move(spec));
+  }
+  return specs;
+}
+
+Profile tune_on_tasks(const Flags& flags, const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer) {
+  TaskTuning tuning{.items = {}, .specs = read_task_policies(flags), .shares = nullptr, .search = {}};
+  tuning.rules = rules_of(flags.tasks);
+  tuning.search = {choice_of("--alpha", flags.alpha.empty() ? "one" : flags.alpha, kGroups), flags.calls};
+  tuning.cost = choice_of("--cost", flags.cost.empty() ? "loss" : flags.cost, kTaskCosts);
+  if (flags.profile != "none") tuning.shares = std::make_shared<const Profile>(need(read_profile(flags.profile)));
+  std::vector<TunedText> texts = tuning.shares == nullptr ? std::vector<TunedText>() : tuning.shares->texts;
+  for (const TaskInfo& task : read_tasks(flags.tasks)) {
+    auto items =
+        need(read_items(flags.tasks.data, task,
+                        {.shots = flags.shots, .limit = flags.tasks.limit, .rules = tuning.rules, .tuning = true}));
+    std::move(items.begin(), items.end(), std::back_inserter(tuning.items));
+    const std::string file = fmt::format("{}/{}", flags.tasks.data, task.shot_file);
+    texts.push_back({std::string(task.shot_file), text_hash(read_file(file))});
+  }
+  Progress progress("tune");
+  auto tables = need(tune_memories(model, tokenizer, tuning,
+                                   [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
+  return make_profile(model->info(), std::move(tables), std::move(texts));
+}
+
+// The least, the middle and the largest of a table's numbers, each as `text` has it.
+template <class Text>
+std::vector<std::string> spread_of(const std::vector<std::vector<double>>& table, const Text& text) {
+  std::vector<double> values;
+  for (const auto& layer : table) values.insert(values.end(), layer.begin(), layer.end());
+  std::sort(values.begin(), values.end());
+  return {text(values.front()), text(values[values.size() / 2]), text(values.back())};
+}
+
+// For people: the heads' budgets at each mean, and how long they remember.
 std::string table_of(const Profile& profile) {
+  const bool has_memories = !profile.tables.front().memories.empty();
   std::vector<std::vector<std::string>> rows = {{"mean budget", "least", "median", "largest"}};
+  if (has_memories) rows.front().insert(rows.front().end(), {"least memory", "median", "largest"});
   for (const ShareTable& table : profile.tables) {
-    std::vector<double> shares;
-    for (const auto& layer : table.shares) shares.insert(shares.end(), layer.begin(), layer.end());
-    std::sort(shares.begin(), shares.end());
     const auto budget = [&](double share) {
+      if (table.mean == 0) return fmt::format("{:.0f} %", 100 * share);
       return with_commas(static_cast<std::uint64_t>(std::llround(share * static_cast<double>(table.mean))));
     };
-    rows.push_back({with_commas(static_cast<std::uint64_t>(table.mean)), budget(shares.front()),
-                    budget(shares[shares.size() / 2]), budget(shares.back())});
+    auto& row = rows.emplace_back();
+    row.push_back(table.mean == 0 ? "any" : with_commas(static_cast<std::uint64_t>(table.mean)));
+    for (std::string& cell : spread_of(table.shares, budget)) row.push_back(std::move(cell));
+    if (!has_memories) continue;
+    const auto memory = [](double budgets) { return fmt::format("{:.2f}", budgets); };
+    for (std::string& cell : spread_of(table.memories, memory)) row.push_back(std::move(cell));
   }
-  return aligned_table(rows);
+  return aligned_table(rows) + (has_memories ? "A memory is in budgets: alpha = 1 - 1/(memory * budget)\n" : "");
+}
+
+Json settings_json(const Flags& flags) {
+  if (!flags.text.file.empty()) {
+    return {{"text", flags.text.file}, {"ctx", flags.longest}, {"windows", flags.windows}, {"measure", flags.measure}};
+  }
+  return {{"data", flags.tasks.data},
+          {"tasks", flags.tasks.tasks},
+          {"shots", flags.shots},
+          {"limit", flags.tasks.limit},
+          {"rules", flags.tasks.rules}};
 }
 
 void run(const Flags& flags) {
-  const TuneOptions options = read_options(flags);
+  if (flags.text.file.empty() == flags.tasks.data.empty())
+    fail_with(kWrongUsage, "say what to tune on: a text (-f FILE) or the examples of tasks (--data DIR)");
+  const PolicySpec policy = read_tuned_policy(flags);
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
-  const auto [tokens, text_hash] = read_tokens(flags.text, tokenizer);
   const auto model = load_model(flags.model);
-  warn_past_context(model->info(), flags.longest);
   const std::string target = flags.file.empty() ? profile_beside(flags.model.model) : flags.file;
   OutputFile file(target);
   const auto start = std::chrono::steady_clock::now();
-  std::vector<ShareTable> tables;
-  {
-    Progress progress("tune");
-    tables = need(tune_budgets(model, tokens, options,
-                               [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
-  }
+  const Profile profile = (flags.text.file.empty() ? tune_on_tasks : tune_on_text)(flags, model, tokenizer);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const Profile profile = make_profile(flags, model->info(), std::move(tables), text_hash);
   file.write(to_json(profile));
   file.commit();
   if (target == "-") return;
   Json document = new_document("tune", *model, flags.model);
-  document["text"] = flags.text.file;
-  document["policy"] = to_string(options.policy);
-  document["ctx"] = flags.longest;
-  document["windows"] = flags.windows;
+  document.update(settings_json(flags));
+  document["policy"] = to_string(policy);
+  document["alpha"] = flags.alpha;
+  document["cost"] = flags.cost;
   document["seconds"] = seconds;
   document["file"] = target;
   document["profile"] = Json::parse(to_json(profile));
@@ -104,17 +202,10 @@ void run(const Flags& flags) {
       .deliver(document, table_of(profile) + fmt::format("{} written in {:.0f} s\n", harmless(target), seconds));
 }
 
-}  // namespace
-
-void add_tune(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
-  CLI::App* command = add_command(
-      app, "tune",
-      "Measure on a text which layers and heads need how much of a budget, and write it as a profile of the model. "
-      "Take a text like those that the model will read; what is measured on it must be scored on others",
-      "a2sf tune -m model.gguf -f book.txt");
-  add_model_flags(command, &flags->model);
+void add_text_mode(CLI::App* command, Flags* flags) {
+  const Heading heading(command, "On a text");
   add_text_flags(command, &flags->text);
+  command->get_option("--file")->required(false);
   command->add_option("-c,--ctx", flags->longest, "Tokens of the longest windows of the text")
       ->type_name("N")
       ->check(CLI::Range(64, 1 << 20))
@@ -123,12 +214,64 @@ void add_tune(CLI::App& app) {
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  command->add_option("--budget", flags->means, "Mean budgets to make a table for each; others take the nearest")
-      ->type_name("B,...")
+  command
+      ->add_option("--measure", flags->measure,
+                   "What a budget costs a head: output, the error of its output; kl, that of the predictions where it "
+                   "alone is bounded (slow); mass, the attention to what it evicted")
+      ->type_name("M")
       ->capture_default_str();
+}
+
+void add_task_mode(CLI::App* command, Flags* flags) {
+  const Heading heading(command, "On tasks");
+  add_task_flags(command, &flags->tasks, "Tune on tasks' solved examples: the folder of their folders, JSON lines");
+  command->add_option("--shots", flags->shots, "Other solved examples before each item")
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--profile", flags->profile, "Its shares of the budget hold; none: all heads have the same")
+      ->type_name("FILE")
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void add_tune(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = add_command(
+      app, "tune",
+      "Find how the layers and heads of a model share a budget best (on a text), and how long they should remember (on "
+      "a text or on tasks), and write it as a profile of the model. Take texts and tasks like those that it will see; "
+      "what is found on them must be scored on others",
+      "a2sf tune -m model.gguf -f book.txt\n"
+      "  a2sf tune -m model.gguf --data evaldata --tasks piqa --limit 50 --alpha one -o piqa.json");
+  add_model_flags(command, &flags->model);
+  add_text_mode(command, flags.get());
+  add_task_mode(command, flags.get());
+  command
+      ->add_option("--budget", flags->budgets,
+                   "On a text: mean budgets to make a table for each; others take the nearest. On tasks: counts or "
+                   "ratios that the result should serve")
+      ->type_name("B,...")
+      ->default_str(fmt::format("{}; {}", kMeans, kRatios));
   command->add_option("--policy", flags->policy, "By which tokens go, with options if wanted")
       ->type_name("P")
       ->capture_default_str();
+  command
+      ->add_option("--alpha", flags->alpha,
+                   "Find forgetting factors too: one for all heads, one per layer or one per head, each as a memory in "
+                   "budgets")
+      ->type_name("GROUPS")
+      ->default_str("on tasks: one");
+  command
+      ->add_option("--cost", flags->cost,
+                   "What a good alpha makes small. On a text: kl, to the full cache; loss, of the text; mask, the "
+                   "distance to the ideal mask. On tasks: loss, of the right choice; accuracy, the wrong answers")
+      ->type_name("C")
+      ->default_str("kl; loss");
+  command->add_option("--calls", flags->calls, "How often alphas are tried, at most")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 20))
+      ->default_str("20, or 6 per group");
   command->add_option("-o,--output", flags->file, "The profile; -: standard output")
       ->type_name("FILE")
       ->default_str("MODEL.a2sf.json")

@@ -92,11 +92,6 @@ class OutputDamage final : public ShadowObserver {
   std::vector<float> difference_;
 };
 
-PolicySpec with_budget(PolicySpec spec, std::int64_t budget) {
-  spec.budget = {BudgetCount{budget}};
-  return spec;
-}
-
 // Reads a window with the full cache and a shadow of each rung.
 Status read_window(const std::shared_ptr<const Model>& model, std::span<const std::int32_t> window,
                    const PolicySpec& spec, std::span<const std::int64_t> budgets,
@@ -113,6 +108,11 @@ Status read_window(const std::shared_ptr<const Model>& model, std::span<const st
 }
 
 }  // namespace
+
+PolicySpec with_budget(PolicySpec spec, std::int64_t budget) {
+  spec.budget = {BudgetCount{budget}};
+  return spec;
+}
 
 std::span<const std::int32_t> TuneWindows::window(std::size_t i) const {
   const std::size_t last = tokens.size() - length;

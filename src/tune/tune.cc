@@ -3,13 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <utility>
 
 #include "eval/segments.h"
+#include "tune/head_divergence.h"
 #include "tune/layer_weights.h"
 #include "tune/least_damage.h"
+#include "tune/lost_mass.h"
 
 namespace a2sf {
 namespace {
@@ -53,12 +56,16 @@ class Tuner {
     for (const auto& [length, means] : means_of_) {
       if (auto measured = measure(length); !measured) return tl::unexpected(measured.error());
     }
-    if (auto weighed = weigh_layers(); !weighed) return tl::unexpected(weighed.error());
+    if (is_weighed()) {
+      if (auto weighed = weigh_layers(); !weighed) return tl::unexpected(weighed.error());
+    }
     std::vector<ShareTable> tables;
     for (const auto& [length, means] : means_of_) {
       for (const std::int64_t mean : means) {
         const auto budget = static_cast<double>(mean);
         tables.push_back({mean, shares_of(least_damage_budgets(ladders_[length], budget, kLeastBudget), budget)});
+        if (!options_.memories) continue;
+        if (auto found = find_memories(length, tables.back()); !found) return tl::unexpected(found.error());
       }
     }
     std::sort(tables.begin(), tables.end(), [](const ShareTable& a, const ShareTable& b) { return a.mean < b.mean; });
@@ -71,7 +78,24 @@ class Tuner {
     const std::size_t count = length == longest() ? options_.windows : std::max<std::size_t>(1, kShortTokens / length);
     return {tokens_, length, std::max<std::size_t>(1, std::min(count, tokens_.size() / length))};
   }
-  std::size_t weighing_tokens() const { return longest() * static_cast<std::size_t>(model_->info().layers + 1); }
+  // The output's error is one of a layer; the other measures need no weights.
+  bool is_weighed() const { return options_.measure == DamageMeasure::output; }
+  std::size_t weighing_tokens() const {
+    return is_weighed() ? longest() * static_cast<std::size_t>(model_->info().layers + 1) : 0;
+  }
+  std::size_t layers() const { return static_cast<std::size_t>(model_->info().layers); }
+  std::size_t kv_heads() const { return static_cast<std::size_t>(model_->info().kv_heads); }
+  // What is read to measure damage in windows of this length, in tokens.
+  std::size_t measuring_tokens(std::size_t length) const {
+    const std::size_t once = length * windows(length).count;
+    if (options_.measure != DamageMeasure::divergence) return once;
+    return once * head_divergence_readings(*model_, rungs_of(length).size());
+  }
+  std::size_t searching_tokens(std::size_t length) const {
+    if (!options_.memories) return 0;
+    return calls_of(*options_.memories, layers(), kv_heads()) * readings_of(options_.memory_cost) * length *
+           windows(length).count;
+  }
 
   Status check() {
     if (means_of_.empty()) return fail(ErrorKind::bad_input, "no mean budget is smaller than a window");
@@ -85,16 +109,18 @@ class Tuner {
                                                     tokens_.size(), longest()));
     }
     total_ = weighing_tokens();
-    for (const auto& [length, means] : means_of_) total_ += length * windows(length).count;
+    for (const auto& [length, means] : means_of_)
+      total_ += measuring_tokens(length) + searching_tokens(length) * means.size();
     return check_tokens(tokens_, model_->info().vocabulary);
   }
 
   Status measure(std::size_t length) {
-    const TuneWindows part = windows(length);
-    auto ladder = measure_output_damage(model_, part, options_.policy, rungs_of(length), counted());
+    constexpr std::array kMeasures = {measure_output_damage, measure_head_divergence, measure_lost_mass};
+    const auto measure = kMeasures[static_cast<std::size_t>(options_.measure)];
+    auto ladder = measure(model_, windows(length), options_.policy, rungs_of(length), counted());
     if (!ladder) return tl::unexpected(ladder.error());
     ladders_.emplace(length, std::move(*ladder));
-    done_ += length * part.count;
+    done_ += measuring_tokens(length);
     return {};
   }
 
@@ -109,6 +135,32 @@ class Tuner {
         measure_layer_weights(model_, windows(longest()).window(0), options_.policy, ladder, rung, counted());
     if (!weights) return tl::unexpected(weights.error());
     for (auto& [length, each] : ladders_) weigh(each, *weights);
+    done_ += weighing_tokens();
+    return {};
+  }
+
+  // The policy at the table's mean, in the windows that the table was measured in.
+  Status find_memories(std::size_t length, ShareTable& table) {
+    const auto cost = [&](const MemoryTable& memories) -> Result<double> {
+      PolicySpec spec = with_budget(options_.policy, table.mean);
+      Profile profile{.tables = {table}};
+      profile.tables.front().memories = memories;
+      if (auto shared = share_by(spec, std::make_shared<const Profile>(std::move(profile))); !shared)
+        return tl::unexpected(shared.error());
+      std::size_t read = 0;
+      const auto read_so_far = [&](std::size_t done, std::size_t total) {
+        read = total;
+        return counted()(done, total);
+      };
+      auto of_text = text_cost(model_, windows(length), spec, options_.memory_cost, read_so_far);
+      done_ += read;
+      return of_text;
+    };
+    const std::size_t begin = done_;
+    auto memories = search_memories(layers(), kv_heads(), *options_.memories, cost);
+    if (!memories) return tl::unexpected(memories.error());
+    table.memories = std::move(*memories);
+    done_ = begin + searching_tokens(length);
     return {};
   }
 

@@ -3,7 +3,11 @@
 
 #include <a2sf/profile.h>
 
+#include <optional>
+
 #include "tune/damage.h"
+#include "tune/memory_search.h"
+#include "tune/text_cost.h"
 
 namespace a2sf {
 
@@ -12,6 +16,9 @@ struct TuneOptions {
   std::vector<std::int64_t> means = {8, 16, 32, 64, 128, 256, 512, 1024};  // mean budgets to make tables for, ascending
   std::size_t longest_window = 2048;                                       // tokens
   std::size_t windows = 2;                                                 // of the longest
+  DamageMeasure measure = DamageMeasure::output;
+  std::optional<MemorySearch> memories = {};  // for each mean, after its shares; none: alphas are the policy's own
+  TextCost memory_cost = TextCost::divergence;
 };
 
 // How long a window is in which a table for this mean is measured. A budget is of use in texts some times as long as
@@ -19,7 +26,7 @@ struct TuneOptions {
 std::size_t window_for(std::int64_t mean, std::size_t longest);
 
 // One table for each mean below the length of its window; a mean that is not has none. Fails on a text that is shorter
-// than a window. `progress` counts tokens of all passes.
+// than a window. `progress` counts tokens of all passes; a search for memories may end before its part is full.
 Result<std::vector<ShareTable>> tune_budgets(const std::shared_ptr<const Model>& model,
                                              std::span<const std::int32_t> tokens, const TuneOptions& options,
                                              const TuneProgress& progress = {});

@@ -173,6 +173,24 @@ class TuneTest(EvalTest):
         self.refuse(1, "was tuned on", "perplexity", *scored, "--ctx", 64)
         self.refuse(1, "was tuned on", "compare", *scored, "--policies", "a2sf")
 
+    def test_memories_are_found_on_a_text_and_on_tasks(self):
+        path = self.folder / "profile.json"
+        on_text = a2sf("tune", "-m", self.model, "-f", self.text, "--ctx", 64, "--windows", 1, "--budget", 16, "--alpha",
+                       "one", "--calls", 3, "--cost", "loss", "--measure", "mass", "-o", path)
+        self.assertEqual((on_text.returncode, on_text.stderr), (0, ""))
+        self.assertIn("memory", on_text.stdout)
+        shares = json.loads(path.read_text())["tables"][0]["shares"]
+        both = self.folder / "both.json"
+        on_tasks = a2sf("tune", "-m", self.model, "--data", self.folder / "data", "--tasks", "piqa", "--limit", 3,
+                        "--shots", 1, "--budget", "0.3", "--calls", 3, "--cost", "accuracy", "--profile", path, "-o", both, "--json")
+        self.assertEqual((on_tasks.returncode, on_tasks.stderr), (0, ""))
+        profile = json.loads(both.read_text())
+        self.assertEqual(json.loads(on_tasks.stdout)["profile"], profile)
+        self.assertEqual(profile["tables"][0]["shares"], shares)
+        self.assertEqual([text["name"] for text in profile["texts"]], ["text.txt", "piqa/train_first2000.jsonl"])
+        memories = {memory for layer in profile["tables"][0]["memories"] for memory in layer}
+        self.assertEqual(len(memories), 1)
+
     def test_one_of_another_model_is_not_used(self):
         Path(f"{self.model}.a2sf.json").write_text(json.dumps({"shares": [[1] * 3] * 30, "model_hash": "0"}))
         done = a2sf("run", "-m", self.model, "-f", self.text, "-n", 2, "--budget", 32, "--json")
@@ -193,6 +211,11 @@ class TuneTest(EvalTest):
         self.refuse(2, "ratio", *["tune", "-m", self.model, "-f", self.text, "--budget", "0.2"])
         self.refuse(2, "policies that score", *["tune", "-m", self.model, "-f", self.text, "--policy", "full"])
         self.refuse(1, "fewer than one window", *["tune", "-m", self.model, "-f", self.text])
+        self.refuse(2, "what to tune on", *["tune", "-m", self.model])
+        self.refuse(2, "what to tune on", *["tune", "-m", self.model, "-f", self.text, "--data", self.folder])
+        self.refuse(2, "'two'", *["tune", "-m", self.model, "-f", self.text, "--alpha", "two"])
+        self.refuse(2, "'accuracy'", *["tune", "-m", self.model, "-f", self.text, "--cost", "accuracy"])
+        self.refuse(2, "'kl'", *["tune", "-m", self.model, "--data", self.folder / "data", "--tasks", "piqa", "--cost", "kl"])
         self.assertFalse(Path(f"{self.model}.a2sf.json").exists())
 
 

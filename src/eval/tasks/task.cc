@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 
 #include "eval/tasks/prompts.h"
 
@@ -33,11 +34,14 @@ Result<std::vector<ChoiceItem>> read_file(const std::string& path, const TaskInf
   return items;
 }
 
-// Solved examples, each with its right choice, and a blank line after each of them.
-std::string examples_for(std::size_t item, std::size_t shots, const std::vector<ChoiceItem>& solved) {
+// Solved examples, each with its right choice, and a blank line after each of them. `spared` of them is none.
+std::string examples_for(std::size_t item, std::size_t shots, const std::vector<ChoiceItem>& solved,
+                         std::optional<std::size_t> spared) {
   std::string text;
-  for (std::size_t j = 0; j < shots; ++j) {
-    const ChoiceItem& example = solved[(item * shots + j) % solved.size()];
+  const std::size_t count = solved.size() - (spared ? 1 : 0);
+  for (std::size_t j = 0; j < shots && count > 0; ++j) {
+    const std::size_t number = (item * shots + j) % count;
+    const ChoiceItem& example = solved[number + (spared && number >= *spared ? 1 : 0)];
     const Choice& right = example.choices[example.gold];
     text += right.context + right.continuation + "\n\n";
   }
@@ -59,12 +63,13 @@ Result<TaskInfo> find_task(std::string_view name) {
 
 Result<std::vector<ChoiceItem>> read_items(const std::string& data, const TaskInfo& task, const TaskOptions& options) {
   const auto path_of = [&](std::string_view file) { return fmt::format("{}/{}", data, file); };
-  auto items = read_file(path_of(task.file), task, options.rules, options.limit);
+  auto items = read_file(path_of(options.tuning ? task.shot_file : task.file), task, options.rules, options.limit);
   if (!items || options.shots == 0) return items;
   const auto solved = read_file(path_of(task.shot_file), task, options.rules, 0);
   if (!solved) return solved;
   for (ChoiceItem& item : *items) {
-    const std::string examples = examples_for(item.item, options.shots, *solved);
+    const std::string examples =
+        examples_for(item.item, options.shots, *solved, options.tuning ? std::optional(item.item) : std::nullopt);
     for (Choice& choice : item.choices) choice.context.insert(0, examples);
   }
   return items;

@@ -48,6 +48,7 @@ struct TaskOptions {
   std::size_t shots = 0;  // solved examples before item i: numbers i * shots + j of the shot file, modulo its length
   std::size_t limit = 0;  // the first so many items; 0: all
   EvalRules rules = EvalRules::lm_eval;
+  bool tuning = false;  // the solved examples are the items; those before item i are others than itself
 };
 
 // The items of a task in the order of the file. `data` is the folder that has the tasks' folders. Errors name the file

@@ -102,6 +102,19 @@ TEST_F(Prompts, ExamplesOfAnItemFollowFromItsNumber) {
   EXPECT_EQ(items[2].choices[1].context, "Question: t\nAnswer: y\n\nQuestion: p\nAnswer: y\n\nQuestion: c\nAnswer:");
 }
 
+TEST_F(Prompts, ForTuningSolvedExamplesAreTheItemsAndNoneIsItsOwn) {
+  const TaskInfo task = find_task("piqa").value();
+  std::string solved;
+  for (const char* goal : {"p", "q", "r"})
+    solved += json{{"goal", goal}, {"sol1", "x"}, {"sol2", "y"}, {"label", 1}}.dump() + "\n";
+  write(std::string(task.shot_file), solved);
+  const auto items = read(task, {.shots = 1, .tuning = true}).value();
+  ASSERT_EQ(items.size(), 3U);
+  EXPECT_EQ(items[0].choices[0].context, "Question: q\nAnswer: y\n\nQuestion: p\nAnswer:");
+  EXPECT_EQ(items[1].choices[0].context, "Question: r\nAnswer: y\n\nQuestion: q\nAnswer:");
+  EXPECT_EQ(items[2].choices[0].context, "Question: p\nAnswer: y\n\nQuestion: r\nAnswer:");
+}
+
 TEST_F(Prompts, ALimitTakesTheFirstItems) {
   const TaskInfo task = find_task("arc_easy").value();
   write_task(task, harness_prompts().at("arc_easy"));
