@@ -13,8 +13,9 @@ from pathlib import Path
 
 from report_drawing import INK, OTHER, STYLES, image, new_figure
 from report_eval import sections_of
+from report_masks import masks_of
 
-MIB, COMMANDS = 1024 * 1024, ("compare", "perplexity", "bench", "eval")
+MIB, COMMANDS = 1024 * 1024, ("compare", "perplexity", "bench", "eval", "eval --masks")
 MAX_RESULT_BYTES = 64 * MIB  # a result is a few kB; more is something else, and not worth parsing
 PLACES = {"kl_to_full": 3, "perplexity": 2}  # printed decimals of what says how good a row is, the better measure first
 # Runs that differ in one of these have no place in one table. The hash tells models apart, whatever their path.
@@ -413,6 +414,8 @@ def html_page(sources: list) -> str:
     body = [html_policies("Policies side by side", source.data, source.rows) for source in of["compare"]]
     body += [html_policies("Perplexity", *group) for group in merge(of["perplexity"], SAME_RUN + SAME_TEXT)]
     body += [html_section(title, source.data, text) for source in of["eval"] for title, text in sections_of(source.data)]
+    body += [html_section("What is kept, beside the ideal mask", source.data, masks_of(source.data))
+             for source in of["eval --masks"]]
     body += [html_bench(*group) for group in merge(of["bench"], SAME_RUN)] + list(map(html_trace, of["trace"]))
     return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>A2SF report</title>\n'
             f'<meta name="viewport" content="width=device-width"><style>{CSS}</style></head>\n<body><main>'

@@ -154,7 +154,7 @@ void run(const Flags& flags) {
   if (error) fail_with(kFailed, fmt::format("cannot make the folder {}: {}", flags.folder, error.message()));
   if (flags.masks) {
     Delivery delivery({.json = flags.output.json, .file = flags.folder + "/masks.json"});
-    return run_masks(model, tokenizer, options, document_of("masks", *model, flags, options), delivery);
+    return run_masks(model, tokenizer, options, document_of("eval --masks", *model, flags, options), delivery);
   }
   ItemResults results = need(ItemResults::open(flags.folder + "/items.jsonl", origin_of(*model, flags)));
   const Evaluation evaluation = compute(model, tokenizer, options, results);

@@ -131,6 +131,38 @@ class ResultsTest(EvalTest):
         self.assertEqual(self.items("out"), before)
 
 
+class MasksTest(EvalTest):
+    def test_masks_of_all_policies_and_the_ideal_one(self):
+        document = self.evaluate("out", "--masks", "--limit", 3, "--shots", "0,1")
+        self.assertEqual(document, json.loads((self.folder / "out/masks.json").read_text()))
+        self.assertEqual([path.name for path in (self.folder / "out").iterdir()], ["masks.json"])
+        self.assertEqual((document["command"], document["sequences"], document["limit"]), ("eval --masks", 6, 3))
+        self.assertEqual([(row["policy"], row["budget"]) for row in document["rows"]], [("h2o", .4), ("a2sf", .4), ("ideal", .4)])
+        self.assertAlmostEqual(sum(document["attention_by_place"]), 1)
+        shape = len(document["sparsity"]), len(document["sparsity"][0])
+        for row in document["rows"]:
+            self.assertEqual((len(row["heads"]), len(row["heads"][0])), shape)
+            for means in [row, *(head for layer in row["heads"] for head in layer)]:
+                self.assertTrue(0 < means["jaccard"] <= means["cosine"] <= 1, means)
+                self.assertTrue(0 < means["mass"] <= means["ideal_mass"] + 1e-9 <= 1 + 1e-9, means)
+            self.assertAlmostEqual(sum(row["slots_by_place"]), 1)
+            self.assertEqual([picture["layer"] for picture in row["pictures"]], [0, shape[0] // 2, shape[0] - 1])
+            self.assertEqual(row["pictures"][0]["kept"][:3], ["0", "0-1", "0-2"])
+        ideal = document["rows"][-1]
+        self.assertEqual((ideal["cosine"], ideal["jaccard"], ideal["mass"]), (1, 1, ideal["ideal_mass"]))
+
+    def test_masks_for_people(self):
+        done = a2sf(*self.arguments("out", "--masks"))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertRegex(done.stdout, r"^policy +budget +cosine +Jaccard +mass kept +mass of ideal +mean age\n")
+        self.assertRegex(done.stdout, r"\na2sf +40 % +0\.\d{3} ")
+        self.assertEqual(json.loads((self.folder / "out/masks.json").read_text())["sequences"], 20)
+
+    def test_a_policy_without_masks_is_refused(self):
+        self.refuse(2, "block=prompt", *self.arguments("out", "--masks", "--block", "prompt"))
+        self.assertFalse((self.folder / "out").exists())
+
+
 class TuneTest(EvalTest):
     def setUp(self):
         super().setUp()

@@ -44,6 +44,25 @@ EVAL = {"command": "eval", **ORIGIN, "rules": "lm-eval", "limit": 500, "rows": [
                "acc_difference": -.019, "mcnemar_p": .31, "logprob_difference": -.123, "logprob_difference_stderr": .045}]}
 
 
+def mask_means(cosine):
+    return {"compared_rows": 8 if cosine else 0, "cosine": cosine, "jaccard": cosine, "mass": cosine, "ideal_mass": cosine and .987,
+            "age": cosine and .25}
+
+
+def mask_row(policy, budget, cosine, scores=None):
+    kept = ["0", "0-1", "0-2", "0,2-3", "0-1,4", "0,3,5"]
+    return {"policy": policy, "spec": f"{policy}:budget={budget}", "budget": budget, **mask_means(cosine),
+            "heads": [[mask_means(cosine), mask_means(None)], [mask_means(cosine), mask_means(cosine)]],
+            "slots_by_place": cosine and [.05] * 20, "scores_by_place": scores,
+            "pictures": [{"layer": layer, "kv_head": 0, "kept": kept} for layer in (0, 1)]}
+
+
+MASKS = {"command": "eval --masks", **ORIGIN, "rules": "lm-eval", "limit": 20, "tasks": ["piqa"], "sequences": 2, "tokens": 11,
+         "sparsity": [[.5, .25], [.75, 1]], "attention_by_place": [.05] * 20, "rows": [
+             mask_row("h2o", 2, .654, [.05] * 20), mask_row("h2o", 4, .765, [.05] * 20), mask_row("h2o", 9, None),
+             mask_row("local", 2, .321), mask_row("local", 4, .432), mask_row("ideal", 2, 1.0), mask_row("ideal", 4, 1.0)]}
+
+
 def trace_lines(length=500, heads=9, budget=16):
     yield {**ORIGIN, "policy": "local", "budget": budget, "alpha": None, "recent": budget, "sink": 0,
            "tokens": list(range(length))}
@@ -79,6 +98,19 @@ class ReportTest(unittest.TestCase):
         self.assertIn("<tr><td>a2sf</td><td>20 %</td><td>62.5</td><td>62.5</td></tr>", page, "copa has no acc_norm")
         self.assertIn("<td>-1.9</td><td>0.31</td><td>-0.123</td><td>0.045</td>", page)
         self.assertEqual(page.count("<img alt"), 4)
+
+    def test_masks_are_a_table_and_pictures(self):
+        page = self.page(self.put("masks.json", MASKS))
+        self.assertIn("<h2>What is kept, beside the ideal mask</h2>", page)
+        self.assertIn("<tr><td>h2o</td><td>2</td><td>0.654</td><td>0.654</td><td>0.654</td><td>0.987</td><td>0.250</td></tr>", page)
+        self.assertIn("<tr><td>h2o</td><td>9</td><td>–</td>", page)
+        self.assertEqual(re.findall('<img alt="(.*?)"', page), [
+            "masks of ideal, h2o, local", "attention, scores and kept tokens by place", "cosine by layer and KV head",
+            "attention kept", "sparsity by layer"])
+
+    def test_masks_of_budgets_that_hold_everything_are_no_pictures(self):
+        page = self.page(self.put("masks.json", MASKS | {"rows": [mask_row("h2o", 9, None), mask_row("ideal", 9, None)]}))
+        self.assertEqual(re.findall('<img alt="(.*?)"', page), ["sparsity by layer"])
 
     def report(self, *files, output="report.html"):
         command = [sys.executable, REPORT, "-o", self.folder / output, *files]
