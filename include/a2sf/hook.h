@@ -139,7 +139,7 @@ struct ShadowRow {
 };
 
 // Looks on at a shadow: a second cache of a sequence, under another policy, that is given the same queries, keys and
-// values. What it would have computed goes no further. In a layer, its rows come after the sequence's own of a step.
+// values. What it would have computed goes no further. In a layer of a step its rows follow all of the sequence's own.
 class ShadowObserver : public Observer {
  public:
   // After each row of each layer.

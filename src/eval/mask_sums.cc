@@ -1,5 +1,7 @@
 #include "eval/mask_sums.h"
 
+#include <algorithm>
+#include <cmath>
 #include <functional>
 #include <numeric>
 

@@ -1,9 +1,8 @@
 // What analyse_masks() adds up: a mask, the comparison of two, shares by relative position.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <span>
 #include <vector>
 
@@ -27,7 +26,7 @@ using Mask = std::vector<std::uint8_t>;  // [position], up to the row's own: whe
 Mask ideal_mask(const TrueRow& row, std::int64_t budget);
 // The smallest share of the row's tokens that has `mass` of its probability.
 double share_with(const TrueRow& row, double mass);
-// How well a mask does for a row.
+// How well a mask does for one row.
 MaskMeans compare_masks(const TrueRow& row, const Mask& kept, const Mask& ideal);
 
 void add(MaskMeans& sum, const MaskMeans& other);
