@@ -62,19 +62,8 @@ Result<ChoiceItem> read_arc(const Record& record, EvalRules) {
   return read_labelled(record, "question", "Question: ", "\nAnswer:");
 }
 
-// Texts of several fields, in their order.
-Result<std::vector<std::string>> read_fields(const Record& record, std::initializer_list<const char*> fields) {
-  std::vector<std::string> texts;
-  for (const char* field : fields) {
-    auto text = record.text(field);
-    if (!text) return tl::unexpected(text.error());
-    texts.push_back(std::move(*text));
-  }
-  return texts;
-}
-
 Result<ChoiceItem> read_piqa(const Record& record, EvalRules) {
-  const auto fields = read_fields(record, {"goal", "sol1", "sol2", "label"});
+  const auto fields = record.fields({"goal", "sol1", "sol2", "label"});
   if (!fields) return tl::unexpected(fields.error());
   const auto gold = index_of(record, (*fields)[3], {"0", "1"});
   if (!gold) return tl::unexpected(gold.error());
@@ -83,7 +72,7 @@ Result<ChoiceItem> read_piqa(const Record& record, EvalRules) {
 
 // Partial evaluation: the contexts differ, what follows them is scored.
 Result<ChoiceItem> read_winogrande(const Record& record, EvalRules) {
-  const auto fields = read_fields(record, {"sentence", "option1", "option2", "answer"});
+  const auto fields = record.fields({"sentence", "option1", "option2", "answer"});
   if (!fields) return tl::unexpected(fields.error());
   const std::string& sentence = (*fields)[0];
   const std::size_t gap = sentence.find('_');
@@ -104,7 +93,7 @@ std::string with_small_first_letter(std::string text) {
 
 // Harness 0.4 has two blanks before a choice: the choices begin with one of their own.
 Result<ChoiceItem> read_copa(const Record& record, EvalRules rules) {
-  const auto fields = read_fields(record, {"premise", "choice1", "choice2", "question", "label"});
+  const auto fields = record.fields({"premise", "choice1", "choice2", "question", "label"});
   if (!fields) return tl::unexpected(fields.error());
   const std::string premise = trimmed((*fields)[0]);
   if (premise.empty()) return record.wrong("the premise is empty");
@@ -141,7 +130,7 @@ std::vector<std::string> split_options(std::string_view options) {
 }
 
 Result<ChoiceItem> read_mathqa(const Record& record, EvalRules) {
-  const auto fields = read_fields(record, {"Problem", "options", "correct"});
+  const auto fields = record.fields({"Problem", "options", "correct"});
   if (!fields) return tl::unexpected(fields.error());
   const auto options = split_options((*fields)[1]);
   const auto gold = index_of(record, (*fields)[2], {"a", "b", "c", "d", "e"});

@@ -3,6 +3,9 @@
 #include <a2sf/text.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "core/text_file.h"
 
 namespace a2sf {
@@ -21,6 +24,12 @@ bool read_text(const Json& value, std::string& text) {
   return true;
 }
 
+bool read_texts(const Json& list, std::vector<std::string>& texts) {
+  return list.is_array() && !list.empty() && std::all_of(list.begin(), list.end(), [&](const Json& value) {
+           return read_text(value, texts.emplace_back());
+         });
+}
+
 }  // namespace
 
 tl::unexpected<Error> Record::wrong(std::string_view message) const {
@@ -33,16 +42,27 @@ Result<std::string> Record::text(const char* field) const {
   return wrong(fmt::format("there is no text \"{}\"", field));
 }
 
-Result<std::vector<std::string>> Record::texts(const char* field, const char* inner) const {
-  const auto missing = [&] { return wrong(fmt::format("there are no texts \"{}\" in \"{}\"", inner, field)); };
-  if (!object_.contains(field) || !object_[field].is_object() || !object_[field].contains(inner)) return missing();
-  const Json& list = object_[field][inner];
-  if (!list.is_array() || list.empty()) return missing();
+Result<std::vector<std::string>> Record::fields(std::initializer_list<const char*> names) const {
   std::vector<std::string> texts;
-  for (const Json& value : list) {
-    if (!read_text(value, texts.emplace_back())) return missing();
+  for (const char* name : names) {
+    auto text = this->text(name);
+    if (!text) return tl::unexpected(text.error());
+    texts.push_back(std::move(*text));
   }
   return texts;
+}
+
+Result<std::vector<std::string>> Record::texts(const char* field) const {
+  std::vector<std::string> texts;
+  if (object_.contains(field) && read_texts(object_[field], texts)) return texts;
+  return wrong(fmt::format("there are no texts \"{}\"", field));
+}
+
+Result<std::vector<std::string>> Record::texts(const char* field, const char* inner) const {
+  std::vector<std::string> texts;
+  const bool has_inner = object_.contains(field) && object_[field].is_object() && object_[field].contains(inner);
+  if (has_inner && read_texts(object_[field][inner], texts)) return texts;
+  return wrong(fmt::format("there are no texts \"{}\" in \"{}\"", inner, field));
 }
 
 Result<std::vector<Record>> read_records(const std::string& path, std::size_t limit) {

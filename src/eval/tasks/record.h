@@ -4,6 +4,7 @@
 #include <a2sf/result.h>
 #include <nlohmann/json.hpp>
 
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,10 @@ class Record {
 
   // Strings are valid UTF-8. A number counts as the text of its digits: labels are written either way.
   Result<std::string> text(const char* field) const;
+  // Of several fields, in their order.
+  Result<std::vector<std::string>> fields(std::initializer_list<const char*> names) const;
+  // Of a list, which has at least one: {"answers": [...]}.
+  Result<std::vector<std::string>> texts(const char* field) const;
   // Of a list inside an object: {"choices": {"text": [...]}}.
   Result<std::vector<std::string>> texts(const char* field, const char* inner) const;
   // "file, line N: MESSAGE".
