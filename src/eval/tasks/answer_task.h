@@ -1,0 +1,45 @@
+// Published tasks that are answered in words: GSM8K as lm-evaluation-harness 0.4 asks it, and LongBench v1. Which file
+// a task reads, how an item is prompted, how right an answer is.
+#pragma once
+
+#include <a2sf/result.h>
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "eval/tasks/task.h"
+
+namespace a2sf {
+
+// A row of the table of tasks. Files are JSON lines in the data folder; prompts of LongBench are beside its files, in
+// templates.json.
+struct AnswerTaskInfo {
+  std::string_view name;
+  std::string_view file;       // what is reported on
+  std::string_view shot_file;  // what solved examples are drawn from; empty: the task has none
+  std::size_t most_tokens;     // of an answer
+  std::string_view stop;       // text at which an answer ends, itself no part of it; empty: none
+};
+
+std::span<const AnswerTaskInfo> answer_tasks();
+const AnswerTaskInfo* find_answer_task(std::string_view name);  // nullptr: there is none
+
+struct AnswerItem {
+  std::size_t item;                  // its number in the file, from 0
+  std::string prompt;                // whole, with its examples
+  std::vector<std::string> golds;    // right answers: the best match counts
+  std::vector<std::string> classes;  // of a classification (trec); otherwise empty
+};
+
+// The items of a task in the order of the file. Examples are chosen as for other tasks, the rules make no difference;
+// shots with a task that has no examples are an error. Errors name the file and the line.
+Result<std::vector<AnswerItem>> read_answer_items(const std::string& data, const AnswerTaskInfo& task,
+                                                  const TaskOptions& options);
+
+// 0 to 1, by the task's own metric.
+double score_answer(const AnswerTaskInfo& task, const AnswerItem& item, std::string_view answer);
+
+}  // namespace a2sf
