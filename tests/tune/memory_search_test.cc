@@ -51,9 +51,8 @@ TEST(MemorySearch, EndsAtTheLimits) {
 
 TEST(MemorySearch, IsNoWorseThanTheStandardMemory) {
   std::size_t calls = 0;
-  const auto found = search_memories(2, 2, {MemoryGroups::per_head, 9}, [&](const MemoryTable&) -> Result<double> {
-    return calls++ == 0 ? 0 : 1;
-  });
+  const auto found = search_memories(2, 2, {MemoryGroups::per_head, 9},
+                                     [&](const MemoryTable&) -> Result<double> { return calls++ == 0 ? 0 : 1; });
   EXPECT_EQ(found.value(), (MemoryTable{{1.5, 1.5}, {1.5, 1.5}}));
   EXPECT_EQ(calls, 9U) << "as often as was allowed";
 }

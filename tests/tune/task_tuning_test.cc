@@ -60,10 +60,9 @@ TEST_F(TaskTuningTest, TheRightChoicesAreNoLessProbableThanByTheStandardMemory) 
 }
 
 TEST_F(TaskTuningTest, SharesOfAProfileStay) {
-  tuning_.shares = std::make_shared<const Profile>(
-      parse_profile(R"({"tables": [{"mean": 8, "shares": [[2, 1], [1, 1]]},
+  tuning_.shares = std::make_shared<const Profile>(parse_profile(R"({"tables": [{"mean": 8, "shares": [[2, 1], [1, 1]]},
                                    {"mean": 64, "shares": [[1, 2], [3, 1]], "alphas": [[0, 0], [1, 1]]}]})")
-          .value());
+                                                       .value());
   const auto tables = tune_memories(model_, bytes(), tuning_).value();
   ASSERT_EQ(tables.size(), 2U);
   EXPECT_EQ(tables[1].shares, tuning_.shares->tables[1].shares);
