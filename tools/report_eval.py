@@ -78,7 +78,7 @@ def pair_table(pairs: list) -> str:
         return f"{scale * value:+.{places}f}" if is_number(value) else "–"
     body = [[str(pair.get("task")), budget_text(pair.get("budget")), str(pair.get("a")), str(pair.get("b")),
              signed(pair.get("acc_difference"), 100), f"{pair['mcnemar_p']:.2f}" if is_number(pair.get("mcnemar_p")) else "–",
-             signed(pair.get("logprob_difference"), places=3), signed(pair.get("logprob_difference_stderr"), places=3)[1:]]
+             signed(pair.get("gold_logprob_difference"), places=3), signed(pair.get("gold_logprob_difference_stderr"), places=3)[1:]]
             for pair in pairs]
     return table(["task", "budget", "first", "second", "accuracy, points", "McNemar p", "log-probability", "its error"], body)
 

@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "eval/evaluation.h"
 #include "eval_masks.h"
+#include "eval_tables.h"
 #include "options.h"
 #include "outcome.h"
 #include "policy_list.h"
@@ -12,6 +13,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <memory>
 
@@ -32,9 +34,10 @@ struct Flags {
 };
 
 // What was tuned on a task's own items says nothing about others.
-void refuse_tuned_tasks(const Flags& flags, const std::vector<TaskInfo>& tasks, const std::vector<PolicySpec>& specs) {
+void refuse_tuned_tasks(const Flags& flags, const std::vector<EvalTaskInfo>& tasks,
+                        const std::vector<PolicySpec>& specs) {
   if (std::all_of(specs.begin(), specs.end(), [](const PolicySpec& spec) { return spec.profile() == nullptr; })) return;
-  for (const TaskInfo& task : tasks) {
+  for (const EvalTaskInfo& task : tasks) {
     const std::string file = fmt::format("{}/{}", flags.tasks.data, task.file);
     refuse_tuned_text(specs, text_hash(read_file(file)), file);
   }
@@ -51,7 +54,7 @@ std::string hash_of_budget(const PolicySpec& spec) {
 EvaluationOptions read_options(const Flags& flags, const std::vector<PolicySpec>& specs) {
   EvaluationOptions options;
   options.data = flags.tasks.data;
-  options.tasks = read_tasks(flags.tasks);
+  options.tasks = read_eval_tasks(flags.tasks);
   options.shots = read_numbers("--shots", flags.shots, 0);
   options.limit = flags.tasks.limit == 0 && flags.masks ? kMaskItems : flags.tasks.limit;
   options.rules = rules_of(flags.tasks);
@@ -67,60 +70,35 @@ Json origin_of(const Model& model, const Flags& flags) {
           {"repack", flags.model.repack == "on"}, {"data", flags.tasks.data}};
 }
 
+Json measure_json(const std::vector<Measure>& measures, const char* suffix) {
+  Json json = Json::object();
+  for (const Measure& measure : measures) {
+    json[measure.name + suffix] = measure.value.mean;
+    json[measure.name + suffix + "_stderr"] = measure.value.standard_error;
+  }
+  return json;
+}
+
 Json row_json(const EvaluationRow& row, const PolicySpec& spec) {
   Json json = {{"task", row.task}, {"shots", row.shots}};
   json.update(policy_json(spec));
-  json.update(Json{{"items", row.items},
-                   {"acc", row.acc.mean},
-                   {"acc_stderr", row.acc.standard_error},
-                   {"acc_norm", row.has_acc_norm ? Json(row.acc_norm.mean) : Json()},
-                   {"acc_norm_stderr", row.has_acc_norm ? Json(row.acc_norm.standard_error) : Json()},
-                   {"gold_logprob", row.gold_logprob.mean},
-                   {"gold_logprob_stderr", row.gold_logprob.standard_error}});
+  json["items"] = row.items;
+  if (row.kind == TaskKind::choices) json["acc_norm"] = json["acc_norm_stderr"] = nullptr;
+  json.update(measure_json(row.measures, ""));
+  if (const Estimate* loss = row.find("loss")) json["perplexity"] = std::exp(loss->mean);
   return json;
 }
 
 Json pair_json(const EvaluationPair& pair, const std::vector<PolicySpec>& specs) {
-  return {{"task", pair.task},
-          {"shots", pair.shots},
-          {"budget", budget_json(specs[pair.a])},
-          {"a", to_string(specs[pair.a])},
-          {"b", to_string(specs[pair.b])},
-          {"items", pair.items},
-          {"acc_difference", pair.acc_difference},
-          {"mcnemar_p", pair.mcnemar_p},
-          {"logprob_difference", pair.logprob_difference.mean},
-          {"logprob_difference_stderr", pair.logprob_difference.standard_error}};
-}
-
-std::string percent_cell(const Estimate& estimate) {
-  return fmt::format("{:.1f} +/- {:.1f}", 100 * estimate.mean, 100 * estimate.standard_error);
-}
-
-std::string table_of(const Evaluation& evaluation, const std::vector<PolicySpec>& specs) {
-  std::vector<std::vector<std::string>> rows = {
-      {"task", "shots", "policy", "budget", "items", "acc %", "acc_norm %", "log p of right"}};
-  for (const EvaluationRow& row : evaluation.rows) {
-    const PolicySpec& spec = specs[row.policy];
-    rows.push_back({row.task, std::to_string(row.shots), policy_cell(spec), budget_cell(spec), with_commas(row.items),
-                    percent_cell(row.acc), row.has_acc_norm ? percent_cell(row.acc_norm) : "-",
-                    fmt::format("{:.3f} +/- {:.3f}", row.gold_logprob.mean, row.gold_logprob.standard_error)});
-  }
-  return aligned_table(rows);
-}
-
-std::string pairs_of(const Evaluation& evaluation, const std::vector<PolicySpec>& specs) {
-  if (evaluation.pairs.empty()) return "";
-  std::vector<std::vector<std::string>> rows = {
-      {"task", "shots", "budget", "first", "second", "acc %", "McNemar p", "log p of right"}};
-  for (const EvaluationPair& pair : evaluation.pairs) {
-    rows.push_back(
-        {pair.task, std::to_string(pair.shots), budget_cell(specs[pair.a]), policy_cell(specs[pair.a]),
-         policy_cell(specs[pair.b]), fmt::format("{:+.1f}", 100 * pair.acc_difference),
-         fmt::format("{:.2f}", pair.mcnemar_p),
-         fmt::format("{:+.3f} +/- {:.3f}", pair.logprob_difference.mean, pair.logprob_difference.standard_error)});
-  }
-  return "\nThe first policy less the second, item by item:\n" + aligned_table(rows);
+  Json json = {{"task", pair.task},
+               {"shots", pair.shots},
+               {"budget", budget_json(specs[pair.a])},
+               {"a", to_string(specs[pair.a])},
+               {"b", to_string(specs[pair.b])},
+               {"items", pair.items}};
+  json.update(measure_json(pair.differences, "_difference"));
+  if (pair.mcnemar_p) json["mcnemar_p"] = *pair.mcnemar_p;
+  return json;
 }
 
 // The beginning of what is written.
@@ -143,7 +121,7 @@ Evaluation compute(const std::shared_ptr<const Model>& model, const Tokenizer& t
 void run(const Flags& flags) {
   auto specs = flags.masks ? read_mask_policies(flags.policies, flags.cache, kBudgets)
                            : read_policy_list(flags.policies, flags.cache, kBudgets);
-  const auto tasks = read_tasks(flags.tasks);
+  const auto tasks = read_eval_tasks(flags.tasks);
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
   const auto model = load_model(flags.model);
   use_auto_profile(flags.cache, model->info(), {}, specs, flags.output.json);
@@ -164,7 +142,7 @@ void run(const Flags& flags) {
   document["pairs"] = Json::array();
   for (const EvaluationPair& pair : evaluation.pairs) document["pairs"].push_back(pair_json(pair, specs));
   Delivery({.json = flags.output.json, .file = flags.folder + "/summary.json"})
-      .deliver(document, table_of(evaluation, specs) + pairs_of(evaluation, specs));
+      .deliver(document, eval_tables(evaluation, specs));
 }
 
 }  // namespace
@@ -173,12 +151,14 @@ void add_eval(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command =
       add_command(app, "eval",
-                  "Multiple-choice tasks under several policies and budgets. An interrupted run goes on "
-                  "where it stopped",
+                  "Tasks under several policies and budgets: multiple choice, answers in words, the perplexity of a "
+                  "text. An interrupted run goes on where it stopped",
                   "a2sf eval -m model.gguf --data evaldata --tasks arc_easy,piqa --shots 0,1 --policies "
                   "full,h2o,a2sf --budget 0.2,0.4 --limit 500 -o results");
   add_model_flags(command, &flags->model);
-  add_task_flags(command, &flags->tasks, "Folder of the tasks' folders: JSON lines, as published on Hugging Face");
+  add_task_flags(command, &flags->tasks, "Folder of the tasks' folders: JSON lines, as published on Hugging Face",
+                 fmt::format("; answered in words: {}; the perplexity of a text, in windows of 2048 tokens: {}",
+                             task_names(TaskKind::answers), task_names(TaskKind::windows)));
   command->get_option("--data")->required();
   command->add_option("--shots", flags->shots, "Solved examples before each item; several numbers: each in turn")
       ->type_name("N,...")

@@ -17,7 +17,10 @@ std::vector<std::vector<Token>> read_sequences(const Model& model, const Tokeniz
                                                const EvaluationOptions& options) {
   std::vector<std::vector<Token>> sequences;
   const auto longest = static_cast<std::size_t>(std::max<std::int64_t>(0, model.info().context));
-  for (const TaskInfo& task : options.tasks) {
+  for (const EvalTaskInfo& named : options.tasks) {
+    if (named.kind != TaskKind::choices)
+      fail_with(kWrongUsage, fmt::format("--masks: '{}' is no multiple-choice task", named.name));
+    const TaskInfo task = need(find_task(named.name));
     for (const std::size_t shots : options.shots) {
       const auto items =
           need(read_items(options.data, task, {.shots = shots, .limit = options.limit, .rules = options.rules}));
@@ -115,7 +118,7 @@ void run_masks(const std::shared_ptr<const Model>& model, const Tokenizer& token
   std::size_t tokens = 0;
   for (const auto& sequence : sequences) tokens += sequence.size();
   document["tasks"] = Json::array();
-  for (const TaskInfo& task : options.tasks) document["tasks"].push_back(task.name);
+  for (const EvalTaskInfo& task : options.tasks) document["tasks"].push_back(task.name);
   document["shots"] = options.shots;
   document["sequences"] = sequences.size();
   document["tokens"] = tokens;

@@ -42,8 +42,7 @@ bool uses(const PolicySpec& spec, const std::string& option) {
   if (spec.keeps_all()) return false;
   if (spec.is_oracle()) return option == "budget" || option == "profile" || option == "layers";
   if (option == "value-weight" && std::holds_alternative<Hooked>(spec.score)) return false;
-  const bool is_of_score =
-      option == "alpha" || option == "memory" || option == "power" || option == "value-weight";
+  const bool is_of_score = option == "alpha" || option == "memory" || option == "power" || option == "value-weight";
   return !is_of_score || scores_decide(spec);
 }
 

@@ -122,7 +122,7 @@ Profile tune_on_tasks(const Flags& flags, const std::shared_ptr<const Model>& mo
   tuning.cost = choice_of("--cost", flags.cost.empty() ? "loss" : flags.cost, kTaskCosts);
   if (flags.profile != "none") tuning.shares = std::make_shared<const Profile>(need(read_profile(flags.profile)));
   std::vector<TunedText> texts = tuning.shares == nullptr ? std::vector<TunedText>() : tuning.shares->texts;
-  for (const TaskInfo& task : read_tasks(flags.tasks)) {
+  for (const TaskInfo& task : read_choice_tasks(flags.tasks)) {
     auto items =
         need(read_items(flags.tasks.data, task,
                         {.shots = flags.shots, .limit = flags.tasks.limit, .rules = tuning.rules, .tuning = true}));

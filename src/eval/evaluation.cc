@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace a2sf {
@@ -9,10 +10,41 @@ namespace {
 
 // A task with so many shots.
 struct Part {
-  TaskInfo task;
+  EvalTaskInfo task;
   std::size_t shots;
-  std::vector<ChoiceItem> items;
+  std::unique_ptr<EvalTask> items;
 };
+
+// The measures of one kind of outcome, of one item: names are those of Measure.
+struct Values {
+  EvalRules rules;
+
+  std::vector<std::pair<std::string, double>> operator()(const ChoiceOutcome& outcome) const {
+    const bool right = outcome.choice == outcome.gold;
+    const bool right_by_length = best_choice_by_length(outcome.scores, rules) == outcome.gold;
+    return {{"acc", right ? 1 : 0},
+            {"acc_norm", right_by_length ? 1 : 0},
+            {"gold_logprob", outcome.scores[outcome.gold].logprob}};
+  }
+  std::vector<std::pair<std::string, double>> operator()(const AnswerOutcome& outcome) const {
+    return {{"score", outcome.score}};
+  }
+  std::vector<std::pair<std::string, double>> operator()(const WindowOutcome& outcome) const {
+    return {{"loss", -outcome.logprob / static_cast<double>(std::max<std::size_t>(1, outcome.tokens))}};
+  }
+};
+
+// One measure of one policy, item by item.
+struct Series {
+  std::string name;
+  std::vector<double> values;
+};
+
+std::vector<double> differences(const Series& a, const Series& b) {
+  std::vector<double> all;
+  for (std::size_t i = 0; i < a.values.size(); ++i) all.push_back(a.values[i] - b.values[i]);
+  return all;
+}
 
 class Evaluator {
  public:
@@ -36,51 +68,54 @@ class Evaluator {
 
  private:
   Status read_parts() {
-    for (const TaskInfo& task : options_.tasks) {
+    for (const EvalTaskInfo& task : options_.tasks) {
       for (const std::size_t shots : options_.shots) {
-        auto items =
-            read_items(options_.data, task, {.shots = shots, .limit = options_.limit, .rules = options_.rules});
+        auto items = open_task(model_, tokenizer_, task,
+                               {.data = options_.data,
+                                .shots = shots,
+                                .limit = options_.limit,
+                                .rules = options_.rules,
+                                .kv_type = options_.kv_type});
         if (!items) return tl::unexpected(items.error());
-        total_ += items->size() * specs_.size();
+        total_ += (*items)->items() * specs_.size();
         parts_.push_back({task, shots, std::move(*items)});
       }
     }
     return {};
   }
 
-  ItemResult result_for(const Part& part, std::size_t policy, const ChoiceItem& item) const {
+  ItemResult result_for(const Part& part, std::size_t policy, std::size_t item) const {
     const EvaluatedPolicy& evaluated = options_.policies[policy];
-    return {std::string(part.task.name),
-            part.shots,
-            specs_[policy],
-            evaluated.budget,
-            evaluated.budget_hash,
-            item.item,
-            {},
-            0,
-            item.gold};
+    return {part.task.name, part.shots, specs_[policy], evaluated.budget, evaluated.budget_hash, item, {}};
+  }
+
+  // A line whose outcome is of another kind is none.
+  const ItemResult* find(const Part& part, std::size_t policy, std::size_t item) const {
+    const ItemResult* result = results_.find(result_for(part, policy, item));
+    const bool is_of_task = result != nullptr && result->outcome.index() == static_cast<std::size_t>(part.task.kind);
+    return is_of_task ? result : nullptr;
   }
 
   Status compute_missing(const Part& part, std::size_t policy) {
-    std::vector<ChoiceItem> missing;
-    for (const ChoiceItem& item : part.items) {
-      if (results_.find(result_for(part, policy, item)) == nullptr) missing.push_back(item);
+    std::vector<std::size_t> missing;
+    for (std::size_t item = 0; item < part.items->items(); ++item) {
+      if (find(part, policy, item) == nullptr) missing.push_back(item);
     }
-    done_ += part.items.size() - missing.size();
+    done_ += part.items->items() - missing.size();
     if (missing.empty()) return go_on();
+    // An item of a few choices costs little beside a line on its own; of the others every one is worth it.
+    const std::size_t together = part.task.kind == TaskKind::choices ? kFlushedTogether : 1;
     std::vector<ItemResult> batch;
     Status added;
-    const auto scored = [&](std::size_t index, std::vector<ChoiceScore> scores) {
-      ItemResult& result = batch.emplace_back(result_for(part, policy, missing[index]));
-      result.choice = best_choice(scores, options_.rules);
-      result.scores = std::move(scores);
+    const auto found = [&](std::size_t item, Outcome outcome) {
+      batch.push_back(result_for(part, policy, item));
+      batch.back().outcome = std::move(outcome);
       ++done_;
-      if (batch.size() < kFlushedTogether) return true;
+      if (batch.size() < together) return true;
       added = results_.add(std::exchange(batch, {}));
       return added && go_on().has_value();
     };
-    const ScoringOptions scoring{options_.policies[policy].spec, options_.kv_type, options_.rules};
-    auto done = score_items(model_, tokenizer_, missing, scoring, scored);
+    auto done = part.items->run(options_.policies[policy].spec, missing, found);
     if (added) added = results_.add(batch);
     if (!added) return added;
     if (done || done.error().kind == ErrorKind::cancelled) return done;
@@ -94,33 +129,32 @@ class Evaluator {
   }
 
   // What each item came to under one policy.
-  struct Outcomes {
-    std::vector<double> right, right_by_length, gold_logprob;
-  };
-
-  Outcomes outcomes_of(const Part& part, std::size_t policy) const {
-    Outcomes outcomes;
-    for (const ChoiceItem& item : part.items) {
-      const ItemResult& result = *results_.find(result_for(part, policy, item));
-      outcomes.right.push_back(result.choice == result.gold ? 1 : 0);
-      outcomes.right_by_length.push_back(best_choice_by_length(result.scores, options_.rules) == result.gold ? 1 : 0);
-      outcomes.gold_logprob.push_back(result.scores[result.gold].logprob);
+  std::vector<Series> series_of(const Part& part, std::size_t policy) const {
+    std::vector<Series> all;
+    for (std::size_t item = 0; item < part.items->items(); ++item) {
+      const auto values = std::visit(Values{options_.rules}, find(part, policy, item)->outcome);
+      all.resize(values.size());
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        all[i].name = values[i].first;
+        all[i].values.push_back(values[i].second);
+      }
     }
-    return outcomes;
+    const auto task = find_task(part.task.name);
+    if (task && !task->has_acc_norm) std::erase_if(all, [](const Series& each) { return each.name == "acc_norm"; });
+    return all;
   }
 
   void summarise(const Part& part, Evaluation& evaluation) const {
-    std::vector<Outcomes> outcomes;
+    std::vector<std::vector<Series>> series;
     for (std::size_t policy = 0; policy < specs_.size(); ++policy) {
-      outcomes.push_back(outcomes_of(part, policy));
-      const Outcomes& own = outcomes.back();
-      evaluation.rows.push_back({std::string(part.task.name), part.shots, policy, part.items.size(),
-                                 estimate(own.right), estimate(own.right_by_length), part.task.has_acc_norm,
-                                 estimate(own.gold_logprob)});
+      EvaluationRow row{part.task.name, part.task.kind, part.shots, policy, part.items->items(), {}};
+      series.push_back(series_of(part, policy));
+      for (const Series& each : series.back()) row.measures.push_back({each.name, estimate(each.values)});
+      evaluation.rows.push_back(std::move(row));
     }
     for (std::size_t a = 0; a < specs_.size(); ++a) {
       for (std::size_t b = a + 1; b < specs_.size(); ++b) {
-        if (is_comparable(a, b)) evaluation.pairs.push_back(pair_of(part, a, b, outcomes[a], outcomes[b]));
+        if (is_comparable(a, b)) evaluation.pairs.push_back(pair_of(part, a, b, series[a], series[b]));
       }
     }
   }
@@ -130,25 +164,18 @@ class Evaluator {
     return !first.spec.keeps_all() && !second.spec.keeps_all() && first.budget == second.budget;
   }
 
-  static EvaluationPair pair_of(const Part& part, std::size_t a, std::size_t b, const Outcomes& of_a,
-                                const Outcomes& of_b) {
-    EvaluationPair pair;
-    pair.task = part.task.name;
-    pair.shots = part.shots;
-    pair.a = a;
-    pair.b = b;
-    pair.items = part.items.size();
-    std::vector<double> differences;
-    std::size_t only_a = 0, only_b = 0;
-    for (std::size_t i = 0; i < part.items.size(); ++i) {
-      only_a += of_a.right[i] > of_b.right[i];
-      only_b += of_b.right[i] > of_a.right[i];
-      differences.push_back(of_a.gold_logprob[i] - of_b.gold_logprob[i]);
+  static EvaluationPair pair_of(const Part& part, std::size_t a, std::size_t b, const std::vector<Series>& of_a,
+                                const std::vector<Series>& of_b) {
+    EvaluationPair pair{part.task.name, part.task.kind, part.shots, a, b, part.items->items(), {}, {}};
+    for (std::size_t i = 0; i < of_a.size(); ++i) {
+      const auto each = differences(of_a[i], of_b[i]);
+      pair.differences.push_back({of_a[i].name, estimate(each)});
+      if (of_a[i].name != "acc") continue;
+      const auto only = [&](double difference) {
+        return static_cast<std::size_t>(std::count(each.begin(), each.end(), difference));
+      };
+      pair.mcnemar_p = mcnemar_p(only(1), only(-1));
     }
-    pair.acc_difference =
-        (static_cast<double>(only_a) - static_cast<double>(only_b)) / static_cast<double>(part.items.size());
-    pair.mcnemar_p = mcnemar_p(only_a, only_b);
-    pair.logprob_difference = estimate(differences);
     return pair;
   }
 
@@ -165,6 +192,12 @@ class Evaluator {
 };
 
 }  // namespace
+
+const Estimate* find_measure(const std::vector<Measure>& measures, std::string_view name) {
+  const auto found =
+      std::find_if(measures.begin(), measures.end(), [&](const Measure& each) { return each.name == name; });
+  return found == measures.end() ? nullptr : &found->value;
+}
 
 Result<Evaluation> evaluate(const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer,
                             const EvaluationOptions& options, ItemResults& results, const ItemProgress& progress) {

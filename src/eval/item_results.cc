@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <cerrno>
-#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <utility>
@@ -20,29 +19,14 @@ tl::unexpected<Error> cannot(const char* what, const std::string& path) {
 }
 
 Json json_of(const ItemResult& result) {
-  Json logprobs = Json::array(), tokens = Json::array(), codepoints = Json::array();
-  for (const ChoiceScore& score : result.scores) {
-    logprobs.push_back(score.logprob);
-    tokens.push_back(score.tokens);
-    codepoints.push_back(score.codepoints);
-  }
-  return {{"task", result.task},
-          {"shots", result.shots},
-          {"spec", result.spec},
-          {"budget", result.budget},
-          {"budget_hash", result.budget_hash},
-          {"item", result.item},
-          {"logprobs", logprobs},
-          {"tokens", tokens},
-          {"codepoints", codepoints},
-          {"choice", result.choice},
-          {"gold", result.gold}};
-}
-
-bool is_count(const Json& json, const char* key) { return json.contains(key) && json[key].is_number_unsigned(); }
-
-bool is_list(const Json& json, const char* key, std::size_t size) {
-  return json.contains(key) && json[key].is_array() && json[key].size() == size;
+  Json json = {{"task", result.task},
+               {"shots", result.shots},
+               {"spec", result.spec},
+               {"budget", result.budget},
+               {"budget_hash", result.budget_hash},
+               {"item", result.item}};
+  write_outcome(result.outcome, json);
+  return json;
 }
 
 // Whether a line is a result, and which.
@@ -51,20 +35,14 @@ bool read_result(const Json& json, ItemResult& result) {
   for (const char* key : {"task", "spec", "budget_hash"}) {
     if (!json.contains(key) || !json[key].is_string()) return false;
   }
-  for (const char* key : {"shots", "item", "choice", "gold"}) {
-    if (!is_count(json, key)) return false;
+  for (const char* key : {"shots", "item"}) {
+    if (!json.contains(key) || !json[key].is_number_unsigned()) return false;
   }
-  if (!json.contains("logprobs") || !json["logprobs"].is_array()) return false;
-  const std::size_t choices = json["logprobs"].size();
-  if (!is_list(json, "tokens", choices) || !is_list(json, "codepoints", choices)) return false;
-  result = {json["task"], json["shots"],  json["spec"], json["budget"], json["budget_hash"], json["item"],
-            {},           json["choice"], json["gold"]};
-  for (std::size_t i = 0; i < choices; ++i) {
-    const Json &logprob = json["logprobs"][i], &tokens = json["tokens"][i], &codepoints = json["codepoints"][i];
-    if (!logprob.is_number() || !tokens.is_number_unsigned() || !codepoints.is_number_unsigned()) return false;
-    result.scores.push_back({logprob, tokens, codepoints});
-  }
-  return result.choice < choices && result.gold < choices;
+  auto outcome = read_outcome(json);
+  if (!outcome) return false;
+  result = {json["task"],        json["shots"], json["spec"],       json["budget"],
+            json["budget_hash"], json["item"],  std::move(*outcome)};
+  return true;
 }
 
 // The first thing in which a file's origin differs, in words; empty: none.

@@ -11,7 +11,7 @@
 #include <tuple>
 #include <vector>
 
-#include "eval/choice_scores.h"
+#include "eval/outcome.h"
 
 namespace a2sf {
 
@@ -22,12 +22,11 @@ struct ItemResult {
   nlohmann::ordered_json budget;  // as JSON documents have it: a count, a ratio, null
   std::string budget_hash;        // of the profile or table that the spec names; empty: none
   std::size_t item = 0;
-  std::vector<ChoiceScore> scores;  // of each choice
-  std::size_t choice = 0, gold = 0;
+  Outcome outcome;
 };
 
 // Lines of JSON: first what all of them were got with, then one object for each item, in the order in which they came:
-// task, shots, spec, budget, budget_hash, item, logprobs (nats), tokens and codepoints (of each choice), choice, gold.
+// task, shots, spec, budget, budget_hash, item, and its outcome.
 // Not thread safe; one process at a time.
 class ItemResults {
  public:

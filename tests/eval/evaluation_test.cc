@@ -17,7 +17,7 @@ using nlohmann::ordered_json;
 using testing::HasSubstr;
 
 ItemResult result_of(std::size_t item, double logprob = -1.0 / 3) {
-  return {"piqa", 1, "a2sf:budget=20%", 0.2, "", item, {{logprob, 2, 5}, {-7, 3, 9}}, 0, 1};
+  return {"piqa", 1, "a2sf:budget=20%", 0.2, "", item, ChoiceOutcome{{{logprob, 2, 5}, {-7, 3, 9}}, 0, 1}};
 }
 
 class Results : public test::InAFolder {
@@ -35,11 +35,12 @@ TEST_F(Results, ReadBackAsTheyWereAdded) {
   const ItemResults again = ItemResults::open(path(), origin_).value();
   const ItemResult* found = again.find(result_of(5));
   ASSERT_NE(found, nullptr);
-  EXPECT_EQ(found->scores[0].logprob, -1e-17);
-  EXPECT_EQ(found->scores[1].codepoints, 9U);
+  const auto& outcome = std::get<ChoiceOutcome>(found->outcome);
+  EXPECT_EQ(outcome.scores[0].logprob, -1e-17);
+  EXPECT_EQ(outcome.scores[1].codepoints, 9U);
+  EXPECT_EQ(outcome.gold, 1U);
   EXPECT_EQ(found->budget, 0.2);
-  EXPECT_EQ(found->gold, 1U);
-  EXPECT_EQ(again.find(result_of(3))->scores[0].logprob, -1.0 / 3);
+  EXPECT_EQ(std::get<ChoiceOutcome>(again.find(result_of(3))->outcome).scores[0].logprob, -1.0 / 3);
   EXPECT_EQ(again.find(result_of(4)), nullptr);
 }
 
@@ -109,7 +110,7 @@ class Evaluating : public Results {
   EvaluationOptions options() const {
     EvaluationOptions options;
     options.data = folder_.string();
-    options.tasks = {find_task("piqa").value()};
+    options.tasks = {find_eval_task("piqa").value()};
     options.shots = {0, 1};
     for (const char* spec : {"full", "a2sf:budget=0.3", "h2o:budget=0.3"}) {
       const auto policy = parse_policy(spec).value();
@@ -170,15 +171,19 @@ TEST_F(Evaluating, ComesToTheMeansOfItsItems) {
     }
     EXPECT_EQ(items, 40U);
     EXPECT_EQ(row.items, items);
-    EXPECT_DOUBLE_EQ(row.acc.mean, right / 40);
-    EXPECT_NEAR(row.gold_logprob.mean, logprob / 40, 1e-12);
+    EXPECT_DOUBLE_EQ(row.find("acc")->mean, right / 40);
+    EXPECT_NEAR(row.find("gold_logprob")->mean, logprob / 40, 1e-12);
   }
   const EvaluationPair& pair = evaluation.pairs[0];
   EXPECT_EQ(pair.a, 1U);
   EXPECT_EQ(pair.b, 2U);
-  EXPECT_DOUBLE_EQ(pair.acc_difference, evaluation.rows[1].acc.mean - evaluation.rows[2].acc.mean);
-  EXPECT_NEAR(pair.logprob_difference.mean, evaluation.rows[1].gold_logprob.mean - evaluation.rows[2].gold_logprob.mean,
-              1e-12);
+  ASSERT_EQ(pair.differences.size(), 3U);
+  for (const Measure& each : pair.differences) {
+    EXPECT_NEAR(each.value.mean, evaluation.rows[1].find(each.name)->mean - evaluation.rows[2].find(each.name)->mean,
+                1e-12)
+        << each.name;
+  }
+  EXPECT_TRUE(pair.mcnemar_p);
 }
 
 }  // namespace

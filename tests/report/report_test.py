@@ -41,7 +41,7 @@ EVAL = {"command": "eval", **ORIGIN, "rules": "lm-eval", "limit": 500, "rows": [
     task_row(task, policy, budget, acc, shots, norm) for shots in (0, 1) for task, norm in (("piqa", .625), ("copa", None))
     for policy, budget, acc in (("full", None, .681), ("h2o", .2, .552), ("a2sf", .2, .571), ("a2sf", .4, .612))],
     "pairs": [{"task": "piqa", "shots": 0, "budget": .2, "a": "h2o:budget=20%", "b": "a2sf:budget=20%", "items": 500,
-               "acc_difference": -.019, "mcnemar_p": .31, "logprob_difference": -.123, "logprob_difference_stderr": .045}]}
+               "acc_difference": -.019, "mcnemar_p": .31, "gold_logprob_difference": -.123, "gold_logprob_difference_stderr": .045}]}
 
 
 def mask_means(cosine):

@@ -15,14 +15,14 @@ namespace a2sf {
 namespace {
 
 constexpr std::array kTasks = {
-    AnswerTaskInfo{"gsm8k", "gsm8k/test.jsonl", "gsm8k/train_first1000.jsonl", 256, "Question:"},
-    AnswerTaskInfo{"qasper", "longbench_mini/qasper.jsonl", "", 128, ""},
-    AnswerTaskInfo{"hotpotqa", "longbench_mini/hotpotqa.jsonl", "", 32, ""},
-    AnswerTaskInfo{"gov_report", "longbench_mini/gov_report.jsonl", "", 512, ""},
-    AnswerTaskInfo{"trec", "longbench_mini/trec.jsonl", "", 64, ""},
-    AnswerTaskInfo{"samsum", "longbench_mini/samsum.jsonl", "", 128, "\n"},
-    AnswerTaskInfo{"passage_retrieval_en", "longbench_mini/passage_retrieval_en.jsonl", "", 32, ""},
-    AnswerTaskInfo{"lcc", "longbench_mini/lcc.jsonl", "", 64, ""}};
+    AnswerTaskInfo{"gsm8k", "gsm8k/test.jsonl", "gsm8k/train_first1000.jsonl", 256, "Question:", false},
+    AnswerTaskInfo{"qasper", "longbench_mini/qasper.jsonl", "", 128, "", true},
+    AnswerTaskInfo{"hotpotqa", "longbench_mini/hotpotqa.jsonl", "", 32, "", true},
+    AnswerTaskInfo{"gov_report", "longbench_mini/gov_report.jsonl", "", 512, "", true},
+    AnswerTaskInfo{"trec", "longbench_mini/trec.jsonl", "", 64, "", true},
+    AnswerTaskInfo{"samsum", "longbench_mini/samsum.jsonl", "", 128, "\n", true},
+    AnswerTaskInfo{"passage_retrieval_en", "longbench_mini/passage_retrieval_en.jsonl", "", 32, "", true},
+    AnswerTaskInfo{"lcc", "longbench_mini/lcc.jsonl", "", 64, "", true}};
 
 Result<std::string> read_template(const std::string& data, const AnswerTaskInfo& task) {
   if (task.name == "gsm8k") return "";

@@ -22,6 +22,7 @@ struct AnswerTaskInfo {
   std::string_view shot_file;  // what solved examples are drawn from; empty: the task has none
   std::size_t most_tokens;     // of an answer
   std::string_view stop;       // text at which an answer ends, itself no part of it; empty: none
+  bool cut_in_the_middle;      // of a prompt that is too long; otherwise its beginning goes
 };
 
 std::span<const AnswerTaskInfo> answer_tasks();
