@@ -44,6 +44,21 @@ TEST_F(Results, ReadBackAsTheyWereAdded) {
   EXPECT_EQ(again.find(result_of(4)), nullptr);
 }
 
+TEST_F(Results, OfEveryKindReadBack) {
+  ItemResult answer = result_of(1), window = result_of(2);
+  answer.outcome = AnswerOutcome{"of \"many\" words\n", 5, 0.25};
+  window.outcome = WindowOutcome{-12.5, 63};
+  ASSERT_TRUE(ItemResults::open(path(), origin_).value().add({answer, window}));
+  const ItemResults again = ItemResults::open(path(), origin_).value();
+  const auto& read_answer = std::get<AnswerOutcome>(again.find(answer)->outcome);
+  EXPECT_EQ(read_answer.answer, "of \"many\" words\n");
+  EXPECT_EQ(read_answer.tokens, 5U);
+  EXPECT_EQ(read_answer.score, 0.25);
+  const auto& read_window = std::get<WindowOutcome>(again.find(window)->outcome);
+  EXPECT_EQ(read_window.logprob, -12.5);
+  EXPECT_EQ(read_window.tokens, 63U);
+}
+
 TEST_F(Results, OfAnotherProfileAreOthers) {
   ItemResults results = ItemResults::open(path(), origin_).value();
   ASSERT_TRUE(results.add({result_of(1)}));
@@ -150,6 +165,52 @@ TEST_F(Evaluating, GoesOnWhereItWasInterruptedAndCountsNothingTwice) {
   ASSERT_TRUE(ended);
   EXPECT_EQ(lines("parts.jsonl"), lines("whole.jsonl"));
   EXPECT_EQ(lines("parts.jsonl").size(), 241U);
+}
+
+TEST_F(Evaluating, RunsAnswersAndTextsToo) {
+  std::string questions;
+  for (int i = 0; i < 3; ++i)
+    questions +=
+        ordered_json{{"question", std::to_string(i)}, {"answer", "so #### " + std::to_string(i)}}.dump() + "\n";
+  write("gsm8k/test.jsonl", questions);
+  write("wikitext2/wiki.test.raw", std::string(5000, 'x') + std::string(1000, 'y'));
+  EvaluationOptions both = options();
+  both.tasks = {find_eval_task("gsm8k").value(), find_eval_task("wikitext2").value()};
+  both.shots = {0};
+  const auto evaluate_both = [&] {
+    ItemResults results = ItemResults::open((folder_ / "both.jsonl").string(), origin_).value();
+    return evaluate(model_, *tokenizer_, both, results);
+  };
+  const Evaluation evaluation = evaluate_both().value();
+  ASSERT_EQ(evaluation.rows.size(), 6U);
+  EXPECT_EQ(evaluation.rows[0].items, 3U);
+  EXPECT_NE(evaluation.rows[0].find("score"), nullptr);
+  EXPECT_EQ(evaluation.rows[3].items, 2U) << "whole windows of 2048";
+  EXPECT_GT(evaluation.rows[3].find("loss")->mean, 0);
+  ASSERT_EQ(evaluation.pairs.size(), 2U);
+  EXPECT_EQ(evaluation.pairs[1].differences[0].name, "loss");
+  EXPECT_FALSE(evaluation.pairs[1].mcnemar_p);
+  const auto before = lines("both.jsonl");
+  EXPECT_EQ(evaluate_both().value().rows[4].find("loss")->mean, evaluation.rows[4].find("loss")->mean);
+  EXPECT_EQ(lines("both.jsonl"), before);
+}
+
+TEST_F(Evaluating, ALineOfAnotherKindIsNoResult) {
+  ItemResult other{"piqa", 0, "full", nullptr, "", 0, AnswerOutcome{"x", 1, 1}};
+  ASSERT_TRUE(ItemResults::open((folder_ / "other.jsonl").string(), origin_).value().add({other}));
+  const Evaluation evaluation = run("other.jsonl").value();
+  EXPECT_EQ(evaluation.rows[0].measures.size(), 3U);
+  EXPECT_EQ(lines("other.jsonl").size(), 242U);
+}
+
+TEST_F(Evaluating, ShotsOfATaskWithoutExamplesAreAnError) {
+  write("wikitext2/wiki.test.raw", std::string(5000, 'x'));
+  EvaluationOptions text = options();
+  text.tasks = {find_eval_task("wikitext2").value()};
+  ItemResults results = ItemResults::open((folder_ / "text.jsonl").string(), origin_).value();
+  const auto refused = evaluate(model_, *tokenizer_, text, results);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("wikitext2' is a text: it can be run with 0 shots only"));
 }
 
 TEST_F(Evaluating, ComesToTheMeansOfItsItems) {

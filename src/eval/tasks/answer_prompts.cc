@@ -11,6 +11,8 @@
 namespace a2sf {
 namespace {
 
+constexpr std::size_t kLongestGold = 1 << 16;  // bytes; metrics compare every word with every word of an answer
+
 // In one pass: what a field says may itself look like a field.
 std::string filled(std::string_view prompt_template, std::string_view context, std::string_view input) {
   constexpr std::string_view kContext = "{context}", kInput = "{input}";
@@ -60,6 +62,8 @@ Result<AnswerItem> read_answer_item(const Record& record, std::string_view task,
   // Right answers that no answer could match would only lower the mean.
   for (const std::string& gold : item.golds) {
     const std::string shown = text::escape_controls(gold, text::Layout::one_line);
+    if (gold.size() > kLongestGold)
+      return record.wrong(fmt::format("a right answer of {} bytes is longer than {}", gold.size(), kLongestGold));
     if (task == "trec" && std::find(item.classes.begin(), item.classes.end(), gold) == item.classes.end())
       return record.wrong(fmt::format("the right answer '{}' is none of the classes", shown));
     if (task == "passage_retrieval_en" && paragraph_match(gold, gold) == 0)
