@@ -6,23 +6,26 @@ import math
 import os
 import re
 import sys
-from collections import Counter, namedtuple
+from collections import namedtuple
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from report_drawing import INK, OTHER, STYLES, image, new_figure
-from report_eval import sections_of
+from report_drawing import CSS, INK, OTHER, STYLES, image, new_figure
+from report_eval import budget_text, sections_of
 from report_masks import masks_of
+from report_sweep import sections_of_sweeps, specs_of, sweeps_of
+from report_tune import is_profile, problem_of, profile_of
 
-MIB, COMMANDS = 1024 * 1024, ("compare", "perplexity", "bench", "eval", "eval --masks")
+MIB, COMMANDS = 1024 * 1024, ("compare", "perplexity", "bench", "eval", "eval --masks", "tune")
 MAX_RESULT_BYTES = 64 * MIB  # a result is a few kB; more is something else, and not worth parsing
 PLACES = {"kl_to_full": 3, "perplexity": 2}  # printed decimals of what says how good a row is, the better measure first
 # Runs that differ in one of these have no place in one table. The hash tells models apart, whatever their path.
 SAME_RUN = ("model_hash", "kv_type", "repack", "threads", "isa", "version")
 SAME_TEXT = ("text", "tokens", "ctx", "score", "prompt")
+SAME_TASKS = ("model_hash", "rules", "limit")  # a sweep may lie in several files
 MAX_HEADS, MAX_CELLS = 6, 360  # maps per trace; rows and columns of a map
-EXPECTED = "expected the output of `a2sf compare|perplexity|bench|eval --json` or a file of `a2sf trace`"
+EXPECTED = "expected the output of `a2sf compare|perplexity|bench|eval|tune --json`, a profile or a file of `a2sf trace`"
 AGAIN = "is cut off or no trace line; run `a2sf trace` again to the end, or delete that line"
 
 Source = namedtuple("Source", "path command data rows maps heads")  # one input file; maps and heads: of a trace
@@ -39,7 +42,7 @@ class Row:
     budget: int | float | str | None
     values: dict
     label: str = ""
-    ordinal: int = 0  # counts rows of the same policy and budget, which differ in other options
+    ordinal: int = 0  # counts the series of a policy
     best: bool = False
 
     def get(self, key):
@@ -78,7 +81,8 @@ def load(path: str) -> Source:
         raise ReportError(f"{path}: no such file, or not a regular one; {EXPECTED}")
     with open(path, "rb") as file:
         first = parse_object(file.readline(MAX_RESULT_BYTES))
-    if first and (first.get("command") == "trace" or "command" not in first and "rows" not in first):
+    unnamed = first and not ({"command", "rows", "tables", "shares"} & set(first))  # the latter two: a profile
+    if first and (unnamed or first.get("command") == "trace"):
         return load_trace(path, first)
     return load_result(path)
 
@@ -86,13 +90,22 @@ def load_result(path: str) -> Source:
     data = parse_object(Path(path).read_bytes()) if os.path.getsize(path) <= MAX_RESULT_BYTES else None
     if data is None:
         raise ReportError(f"{path}: not one whole JSON object; {EXPECTED}")
-    command = data.get("command")
+    command = data.get("command", "tune" if is_profile(data) else None)
     if command not in COMMANDS:
         raise ReportError(f"{path}: \"command\" is {json.dumps(command)[:40]}; {EXPECTED}")
+    if command == "tune":
+        return load_profile(path, data)
     rows = data.get("rows", [data] if command == "perplexity" else None)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ReportError(f"{path}: \"rows\" is missing or empty; run `a2sf {command} --json` again to the end")
     return Source(path, command, data, [load_row(path, row) for row in rows], [], 0)
+
+def load_profile(path: str, data: dict) -> Source:
+    """Its own or that in a document of `a2sf tune`; what the document says of itself stands beside it."""
+    profile = data if is_profile(data) else data.get("profile")
+    if problem := problem_of(profile):
+        raise ReportError(f"{path}: {problem}; run `a2sf tune` again to the end, or repair the profile")
+    return Source(path, "tune", profile | {key: value for key, value in data.items() if key != "profile"}, [], [], 0)
 
 def load_row(path: str, data: dict) -> Row:
     spec = str(data.get("spec") or data.get("policy") or "")
@@ -162,16 +175,16 @@ def shares(head: HeadMap) -> list:
 # ---- arranging -----------------------------------------------------------------------------------------------------
 def name_series(rows: list) -> None:
     """Rows of a policy that differ only in budget are a series; two series of a policy are told apart by their options."""
-    seen, series = Counter(), {}
+    series = {}
     for row in rows:
-        row.ordinal = seen[row.policy, row.budget]
-        seen[row.policy, row.budget] += 1
-        series.setdefault((row.policy, row.ordinal), []).append(row)
-    options = {key: set.intersection(*(set(row.spec.split(":")[1:]) for row in rows)) for key, rows in series.items()}
-    for key, members in series.items():
-        own = sorted(options[key] - set.intersection(*(options[other] for other in series if other[0] == key[0])))
-        for row in members:
-            row.label = ":".join([row.policy] + own)
+        options = [part for part in row.spec.split(":")[1:] if not re.match("budget=[^@]", part)]
+        series.setdefault(row.policy, {}).setdefault(":".join(options), []).append(row)
+    for policy, members in series.items():
+        shared = set.intersection(*(set(options.split(":")) for options in members))
+        for ordinal, (options, own) in enumerate(members.items()):
+            label = ":".join([policy] + [part for part in options.split(":") if part not in shared and part])
+            for row in own:
+                row.ordinal, row.label = ordinal, label
 
 def mark_best(rows: list) -> None:
     """By KL to full, where it was measured; what the printed digits do not tell apart is equally good."""
@@ -261,11 +274,6 @@ def digits(value: float | None, places: int | None = None, unit: float = 1) -> s
     places = int((value or 0) < 99.95) if places is None else places
     return "–" if value is None else f"{value / unit:,.{places}f}"
 
-def budget_text(budget) -> str:
-    if isinstance(budget, float) and 0 < budget <= 1:
-        return f"{100 * budget:g} %"
-    return "–" if budget is None else budget if isinstance(budget, str) else f"{budget:,}"
-
 def table_columns(full: Row | None) -> list:
     """(title, row -> text) of every table of rows; html_table leaves out what a document lacks."""
     whole = full.get("kv_bytes") if full else None
@@ -303,19 +311,21 @@ def html_section(title: str, data: dict, body: str) -> str:
                         ("weights as mapped" if data.get("repack") is False else None, "{}")):
         if isinstance(value, (str, int)):
             facts.append(text.format(Path(value).name if isinstance(value, str) else f"{value:,}"))
-    return f'<section><h2>{title}</h2><p class="facts">{escape(" · ".join(facts))}</p>{body}</section>\n'
+    return f'<section><h2>{escape(title)}</h2><p class="facts">{escape(" · ".join(facts))}</p>{body}</section>\n'
 
 READING = ("Budget: tokens kept per layer and KV head. Perplexity: how surprised the model is by the text, lower is better. "
            "KL to full: how far its predictions move from those with the full cache, in nats, 0 is identical. Same top-1: "
            "how often its first choice of next token is that of the full cache. Ideal: an oracle, not usable in practice. Best "
            "at this budget: the smallest KL to full or, where none was measured, perplexity; equal digits share it.")
 
-def html_policies(title: str, data: dict, rows: list) -> str:
+def html_policies(title: str, data: dict, rows: list, sweeps: list = ()) -> str:
     name_series(rows)
     mark_best(rows)
+    swept = specs_of(sweeps)
     full = next((row for row in rows if row.policy == "full"), None)
-    real = [row for row in rows if row.policy != "ideal"]  # an oracle over the whole cache: no memory or time to show
-    by_budget = draw_lines(rows, lambda row: number(row.budget), "budget", full)
+    shown = [row for row in rows if row.spec not in swept]
+    real = [row for row in shown if row.policy != "ideal"]  # an oracle over the whole cache: no memory or time to show
+    by_budget = draw_lines(shown, lambda row: number(row.budget), "budget", full)
     by_memory = draw_lines(real, lambda row: (row.get("kv_bytes") or 0) / MIB, "KV cache, MiB", full)
     quality = [(by_budget, "Quality over budget: the nearer to the dashed line of the full cache, the better."),
                (by_memory, "Quality over memory: low and to the left is good.")]
@@ -324,6 +334,22 @@ def html_policies(title: str, data: dict, rows: list) -> str:
     caption = "Speed: tokens per second that each policy reads and writes; the number after its name is the budget."
     return html_section(title, data, html_table(rows, full) + f'<p class="note">{READING}</p>'
                         + html_figures("two", quality) + html_figures("one", [(speeds, caption)]))
+
+def html_sweeps(data: dict, rows: list, sweeps: list) -> list:
+    return [html_section(title, data, text) for title, text in sections_of_sweeps([row.values for row in rows], sweeps)]
+
+def html_perplexity(sources: list) -> list:
+    sections = []
+    for data, rows in merge(sources, SAME_RUN + SAME_TEXT):
+        sweeps = sweeps_of([row.values for row in rows])
+        sections += [html_policies("Perplexity", data, rows, sweeps)] + html_sweeps(data, rows, sweeps)
+    return sections
+
+def html_tasks(sources: list) -> list:
+    groups = [(data, rows, sweeps_of([row.values for row in rows])) for data, rows in merge(sources, SAME_TASKS)]
+    swept = set().union(*(specs_of(sweeps) for _, _, sweeps in groups))
+    sections = [html_section(title, source.data, text) for source in sources for title, text in sections_of(source.data, swept)]
+    return sections + [section for group in groups for section in html_sweeps(*group)]
 
 def bar(row: Row, key: str, suffix: str = "") -> Bar:
     label = row.label + ("" if row.budget is None else f" {budget_text(row.budget)}") + suffix
@@ -391,31 +417,13 @@ INTRODUCTION = ("A language model keeps a note of every token it has read, its K
 MAPS = ("<p>Time runs downwards: each row is the cache after one step, dark where a token is still kept, white where it was "
         "forgotten, grey where no token is yet. The diagonal is the newest token, a vertical line one that stays; where "
         "the line ends, the token was forgotten. A point of a long trace averages neighbours.</p>")
-CSS = """
-:root { color-scheme: light; } main { max-width: 1120px; margin: 0 auto; padding: 48px 20px; }
-body { margin: 0; background: #f5f6f8; color: #27303a; font: 16px/1.55 system-ui, sans-serif; }
-h1, h2, figure, dd { margin: 0; } h2 { font-size: 21px; } h3 { font-size: 15px; margin: 20px 0 6px; }
-.lead { max-width: 74ch; margin: 8px 0 32px; } .note { max-width: 100ch; } .scroll { overflow-x: auto; }
-section { background: #fff; border: 1px solid #e3e7ec; border-radius: 12px; padding: 26px 30px; margin: 0 0 26px; }
-.facts, .note, figcaption { color: #5f6a76; font-size: 14px; margin: 4px 0 14px; } img { width: 100%; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th { font-size: 13px; color: #5f6a76; } tr.best { background: #fff6ec; font-weight: 600; }
-th, td { padding: 7px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid #edf0f3; }
-th:first-child, td:first-child { text-align: left; } .two { --least: 400px; } .three { --least: 280px; }
-.badge { font-size: 11px; color: #8a3f00; border: 1px solid #e7b98f; border-radius: 9px; padding: 1px 7px; }
-.one, .two, .three { display: grid; gap: 18px 26px; margin-top: 18px; }
-.two, .three { grid-template-columns: repeat(auto-fill, minmax(min(var(--least), 100%), 1fr)); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 0; font-size: 14px; }
-dt { color: #5f6a76; } dd { overflow-wrap: anywhere; }
-"""
-
 def html_page(sources: list) -> str:
     of = {name: [source for source in sources if source.command == name] for name in COMMANDS + ("trace",)}
     body = [html_policies("Policies side by side", source.data, source.rows) for source in of["compare"]]
-    body += [html_policies("Perplexity", *group) for group in merge(of["perplexity"], SAME_RUN + SAME_TEXT)]
-    body += [html_section(title, source.data, text) for source in of["eval"] for title, text in sections_of(source.data)]
+    body += html_perplexity(of["perplexity"]) + html_tasks(of["eval"])
     body += [html_section("What is kept, beside the ideal mask", source.data, masks_of(source.data))
              for source in of["eval --masks"]]
+    body += [html_section("A profile", source.data, profile_of(source.data)) for source in of["tune"]]
     body += [html_bench(*group) for group in merge(of["bench"], SAME_RUN)] + list(map(html_trace, of["trace"]))
     return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>A2SF report</title>\n'
             f'<meta name="viewport" content="width=device-width"><style>{CSS}</style></head>\n<body><main>'
@@ -442,7 +450,7 @@ def parse_arguments():
                "  a2sf trace -m MODEL -f FILE --tokens 1000 -o t.jsonl\n  tools/report -o report.html c.json t.jsonl")
     parser.add_argument("-o", metavar="report.html", dest="output", required=True, help="the page to write")
     parser.add_argument("files", nargs="+", metavar="FILE",
-                        help="output of `a2sf compare|perplexity|bench|eval --json`, or a file of `a2sf trace`")
+                        help="output of `a2sf compare|perplexity|bench|eval|tune --json`, a profile, a file of `a2sf trace`")
     parser.error = lambda message: parser.exit(2, f"tools/report: {message}; see tools/report --help\n")
     arguments = parser.parse_args()
     taken = os.path.realpath(arguments.output) in map(os.path.realpath, arguments.files)

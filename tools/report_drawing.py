@@ -1,4 +1,4 @@
-"""What all pictures of tools/report share: colours, figures, images inside the page. The only part that needs matplotlib."""
+"""What all parts of tools/report share in looks: the page's style, colours, figures, images inside the page."""
 
 import base64
 import io
@@ -23,3 +23,21 @@ def image(figure, alternative: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=170)
     return f'<img alt="{escape(alternative)}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+
+CSS = """
+:root { color-scheme: light; } main { max-width: 1120px; margin: 0 auto; padding: 48px 20px; }
+body { margin: 0; background: #f5f6f8; color: #27303a; font: 16px/1.55 system-ui, sans-serif; }
+h1, h2, figure, dd { margin: 0; } h2 { font-size: 21px; } h3 { font-size: 15px; margin: 20px 0 6px; }
+.lead { max-width: 74ch; margin: 8px 0 32px; } .note { max-width: 100ch; } .scroll { overflow-x: auto; }
+section { background: #fff; border: 1px solid #e3e7ec; border-radius: 12px; padding: 26px 30px; margin: 0 0 26px; }
+.facts, .note, figcaption { color: #5f6a76; font-size: 14px; margin: 4px 0 14px; } img { width: 100%; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th { font-size: 13px; color: #5f6a76; } tr.best { background: #fff6ec; font-weight: 600; }
+th, td { padding: 7px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid #edf0f3; }
+th:first-child, td:first-child { text-align: left; } .two { --least: 400px; } .three { --least: 280px; }
+.badge { font-size: 11px; color: #8a3f00; border: 1px solid #e7b98f; border-radius: 9px; padding: 1px 7px; }
+.one, .two, .three { display: grid; gap: 18px 26px; margin-top: 18px; }
+.two, .three { grid-template-columns: repeat(auto-fill, minmax(min(var(--least), 100%), 1fr)); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 0; font-size: 14px; }
+dt { color: #5f6a76; } dd { overflow-wrap: anywhere; }
+"""
