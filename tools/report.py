@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from report_drawing import CSS, INK, OTHER, STYLES, image, new_figure
+from report_drawing import CSS, INK, OTHER, STYLES, add_legend, image, new_figure, scale_values
 from report_eval import budget_text, sections_of
 from report_masks import masks_of
 from report_sweep import sections_of_sweeps, specs_of, sweeps_of
-from report_tune import is_profile, problem_of, profile_of
+from report_tune import is_profile, names_of, problem_of, profile_of
 
 MIB, COMMANDS = 1024 * 1024, ("compare", "perplexity", "bench", "eval", "eval --masks", "tune")
 MAX_RESULT_BYTES = 64 * MIB  # a result is a few kB; more is something else, and not worth parsing
@@ -105,7 +105,8 @@ def load_profile(path: str, data: dict) -> Source:
     profile = data if is_profile(data) else data.get("profile")
     if problem := problem_of(profile):
         raise ReportError(f"{path}: {problem}; run `a2sf tune` again to the end, or repair the profile")
-    return Source(path, "tune", profile | {key: value for key, value in data.items() if key != "profile"}, [], [], 0)
+    own = {key: value for key, value in data.items() if key != "profile"}
+    return Source(path, "tune", profile | {"tuned on": names_of(profile.get("texts"))} | own, [], [], 0)
 
 def load_row(path: str, data: dict) -> Row:
     spec = str(data.get("spec") or data.get("policy") or "")
@@ -204,9 +205,8 @@ def merge(sources: list, keys: tuple) -> list:
     return [(data, sorted(rows, key=lambda row: row.policy != "full")) for data, rows in groups.values()]
 
 # ---- drawing --------------------------------------------------------------------------------------------------------
-def scale_axes(axes, x_values: list, y_values: list) -> None:
-    """Logarithmic, with plain numbers; x has a tick at each value that is not too close to the one before."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+def scale_budgets(axes, x_values: list) -> None:
+    """Logarithmic, with a tick at each value that is not too close to the one before."""
     ticks = []
     for value in sorted(set(x_values)):
         if not ticks or value > 1.25 * ticks[-1]:
@@ -214,11 +214,6 @@ def scale_axes(axes, x_values: list, y_values: list) -> None:
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{tick:,g}" if tick >= 100 else f"{tick:.3g}" for tick in ticks])
     axes.set_xticks([], minor=True)
-    if min(y_values) > 0 and max(y_values) > 2 * min(y_values):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5, 7)))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
 
 def draw_lines(rows: list, x_of, x_label: str, full: Row | None) -> str | None:
     """Perplexity over x_of(row), a line per series; `full` is a horizontal line, and a point where it has an x."""
@@ -238,8 +233,9 @@ def draw_lines(rows: list, x_of, x_label: str, full: Row | None) -> str | None:
     if level is not None:
         axes.axhline(level, color=STYLES["full"][0], linestyle=(0, (5, 3)), linewidth=1.2, label="full", zorder=1)
         axes.plot([x_of(full)] * (full in points), [level] * (full in points), "D", color=STYLES["full"][0])
-    scale_axes(axes, [x_of(row) for row in points], [row.get("perplexity") for row in lines] + ([level] if level else []))
-    figure.legend(loc="outside lower center", ncols=4)
+    scale_budgets(axes, [x_of(row) for row in points])
+    scale_values(axes, [row.get("perplexity") for row in lines] + ([level] if level else []))
+    add_legend(figure, *axes.get_legend_handles_labels())
     return image(figure, f"perplexity over {x_label}")
 
 def draw_bars(panels: dict) -> str | None:
@@ -319,9 +315,9 @@ READING = ("Budget: tokens kept per layer and KV head. Perplexity: how surprised
            "at this budget: the smallest KL to full or, where none was measured, perplexity; equal digits share it.")
 
 def html_policies(title: str, data: dict, rows: list, sweeps: list = ()) -> str:
-    name_series(rows)
-    mark_best(rows)
     swept = specs_of(sweeps)
+    name_series(sorted(rows, key=lambda row: row.spec in swept))  # the first few of a policy have line styles of their own
+    mark_best(rows)
     full = next((row for row in rows if row.policy == "full"), None)
     shown = [row for row in rows if row.spec not in swept]
     real = [row for row in shown if row.policy != "ideal"]  # an oracle over the whole cache: no memory or time to show

@@ -19,6 +19,20 @@ def new_figure(width: float, height: float):
         "legend.frameon": False})
     return Figure(figsize=(width, height), layout="constrained")
 
+def add_legend(figure, handles: list, labels: list) -> None:
+    """Under the panels, in as many columns as the figure has room for: a letter takes about .08 inches."""
+    columns = int(figure.get_figwidth() / (.58 + .08 * max(map(len, labels))))
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, columns), columnspacing=1.3)
+
+def scale_values(axes, values: list) -> None:
+    """Logarithmic with plain numbers, where values above 0 are far apart."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+    if min(values) > 0 and max(values) > 2 * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5, 7)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
 def image(figure, alternative: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=170)

@@ -4,7 +4,7 @@ import math
 from collections import namedtuple
 from html import escape
 
-from report_drawing import OTHER, STYLES, image, new_figure
+from report_drawing import OTHER, STYLES, add_legend, image, new_figure
 
 # All that rows of tasks can have: `key` in a row, `key`_stderr beside it and `key`_difference in a pair; shown are
 # scale * value with so many places. A perplexity has no error and no difference of its own: its loss has them.
@@ -57,7 +57,7 @@ def task_panels(tasks: list):
 def draw_full(axes, rows: list, task: str, measure: Measure):
     """A dashed line for the full cache; None where it was not measured."""
     for row in rows:
-        if row.get("policy") == "full" and row.get("task") == task and is_number(row.get(measure.key)):
+        if row.get("policy") == "full" and row.get("task", "") == task and is_number(row.get(measure.key)):
             return axes.axhline(measure.scale * row[measure.key], color=STYLES["full"][0], linestyle=(0, (5, 3)), linewidth=1.2)
     return None
 
@@ -82,12 +82,19 @@ def draw_tasks(rows: list, measure: Measure) -> str | None:
                                           markersize=6, markeredgecolor="white", linewidth=1.5, elinewidth=.8, capsize=2,
                                           linestyle="-" if name == policy else "--")
         axes.set_xticks(range(len(budgets)), [budget_text(budget) for budget in budgets])
-        axes.set_xlim(-.4, len(budgets) - .6)
+        axes.set(xlabel="budget", xlim=(-.4, len(budgets) - .6))
+        widen(axes, measure)
         if is_first:
             axes.set_ylabel(measure.title)
     shown = {name: handle for name, handle in handles.items() if handle}
-    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
+    add_legend(figure, list(shown.values()), list(shown))
     return image(figure, f"{measure.title} over the budget: " + ", ".join(tasks))
+
+def widen(axes, measure: Measure) -> None:
+    """Tenths of a percent are nothing to look at, least of all where all are equal."""
+    low, high = axes.get_ylim()
+    if measure.scale == 100 and high - low < 2:
+        axes.set_ylim((low + high) / 2 - 1, (low + high) / 2 + 1)
 
 def error_of(row: dict, measure: Measure) -> float:
     error = row.get(measure.key + "_stderr")

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from report_drawing import STYLES, image
-from report_eval import MEASURES, Measure, budget_text, draw_full, figure_of, heading, is_number, shots_text, table, task_panels
+from report_drawing import STYLES, add_legend, image, scale_values
+from report_eval import (MEASURES, Measure, budget_text, draw_full, figure_of, heading, is_number, shots_text, table, task_panels,
+                         widen)
 
 OPTIONS = ("alpha", "memory", "recent", "sink", "block")
 # What a policy does where its spec does not say; what is not here depends on more than the spec.
@@ -93,6 +94,10 @@ def lines_of(sweep: Sweep, task: str, measure: Measure) -> dict:
 def best_of(line: dict, measure: Measure) -> str:
     return (min if measure.key in ("loss", "perplexity") else max)(line, key=line.get)
 
+def is_crowded(labels: list, panels: int) -> bool:
+    """A letter takes .08 inches, a panel of task_panels() has so many."""
+    return .08 * sum(len(label) + 2 for label in labels) > (4.8 if panels == 1 else 10.4 / min(4, panels) - .3)
+
 def draw_sweep(sweep: Sweep, tasks: list, measure: Measure, rows: list) -> str:
     """A panel for each task, a line for each budget; `rows` may have the full cache, a dashed line."""
     from matplotlib.colors import LinearSegmentedColormap, to_hex
@@ -112,13 +117,14 @@ def draw_sweep(sweep: Sweep, tasks: list, measure: Measure, rows: list) -> str:
             best = best_of(line, measure)
             axes.plot(values.index(best), line[best], "o", markersize=11, markerfacecolor="none", color=colour)
         handles["full"] = draw_full(axes, rows, task, measure) or handles.get("full")
-        axes.set_xticks(range(len(values)), values, rotation=45 if len(panels) > 2 and len(values) > 5 else 0)
+        axes.set_xticks(range(len(values)), values, rotation=45 if is_crowded(values, len(panels)) else 0)
+        scale_values(axes, [number for line in lines_of(sweep, task, measure).values() for number in line.values()])
         axes.set(xlabel=sweep.option, xlim=(-.4, len(values) - .6))
+        widen(axes, measure)
         if is_first:
             axes.set_ylabel(measure.title)
     shown = {budget: handle for budget, handle in sorted(handles.items(), key=lambda entry: entry[0] == "full") if handle}
-    figure.legend(shown.values(), ["full" if name == "full" else f"budget {budget_text(name)}" for name in shown],
-                  loc="outside lower center", ncols=min(5, len(shown)))
+    add_legend(figure, list(shown.values()), ["full" if name == "full" else f"budget {budget_text(name)}" for name in shown])
     return image(figure, f"{measure.title} over {sweep.option}" + (": " + ", ".join(tasks) if any(tasks) else ""))
 
 def sweep_table(sweep: Sweep, tasks: list, measure: Measure) -> str:

@@ -55,6 +55,11 @@ def name_of(entry: dict) -> str:
 def figure_text(value: float) -> str:
     return f"{value:,.0f}" if value >= 9.95 else f"{value:.2g}"
 
+def names_of(texts) -> str:
+    """Of what it was tuned on."""
+    texts = texts if isinstance(texts, list) else []
+    return ", ".join(str(text["name"]) for text in texts if isinstance(text, dict) and text.get("name"))
+
 def chosen(tables: list) -> list:
     """The first, the last, and evenly between."""
     count = min(MAX_TABLES, len(tables))
@@ -69,8 +74,10 @@ def draw_tables(tables: list, values_of, name: str, relative: bool) -> str:
     from matplotlib.colors import LogNorm
     maps = [values_of(entry) for entry in tables]
     units = [values.mean() if relative else 1.0 for values in maps]
-    low = min((values / unit).min() for values, unit in zip(maps, units)) / 1.02  # a profile may have one number only
-    high = max((values / unit).max() for values, unit in zip(maps, units)) * 1.02
+    low = min((values / unit).min() for values, unit in zip(maps, units))
+    high = max((values / unit).max() for values, unit in zip(maps, units))
+    if high < 1.3 * low:  # nearly or wholly one number
+        low, high = low / 2, high * 2
     heads = maps[0].shape[1]
     figure = new_figure(11.4, 0.4 + (1.35 + 0.09 * min(heads, 16)) * len(tables))
     axes = figure.subplots(len(tables), 2, squeeze=False, sharex=True, width_ratios=(1.25, 1))
@@ -78,13 +85,14 @@ def draw_tables(tables: list, values_of, name: str, relative: bool) -> str:
         drawn = left.imshow(values.T, cmap="viridis", norm=LogNorm(low * unit, high * unit), aspect="auto", interpolation="nearest")
         left.set(title=name_of(entry), ylabel="KV head")
         left.grid(visible=False)
-        left.yaxis.get_major_locator().set_params(integer=True, nbins=4)
+        left.set_yticks(range(0, heads, max(1, heads // 4)))
         add_bar(figure, drawn, left)
         layers = values.mean(axis=1)
         right.bar(range(len(layers)), layers, color=STYLES["h2o"][0], width=.8)
         right.axhline(values.mean(), color=INK, linewidth=1, linestyle=(0, (5, 3)))
         right.set(title=f"{name_of(entry)}: mean of the layer", ylabel=f"{name}, {unit_of(entry)}" if relative else f"{name}, budgets")
         right.grid(axis="x", visible=False)
+        right.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         left.xaxis.get_major_locator().set_params(integer=True)
     for axis in axes[-1]:
         axis.set_xlabel("layer")
@@ -97,25 +105,28 @@ def add_bar(figure, drawn, axes) -> None:
     bar.formatter = lambda value, _: figure_text(value)
     bar.update_ticks()
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    bar.ax.tick_params(which="minor", right=False)
     bar.outline.set_visible(False)
 
-def ranges(tables: list, values_of) -> str:
+def ranges(tables: list, values_of, form: str) -> str:
     texts = []
     for entry in tables:
-        least, most = (figure_text(value) for value in (values_of(entry).min(), values_of(entry).max()))
+        least, most = (format(value, form) for value in (values_of(entry).min(), values_of(entry).max()))
         texts.append((least if least == most else f"{least} to {most}") + f" ({name_of(entry)})")
     return ", ".join(texts)
 
 def profile_of(profile: dict) -> str:
     """The section's HTML."""
     tables = chosen(tables_of(profile))
+    whole = ranges(tables, budgets_of, ",.0f")
     figures = [(draw_tables(tables, budgets_of, "budget", True),
-                "How the KV heads share a budget, on logarithmic colours, and the mean of each layer beside it; in "
-                f"{unit_of(tables[-1])} heads get {ranges(tables, budgets_of)}.")]
+                "How the KV heads share a budget, and the mean of each layer beside it: equal colours are equal parts of "
+                f"the mean, on a logarithmic scale; in {unit_of(tables[-1])} heads get {whole}.")]
     remembering = [entry for entry in tables if entry.get("memories")]
     if remembering:
         figures.append((draw_tables(remembering, memories_of, "memory", False),
-                        "How long the KV heads remember, in budgets: alpha = 1 - 1/(memory * budget); "
-                        + ranges(remembering, memories_of) + "."))
+                        "How long the KV heads remember, in budgets, where alpha = 1 - 1/(memory * budget), and the mean of each "
+                        "layer beside it; colours are logarithmic; heads have "
+                        + ranges(remembering, memories_of, ".2f") + "."))
     inner = "".join(f"<figure>{picture}<figcaption>{escape(text)}</figcaption></figure>" for picture, text in figures)
     return f'<div class="one">{inner}</div>'

@@ -4,13 +4,9 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 import unittest
-from pathlib import Path
 
-REPORT = Path(__file__).resolve().parents[2] / "tools" / "report.py"
-ORIGIN = {"model": "tiny<b>.gguf", "model_hash": "c0ffee", "threads": 2, "isa": "avx2", "repack": True, "version": "0.1.0",
-          "kv_type": "f16", "seed": 7}
+from support import ORIGIN, PERPLEXITY, REPORT, PageTest
 
 
 def row(policy, budget, perplexity, spec=None, kl=0.1):
@@ -23,25 +19,10 @@ COMPARE = {"command": "compare", **ORIGIN, "text": "a & b.txt", "tokens": 1000, 
     row("full", None, 9.12, kl=0), row("h2o", 64, 11.98), row("h2o", 128, 10.76), row("a2sf", 64, 11.71, kl=0.08),
     row("a2sf", 64, 11.69, "a2sf:alpha=0.9"), row("a2sf", 128, 10.21, kl=0.05), row("a2sf", 128, 11.11, "a2sf:alpha=0.9"),
     row("ideal", 64, 9.50, kl=0.01), row("local", 64, None)]}
-PERPLEXITY = {"command": "perplexity", **ORIGIN, "policy": "tova", "spec": "tova", "budget": 96, "perplexity": 33.33,
-              "windows": 12, "tokens_scored": 6144, "text": "a.txt", "tokens": 12288, "ctx": 1024, "score": "half", "prompt": 0}
 BENCH = {"command": "bench", **ORIGIN, "rows": [
     {"test": test, "n_tokens": 512, "depth": depth, "policy": "a2sf", "budget": 1024, "tokens_per_s": 123.4,
      "tokens_per_s_min": 120, "tokens_per_s_max": 125, "repeats": 5, "kv_bytes": 1 << 20, "peak_rss_bytes": 1 << 28}
     for test in ("prompt", "decode") for depth in (0, 4096)]}
-
-
-def task_row(task, policy, budget, acc, shots=0, norm=None):
-    return {"task": task, "shots": shots, "policy": policy, "spec": policy if budget is None else f"{policy}:budget=20%",
-            "budget": budget, "items": 500, "acc": acc, "acc_stderr": .02, "acc_norm": norm, "acc_norm_stderr": norm and .02,
-            "gold_logprob": -20 - 10 * acc, "gold_logprob_stderr": .3}
-
-
-EVAL = {"command": "eval", **ORIGIN, "rules": "lm-eval", "limit": 500, "rows": [
-    task_row(task, policy, budget, acc, shots, norm) for shots in (0, 1) for task, norm in (("piqa", .625), ("copa", None))
-    for policy, budget, acc in (("full", None, .681), ("h2o", .2, .552), ("a2sf", .2, .571), ("a2sf", .4, .612))],
-    "pairs": [{"task": "piqa", "shots": 0, "budget": .2, "a": "h2o:budget=20%", "b": "a2sf:budget=20%", "items": 500,
-               "acc_difference": -.019, "mcnemar_p": .31, "gold_logprob_difference": -.123, "gold_logprob_difference_stderr": .045}]}
 
 
 def mask_means(cosine):
@@ -73,31 +54,9 @@ def trace_lines(length=500, heads=9, budget=16):
             yield {"step": step, "layer": head // 3, "kv_head": head % 3, "kept": kept, "victims": victims}
 
 
-class ReportTest(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-
-    def put(self, name, content):
-        path = self.folder / name
-        path.write_text(content if isinstance(content, str) else json.dumps(content, indent=1))
-        return path
-
+class ReportTest(PageTest):
     def put_trace(self, **shape):
         return self.put("trace.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in trace_lines(**shape)))
-
-    def test_tasks_are_tables_with_means_and_pictures(self):
-        done = self.report(self.put("summary.json", EVAL))
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        page = (self.folder / "report.html").read_text()
-        self.assertIn("<h2>Tasks, 0 examples before each item</h2>", page)
-        self.assertIn("<h2>Tasks, 1 example before each item</h2>", page)
-        self.assertIn("<tr><td>full</td><td>–</td><td>68.1</td><td>68.1</td><td>68.1</td></tr>", page)
-        self.assertIn("<tr><td>a2sf</td><td>40 %</td><td>61.2</td><td>61.2</td><td>61.2</td></tr>", page)
-        self.assertIn("<tr><td>a2sf</td><td>20 %</td><td>62.5</td><td>62.5</td></tr>", page, "copa has no acc_norm")
-        self.assertIn("<td>-1.9</td><td>0.31</td><td>-0.123</td><td>0.045</td>", page)
-        self.assertEqual(page.count("<img alt"), 4)
 
     def test_masks_are_a_table_and_pictures(self):
         page = self.page(self.put("masks.json", MASKS))
@@ -111,23 +70,6 @@ class ReportTest(unittest.TestCase):
     def test_masks_of_budgets_that_hold_everything_are_no_pictures(self):
         page = self.page(self.put("masks.json", MASKS | {"rows": [mask_row("h2o", 9, None), mask_row("ideal", 9, None)]}))
         self.assertEqual(re.findall('<img alt="(.*?)"', page), ["sparsity by layer"])
-
-    def report(self, *files, output="report.html"):
-        command = [sys.executable, REPORT, "-o", self.folder / output, *files]
-        return subprocess.run(list(map(str, command)), capture_output=True, text=True)
-
-    def page(self, *files):
-        done = self.report(*files)
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        return (self.folder / "report.html").read_text()
-
-    def assert_refused(self, path, *words):
-        done = self.report(path)
-        self.assertEqual(done.returncode, 1, done.stderr)
-        self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
-        for word in (path, *words):
-            self.assertIn(str(word), done.stderr)
-        self.assertEqual([path.name for path in self.folder.glob("*.html*")], [])
 
     def test_page_is_self_contained_and_leaves_nothing_beside_it(self):
         page = self.page(self.put("c.json", COMPARE), self.put("p.json", PERPLEXITY), self.put("b.json", BENCH),
