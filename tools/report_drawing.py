@@ -19,10 +19,20 @@ def new_figure(width: float, height: float):
         "legend.frameon": False})
     return Figure(figsize=(width, height), layout="constrained")
 
+def legend_columns(labels: list, width: float) -> int:
+    """As many as fit, filled one after the other; a letter takes about .08 inches."""
+    for count in range(len(labels), 1, -1):
+        rows, longer = divmod(len(labels), count)  # the first few have one row more
+        starts = [column * rows + min(column, longer) for column in range(count + 1)]
+        if sum(.58 + .08 * max(map(len, labels[start:end])) for start, end in zip(starts, starts[1:])) <= width:
+            return count
+    return 1
+
 def add_legend(figure, handles: list, labels: list) -> None:
-    """Under the panels, in as many columns as the figure has room for: a letter takes about .08 inches."""
-    columns = int(figure.get_figwidth() / (.58 + .08 * max(map(len, labels))))
-    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, columns), columnspacing=1.3)
+    """Under the panels, which keep their height."""
+    columns = legend_columns(labels, figure.get_figwidth())
+    figure.set_figheight(figure.get_figheight() + .21 * (-(-len(labels) // columns) - 1))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.3)
 
 def scale_values(axes, values: list) -> None:
     """Logarithmic with plain numbers, where values above 0 are far apart."""

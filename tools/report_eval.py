@@ -4,7 +4,7 @@ import math
 from collections import namedtuple
 from html import escape
 
-from report_drawing import OTHER, STYLES, add_legend, image, new_figure
+from report_drawing import OTHER, STYLES, add_legend, image, new_figure, scale_values
 
 # All that rows of tasks can have: `key` in a row, `key`_stderr beside it and `key`_difference in a pair; shown are
 # scale * value with so many places. A perplexity has no error and no difference of its own: its loss has them.
@@ -83,18 +83,20 @@ def draw_tasks(rows: list, measure: Measure) -> str | None:
                                           linestyle="-" if name == policy else "--")
         axes.set_xticks(range(len(budgets)), [budget_text(budget) for budget in budgets])
         axes.set(xlabel="budget", xlim=(-.4, len(budgets) - .6))
-        widen(axes, measure)
+        fit_values(axes, measure)
         if is_first:
             axes.set_ylabel(measure.title)
     shown = {name: handle for name, handle in handles.items() if handle}
     add_legend(figure, list(shown.values()), list(shown))
     return image(figure, f"{measure.title} over the budget: " + ", ".join(tasks))
 
-def widen(axes, measure: Measure) -> None:
-    """Tenths of a percent are nothing to look at, least of all where all are equal."""
+def fit_values(axes, measure: Measure) -> None:
+    """Tenths of a percent are nothing to look at, least of all where all are equal; perplexities may be far apart."""
     low, high = axes.get_ylim()
     if measure.scale == 100 and high - low < 2:
         axes.set_ylim((low + high) / 2 - 1, (low + high) / 2 + 1)
+    if measure.key == "perplexity":
+        scale_values(axes, list(axes.dataLim.intervaly))
 
 def error_of(row: dict, measure: Measure) -> float:
     error = row.get(measure.key + "_stderr")

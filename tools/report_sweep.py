@@ -1,10 +1,11 @@
 """The part of tools/report that shows sweeps: a measure over the values of one option of a policy, a line for each budget."""
 
+import math
 from dataclasses import dataclass, field
 
-from report_drawing import STYLES, add_legend, image, scale_values
-from report_eval import (MEASURES, Measure, budget_text, draw_full, figure_of, heading, is_number, shots_text, table, task_panels,
-                         widen)
+from report_drawing import STYLES, add_legend, image
+from report_eval import (MEASURES, Measure, budget_text, draw_full, figure_of, fit_values, heading, is_number, shots_text, table,
+                         task_panels)
 
 OPTIONS = ("alpha", "memory", "recent", "sink", "block")
 # What a policy does where its spec does not say; what is not here depends on more than the spec.
@@ -35,9 +36,10 @@ class Sweep:
 def value_of(text: str) -> float | None:
     """The place of an option's value among others; None: it is no number. A cut at the end of the prompt is the longest block."""
     try:
-        return float("inf") if text == "prompt" else float(text.removesuffix("%"))
+        value = float("inf" if text == "prompt" else text.removesuffix("%"))
     except ValueError:
         return None
+    return None if math.isnan(value) else value
 
 def options_of(row: dict) -> dict:
     """Of the spec: {option: text}; the budget is the row's."""
@@ -98,33 +100,39 @@ def is_crowded(labels: list, panels: int) -> bool:
     """A letter takes .08 inches, a panel of task_panels() has so many."""
     return .08 * sum(len(label) + 2 for label in labels) > (4.8 if panels == 1 else 10.4 / min(4, panels) - .3)
 
+def shade_of(budget, budgets: list) -> str:
+    from matplotlib.colors import LinearSegmentedColormap, to_hex
+    place = budgets.index(budget) / (len(budgets) - 1) if len(budgets) > 1 else 1.0
+    return to_hex(LinearSegmentedColormap.from_list("budgets", BUDGET_COLOURS)(place))
+
+def draw_lines(axes, lines: dict, values: list, budgets: list, measure: Measure) -> dict:
+    """{budget: its line}; the best value has a ring around it."""
+    markers, handles = [marker for _, marker in STYLES.values()], {}
+    for budget, line in lines.items():
+        colour, marker = shade_of(budget, budgets), markers[budgets.index(budget) % len(markers)]
+        handles[budget], = axes.plot([values.index(value) for value in line], list(line.values()), color=colour, marker=marker,
+                                     markersize=6, markeredgecolor="white", linewidth=1.5)
+        best = best_of(line, measure)
+        if list(line.values()).count(line[best]) == 1:
+            axes.plot(values.index(best), line[best], "o", markersize=11, markerfacecolor="none", color=colour)
+    return handles
+
 def draw_sweep(sweep: Sweep, tasks: list, measure: Measure, rows: list) -> str:
     """A panel for each task, a line for each budget; `rows` may have the full cache, a dashed line."""
-    from matplotlib.colors import LinearSegmentedColormap, to_hex
-    shades = LinearSegmentedColormap.from_list("budgets", BUDGET_COLOURS)
-    markers = [marker for _, marker in STYLES.values()]
     values = sweep.values()
     budgets = sorted({budget for task in tasks for budget in lines_of(sweep, task, measure)})
     figure, panels = task_panels(tasks)
-    handles = {}
+    handles, full = {}, None
     for task, axes, is_first in panels:
-        for budget, line in lines_of(sweep, task, measure).items():
-            index = budgets.index(budget)
-            colour = to_hex(shades(index / max(1, len(budgets) - 1) if len(budgets) > 1 else 1.0))
-            places = [values.index(value) for value in line]
-            handles[budget], = axes.plot(places, list(line.values()), color=colour, marker=markers[index % len(markers)],
-                                         markersize=6, markeredgecolor="white", linewidth=1.5)
-            best = best_of(line, measure)
-            axes.plot(values.index(best), line[best], "o", markersize=11, markerfacecolor="none", color=colour)
-        handles["full"] = draw_full(axes, rows, task, measure) or handles.get("full")
+        handles |= draw_lines(axes, lines_of(sweep, task, measure), values, budgets, measure)
+        full = draw_full(axes, rows, task, measure) or full
         axes.set_xticks(range(len(values)), values, rotation=45 if is_crowded(values, len(panels)) else 0)
-        scale_values(axes, [number for line in lines_of(sweep, task, measure).values() for number in line.values()])
         axes.set(xlabel=sweep.option, xlim=(-.4, len(values) - .6))
-        widen(axes, measure)
+        fit_values(axes, measure)
         if is_first:
             axes.set_ylabel(measure.title)
-    shown = {budget: handle for budget, handle in sorted(handles.items(), key=lambda entry: entry[0] == "full") if handle}
-    add_legend(figure, list(shown.values()), ["full" if name == "full" else f"budget {budget_text(name)}" for name in shown])
+    labels = {f"budget {budget_text(budget)}": handles[budget] for budget in budgets} | ({"full": full} if full else {})
+    add_legend(figure, list(labels.values()), list(labels))
     return image(figure, f"{measure.title} over {sweep.option}" + (": " + ", ".join(tasks) if any(tasks) else ""))
 
 def sweep_table(sweep: Sweep, tasks: list, measure: Measure) -> str:

@@ -39,15 +39,18 @@ def is_table(value, shape) -> bool:
     return (is_lists(value) and is_lists(shape) and [len(layer) for layer in value] == [len(shape[0])] * len(shape)
             and all(is_number(number) and number > 0 for layer in value for number in layer))
 
-def budgets_of(entry: dict):
-    """[layer][KV head]: tokens, or % of the mean where that may be any. Of shares only the proportions count."""
+def numbers_of(table: list):
+    """[layer][KV head]; sums and ratios of what is beyond these bounds may be no numbers."""
     import numpy
-    shares = numpy.array(entry["shares"], float)
+    return numpy.clip(numpy.array(table, float), 1e-9, 1e9)
+
+def budgets_of(entry: dict):
+    """Tokens, or % of the mean where that may be any. Of shares only the proportions count."""
+    shares = numbers_of(entry["shares"])
     return shares / shares.mean() * (mean_of(entry) or 100)
 
 def memories_of(entry: dict):
-    import numpy
-    return numpy.array(entry["memories"], float)
+    return numbers_of(entry["memories"])
 
 def name_of(entry: dict) -> str:
     return f"mean {mean_of(entry):,}" if mean_of(entry) else "any mean"

@@ -109,7 +109,7 @@ class TasksTest(PageTest):
         for name, rows in {
                 "two values": memory,
                 "alpha has no default": score_rows("alpha", ["", "0.9", "1"]),
-                "no number": score_rows("alpha", ["auto", "0.9", "1"]),
+                "no number": score_rows("alpha", ["auto", "nan", "0.9", "1"]),
                 "another option": memory + [row | {"spec": row["spec"] + ":sink=4"} for row in third],
                 "power has another default": memory + score_rows("power", ["1.5"]),
                 "a profile may have memories": memory + [row | {"profile": {"hash": "beef"}} for row in default],
