@@ -111,7 +111,8 @@ class TasksTest(PageTest):
                 "alpha has no default": score_rows("alpha", ["", "0.9", "1"]),
                 "no number": score_rows("alpha", ["auto", "nan", "0.9", "1"]),
                 "another option": memory + [row | {"spec": row["spec"] + ":sink=4"} for row in third],
-                "power has another default": memory + score_rows("power", ["1.5"]),
+                "power has another default": score_rows("power", ["1.5"]) + [
+                    row | {"spec": row["spec"] + ":power=1.5"} for row in memory],
                 "a profile may have memories": memory + [row | {"profile": {"hash": "beef"}} for row in default],
                 "a count and shares": score_rows("recent", ["9", "25%", "75%"]),
                 "another policy": memory + [row | {"policy": "h2o"} for row in third],
@@ -131,6 +132,11 @@ class TasksTest(PageTest):
             "accuracy, % over the budget: piqa", "log p of the right choice, nats over the budget: piqa",
             "log p of the right choice, nats over sink: piqa", "accuracy, % over sink: piqa"])
         self.assertIn("<tr><td>a2sf:sink=2</td><td>20 %</td><td>-9.25</td><td>-9.25</td></tr>", page)
+
+    def test_pictures_over_the_budget_leave_out_what_a_sweep_shows(self):
+        page = self.page(self.put("s.json", eval_of(*score_rows("alpha", ["0.9", "0.99", "1"]))))
+        self.assertEqual(re.findall('<img alt="(.*?)"', page), ["score of answers, % over alpha: gsm8k"])
+        self.assertIn("<tr><td>a2sf:alpha=0.9</td><td>20 %</td><td>27.0</td><td>27.0</td></tr>", page)
 
     def test_files_of_perplexity_make_sweeps_of_one_panel(self):
         documents = [perplexity_of("a2sf:memory=1.5:budget=64", 64, 29.35), perplexity_of("a2sf:budget=64:recent=0%", 64, 257.13),
