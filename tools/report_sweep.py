@@ -16,7 +16,9 @@ SHOWN = ("gold_logprob", "acc", "score", "perplexity")
 LEAST_VALUES = 3  # fewer are a comparison, which the other tables have
 BUDGET_COLOURS = ["#8fbbe0", "#12385f"]  # light to dark; the hues of policies mean policies
 NOTE = ("All else is equal. The axis has the values in their order, equally far apart, as they were given; the option's default "
-        "is among them where a row without the option was run. The ring is the best value of a line.")
+        "is among them where a row without the option was run. The ring is the best value of a line, by "
+        "however little.")
+BLOCK_NOTE = " Until a block is full its tokens are held beside the budget: larger blocks see more of them, and need the memory."
 
 @dataclass
 class Sweep:
@@ -154,5 +156,6 @@ def sections_of_sweeps(rows: list, sweeps: list) -> list:
                 picture = figure_of(draw_sweep(sweep, tasks, measure, of_shots), len(tasks))
                 body += heading(measure) + picture + sweep_table(sweep, tasks, measure)
         title = f"{sweep.policy} over {sweep.option}" + (f", {sweep.before}" if sweep.before else "")
-        sections.append((title, f'{body}<p class="note">{NOTE}</p>'))
+        note = NOTE + (BLOCK_NOTE if sweep.option == "block" else "")
+        sections.append((title, f'{body}<p class="note">{note}</p>'))
     return sections
