@@ -7,6 +7,7 @@
 #include "progress.h"
 #include "tables.h"
 #include "task_list.h"
+#include "tune/choose_policy.h"
 #include "tune/task_tuning.h"
 
 #include <fmt/format.h>
@@ -51,11 +52,25 @@ Value choice_of(const char* option, const std::string& word, const std::map<std:
   fail_with(kWrongUsage, fmt::format("{} '{}' is none of {}", option, harmless(word), words));
 }
 
-PolicySpec read_tuned_policy(const Flags& flags) {
-  PolicySpec policy = read_policy(flags.policy, {});
-  if (std::holds_alternative<Accumulate>(policy.score)) return policy;
-  fail_with(kWrongUsage, fmt::format("--policy {}: only policies that score tokens can be tuned (a2sf, h2o, tova, ...)",
-                                     harmless(flags.policy)));
+std::vector<PolicySpec> read_tuned_policies(const Flags& flags) {
+  std::vector<PolicySpec> policies;
+  for (const std::string& text : split_list(flags.policy)) {
+    policies.push_back(read_policy(text, {}));
+    if (std::holds_alternative<Accumulate>(policies.back().score)) continue;
+    fail_with(kWrongUsage,
+              fmt::format("--policy {}: only policies that score tokens can be tuned (a2sf, h2o, tova, ...)",
+                          harmless(text)));
+  }
+  return policies;
+}
+
+// What a profile says of the policy that it was made for: its options without the budget; nothing of a plain one.
+std::string options_of(PolicySpec policy) {
+  const PolicySpec plain = need(parse_policy(policy.name));
+  policy.budget = plain.budget;
+  if (policy == plain) return "";
+  const std::string text = to_string(policy), budget = to_string(plain).substr(plain.name.size());
+  return std::string(text).erase(text.find(budget), budget.size());
 }
 
 std::vector<std::int64_t> read_means(const std::string& text) {
@@ -72,7 +87,6 @@ std::vector<std::int64_t> read_means(const std::string& text) {
 
 TuneOptions read_text_options(const Flags& flags) {
   TuneOptions options;
-  options.policy = read_tuned_policy(flags);
   options.means = read_means(flags.budgets.empty() ? kMeans : flags.budgets);
   options.longest_window = flags.longest;
   options.windows = flags.windows;
@@ -82,8 +96,10 @@ TuneOptions read_text_options(const Flags& flags) {
   return options;
 }
 
-Profile make_profile(const ModelInfo& model, std::vector<ShareTable> tables, std::vector<TunedText> texts) {
+Profile make_profile(const ModelInfo& model, const PolicySpec& policy, std::vector<ShareTable> tables,
+                     std::vector<TunedText> texts) {
   return {.tables = std::move(tables),
+          .policy = options_of(policy),
           .model = model.name,
           .model_hash = model.hash,
           .texts = std::move(texts),
@@ -99,16 +115,20 @@ Profile tune_on_text(const Flags& flags, const std::shared_ptr<const Model>& mod
   const auto [tokens, text_hash] = read_tokens(flags.text, tokenizer);
   warn_past_context(model->info(), flags.longest);
   Progress progress("tune");
-  auto tables = need(tune_budgets(model, tokens, options,
-                                  [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
-  return make_profile(model->info(), std::move(tables), {{name_of(flags.text.file), text_hash}});
+  const auto policies = read_tuned_policies(flags);
+  auto chosen = need(choose_policy(model, tokens, policies, options,
+                                   [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
+  return make_profile(model->info(), policies[chosen.policy], std::move(chosen.tables),
+                      {{name_of(flags.text.file), text_hash}});
 }
 
 // The policy at each budget.
 std::vector<PolicySpec> read_task_policies(const Flags& flags) {
+  const auto policies = read_tuned_policies(flags);
+  if (policies.size() > 1) fail_with(kWrongUsage, "--policy: on tasks it is one policy");
   std::vector<PolicySpec> specs;
   for (const std::string& budget : split_list(flags.budgets.empty() ? kRatios : flags.budgets)) {
-    PolicySpec spec = read_tuned_policy(flags);
+    PolicySpec spec = policies.front();
     need(set_option(spec, "budget", budget), kWrongUsage);
     specs.push_back(std::move(spec));
   }
@@ -133,7 +153,7 @@ Profile tune_on_tasks(const Flags& flags, const std::shared_ptr<const Model>& mo
   Progress progress("tune");
   auto tables = need(tune_memories(model, tokenizer, tuning,
                                    [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
-  return make_profile(model->info(), std::move(tables), std::move(texts));
+  return make_profile(model->info(), tuning.specs.front(), std::move(tables), std::move(texts));
 }
 
 // The least, the middle and the largest of a table's numbers, each as `text` has it.
@@ -179,7 +199,7 @@ Json settings_json(const Flags& flags) {
 void run(const Flags& flags) {
   if (flags.text.file.empty() == flags.tasks.data.empty())
     fail_with(kWrongUsage, "say what to tune on: a text (-f FILE) or the examples of tasks (--data DIR)");
-  const PolicySpec policy = read_tuned_policy(flags);
+  read_tuned_policies(flags);  // before a model is loaded
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
   const auto model = load_model(flags.model);
   const std::string target = flags.file.empty() ? profile_beside(flags.model.model) : flags.file;
@@ -192,7 +212,7 @@ void run(const Flags& flags) {
   if (target == "-") return;
   Json document = new_document("tune", *model, flags.model);
   document.update(settings_json(flags));
-  document["policy"] = to_string(policy);
+  document["policy"] = flags.policy;
   document["alpha"] = flags.alpha;
   document["cost"] = flags.cost;
   document["seconds"] = seconds;
@@ -253,8 +273,11 @@ void add_tune(CLI::App& app) {
                    "ratios that the result should serve")
       ->type_name("B,...")
       ->default_str(fmt::format("{}; {}", kMeans, kRatios));
-  command->add_option("--policy", flags->policy, "By which tokens go, with options if wanted")
-      ->type_name("P")
+  command
+      ->add_option("--policy", flags->policy,
+                   "By which tokens go, with options if wanted; on a text, of several the one whose predictions come "
+                   "nearest to the full cache's: a2sf,a2sf:power=1.5")
+      ->type_name("P,...")
       ->capture_default_str();
   command
       ->add_option("--alpha", flags->alpha,

@@ -176,7 +176,8 @@ Result<PolicySpec> parse_policy(std::string_view text, std::span<const PolicyOpt
 Status set_option(PolicySpec& spec, std::string_view option, std::string_view value);
 // A count, a ratio ("0.2", "20%"), "all" or "@FILE".
 Result<BudgetPlan> parse_budget(std::string_view text);
-// Has a profile share the budget out, which must be a count or a ratio.
+// Has a profile share the budget out, which must be a count or a ratio. Where the profile was made for options of the
+// score (Profile::policy), a policy of that name with no options of score, sink and recent takes them over.
 Status share_by(PolicySpec& spec, std::shared_ptr<const Profile> profile);
 // The shortest spec that parse_policy reads as the same policy and options, as long as the files that it names are the
 // same. A table or a profile that was read from no file prints as "unnamed".

@@ -7,6 +7,7 @@
 //                "alphas": [[0.99, 0.9], ...]},    [layer][kv head], 0 to 1; may be left out
 //               ...],                              by ascending mean; instead of alphas there may be
 //                "memories": [[1.5, 3], ...]       [layer][kv head], finite and above 0: AutoAlpha::memory
+//    "policy": "a2sf:power=1.5",                   the policy whose score it was made for; left out: the plain one
 //    "model": "...", "model_hash": "...",          ModelInfo::name and hash of the model that it was measured on
 //    "texts": [{"name": "...", "hash": "..."}]}    what it was measured on: text_hash() of each text
 // All but the tables may be left out. {"shares": ...} is a profile of one table, for any budget.
@@ -36,6 +37,7 @@ struct TunedText {
 
 struct Profile {
   std::vector<ShareTable> tables;  // at least one, all of one shape, by ascending mean
+  std::string policy = {};         // the policy whose score it was made for, as text: share_by(); empty: any
   std::string model = {}, model_hash = {};
   std::vector<TunedText> texts = {};
   std::string file = {};  // where it was read from, as given; empty: from elsewhere

@@ -94,6 +94,7 @@ std::string text_of(const Json& json, const char* key) {
 }
 
 void read_origin(const Json& json, Profile& profile) {
+  profile.policy = text_of(json, "policy");
   profile.model = text_of(json, "model");
   profile.model_hash = text_of(json, "model_hash");
   if (!json.contains("texts") || !json["texts"].is_array()) return;
@@ -170,6 +171,7 @@ Result<Profile> read_profile(const std::string& path) {
 
 std::string to_json(const Profile& profile) {
   Json json = Json::object();
+  if (!profile.policy.empty()) json["policy"] = profile.policy;
   if (!profile.model.empty()) json["model"] = profile.model;
   if (!profile.model_hash.empty()) json["model_hash"] = profile.model_hash;
   for (const TunedText& text : profile.texts) json["texts"].push_back({{"name", text.name}, {"hash", text.hash}});

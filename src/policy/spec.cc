@@ -101,6 +101,15 @@ Accumulate* accumulation_of(PolicySpec& spec) {
   return std::get_if<Accumulate>(&spec.score);
 }
 
+Result<PolicySpec> spec_of_row(std::string_view name) {
+  std::string names;
+  for (PolicyRow& row : policies()) {
+    if (row.spec.name == name) return std::move(row.spec);
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", row.spec.name);
+  }
+  return fail(ErrorKind::bad_input, fmt::format("'{}' is no policy; known are {}", name, names));
+}
+
 // ---- one function per option
 
 // What a profile makes of a plan: its mean, which must be a count or a ratio.
@@ -128,6 +137,17 @@ Status set_budget(PolicySpec& spec, std::string_view value) {
     plan->budget = std::move(*shared);
   }
   spec.budget.budget = std::move(plan->budget);
+  return {};
+}
+
+// The options of the score that a profile was made for, where the spec has none of its own.
+Status take_over_score(PolicySpec& spec, const std::string& made_for) {
+  const auto tuned = parse_policy(made_for);
+  if (!tuned) return fail(tuned.error().kind, "the profile's policy: " + tuned.error().message);
+  const auto plain = spec_of_row(spec.name);
+  if (!plain || tuned->name != spec.name || spec.score != plain->score || spec.keep != plain->keep) return {};
+  spec.score = tuned->score;
+  spec.keep = tuned->keep;
   return {};
 }
 
@@ -222,17 +242,10 @@ struct OptionRow {
   std::string_view name;
   Status (*set)(PolicySpec& spec, std::string_view value);
 };
-constexpr OptionRow kOptions[] = {{"alpha", set_alpha},
-                                  {"memory", set_memory},
-                                  {"power", set_power},
-                                  {"value-weight", set_value_weight},
-                                  {"budget", set_budget},
-                                  {"layers", set_layers},
-                                  {"profile", set_profile},
-                                  {"sink", set_sink},
-                                  {"recent", set_recent},
-                                  {"block", set_block},
-                                  {"pin", set_pin}};
+constexpr OptionRow kOptions[] = {
+    {"alpha", set_alpha},   {"memory", set_memory}, {"power", set_power},     {"value-weight", set_value_weight},
+    {"budget", set_budget}, {"layers", set_layers}, {"profile", set_profile}, {"sink", set_sink},
+    {"recent", set_recent}, {"block", set_block},   {"pin", set_pin}};
 
 // An option that only a hook knows.
 Status set_hook_option(PolicySpec& spec, std::string_view option, std::string_view value) {
@@ -245,15 +258,6 @@ Status set_hook_option(PolicySpec& spec, std::string_view option, std::string_vi
   std::string names;
   for (const OptionRow& row : kOptions) names += fmt::format("{}{}", names.empty() ? "" : ", ", row.name);
   return fail(ErrorKind::bad_input, fmt::format("'{}' is no option of a policy; known are {}", option, names));
-}
-
-Result<PolicySpec> spec_of_row(std::string_view name) {
-  std::string names;
-  for (PolicyRow& row : policies()) {
-    if (row.spec.name == name) return std::move(row.spec);
-    names += fmt::format("{}{}", names.empty() ? "" : ", ", row.spec.name);
-  }
-  return fail(ErrorKind::bad_input, fmt::format("'{}' is no policy; known are {}", name, names));
 }
 
 // ---- printing
@@ -324,10 +328,11 @@ Result<BudgetPlan> parse_budget(std::string_view text) {
 }
 
 Status share_by(PolicySpec& spec, std::shared_ptr<const Profile> profile) {
+  const std::string made_for = profile == nullptr ? "" : profile->policy;
   auto shared = shared_by(std::move(profile), spec.budget);
   if (!shared) return tl::unexpected(shared.error());
   spec.budget.budget = std::move(*shared);
-  return {};
+  return made_for.empty() ? Status() : take_over_score(spec, made_for);
 }
 
 Status set_option(PolicySpec& spec, std::string_view option, std::string_view value) {

@@ -23,10 +23,11 @@ constexpr std::size_t kWindowsPerMean = 8;  // a short window is so many times i
 constexpr std::size_t kShortestWindow = 64;
 constexpr std::size_t kShortTokens = 1024;  // in all windows of a shorter length together
 
-// Powers of two below the window's length.
-std::vector<std::int64_t> rungs_of(std::size_t length) {
+// Powers of two below the window's length; of four, where every rung of every head is read by itself.
+std::vector<std::int64_t> rungs_of(std::size_t length, DamageMeasure measure) {
+  const std::int64_t factor = measure == DamageMeasure::divergence ? 4 : 2;
   std::vector<std::int64_t> rungs;
-  for (std::int64_t budget = kLeastBudget; budget < static_cast<std::int64_t>(length); budget *= 2)
+  for (std::int64_t budget = kLeastBudget; budget < static_cast<std::int64_t>(length); budget *= factor)
     rungs.push_back(budget);
   return rungs;
 }
@@ -37,6 +38,12 @@ std::vector<std::vector<double>> shares_of(std::vector<std::vector<double>> budg
     for (double& budget : layer) budget = std::max(std::round(budget / mean * 1e4) / 1e4, 1e-4);
   }
   return budgets;
+}
+
+TuneWindows windows_of(std::size_t length, std::span<const std::int32_t> tokens, const TuneOptions& options) {
+  const bool is_long = length == options.longest_window;
+  const std::size_t count = is_long ? options.windows : std::max<std::size_t>(1, kShortTokens / length);
+  return {tokens, length, std::max<std::size_t>(1, std::min(count, tokens.size() / length))};
 }
 
 // One pass after the other, and how far they are together.
@@ -74,10 +81,7 @@ class Tuner {
 
  private:
   std::size_t longest() const { return means_of_.rbegin()->first; }
-  TuneWindows windows(std::size_t length) const {
-    const std::size_t count = length == longest() ? options_.windows : std::max<std::size_t>(1, kShortTokens / length);
-    return {tokens_, length, std::max<std::size_t>(1, std::min(count, tokens_.size() / length))};
-  }
+  TuneWindows windows(std::size_t length) const { return windows_of(length, tokens_, options_); }
   // The output's error is one of a layer; the other measures need no weights.
   bool is_weighed() const { return options_.measure == DamageMeasure::output; }
   std::size_t weighing_tokens() const {
@@ -89,7 +93,7 @@ class Tuner {
   std::size_t measuring_tokens(std::size_t length) const {
     const std::size_t once = length * windows(length).count;
     if (options_.measure != DamageMeasure::divergence) return once;
-    return once * head_divergence_readings(*model_, rungs_of(length).size());
+    return once * head_divergence_readings(*model_, rungs_of(length, options_.measure).size());
   }
   std::size_t searching_tokens(std::size_t length) const {
     if (!options_.memories) return 0;
@@ -117,7 +121,7 @@ class Tuner {
   Status measure(std::size_t length) {
     constexpr std::array kMeasures = {measure_output_damage, measure_head_divergence, measure_lost_mass};
     const auto measure = kMeasures[static_cast<std::size_t>(options_.measure)];
-    auto ladder = measure(model_, windows(length), options_.policy, rungs_of(length), counted());
+    auto ladder = measure(model_, windows(length), options_.policy, rungs_of(length, options_.measure), counted());
     if (!ladder) return tl::unexpected(ladder.error());
     ladders_.emplace(length, std::move(*ladder));
     done_ += measuring_tokens(length);
@@ -182,6 +186,10 @@ class Tuner {
 std::size_t window_for(std::int64_t mean, std::size_t longest) {
   if (mean >= kLongFrom) return longest;
   return std::min(longest, std::max(kShortestWindow, kWindowsPerMean * static_cast<std::size_t>(mean)));
+}
+
+TuneWindows windows_for(std::int64_t mean, std::span<const std::int32_t> tokens, const TuneOptions& options) {
+  return windows_of(window_for(mean, options.longest_window), tokens, options);
 }
 
 Result<std::vector<ShareTable>> tune_budgets(const std::shared_ptr<const Model>& model,

@@ -24,6 +24,8 @@ struct TuneOptions {
 // How long a window is in which a table for this mean is measured. A budget is of use in texts some times as long as
 // it, and what a head needs there depends on how long they are.
 std::size_t window_for(std::int64_t mean, std::size_t longest);
+// Those windows.
+TuneWindows windows_for(std::int64_t mean, std::span<const std::int32_t> tokens, const TuneOptions& options);
 
 // One table for each mean below the length of its window; a mean that is not has none. Fails on a text that is shorter
 // than a window. `progress` counts tokens of all passes; a search for memories may end before its part is full.

@@ -125,6 +125,28 @@ TEST(Profile, AMemoryIsOneOfEachHeadsOwnBudget) {
   EXPECT_DOUBLE_EQ(rule_of(spec_with("a2sf:budget=16:memory=1", memories), 0, 1).alpha, 1 - 1 / 8.0);
 }
 
+TEST(Profile, ItsScoreIsTakenOverByThePlainPolicyOfThatName) {
+  const char* tuned = R"({"shares": [[1, 1]], "policy": "a2sf:power=1.5:value-weight=on:sink=1"})";
+  const HeadRule rule = rule_of(spec_with("a2sf:budget=16", tuned), 0, 0);
+  EXPECT_EQ(rule.power, 1.5);
+  EXPECT_TRUE(rule.value_weight);
+  EXPECT_EQ(rule.sink, 1);
+  EXPECT_DOUBLE_EQ(rule.alpha, 1 - 1 / 32.0);
+  EXPECT_EQ(to_string(spec_with("a2sf:budget=16", tuned)),
+            "a2sf:power=1.5:value-weight=on:budget=16:profile=unnamed:sink=1");
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16:alpha=0.5", tuned), 0, 0).power, 1) << "it has a score of its own";
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16:sink=2", tuned), 0, 0).sink, 2);
+  EXPECT_EQ(rule_of(spec_with("h2o:budget=16", tuned), 0, 0).power, 1) << "it is another policy";
+}
+
+TEST(Profile, APolicyThatCannotBeReadIsAnErrorThatSaysSo) {
+  PolicySpec spec = parse_policy("a2sf").value();
+  const auto profile = parse_profile(R"({"shares": [[1]], "policy": "a2sf:power=7"})").value();
+  const auto shared = share_by(spec, std::make_shared<const Profile>(profile));
+  ASSERT_FALSE(shared);
+  EXPECT_THAT(shared.error().message, HasSubstr("the profile's policy: power '7'"));
+}
+
 TEST(Profile, H2oAndTovaKeepTheirAlphas) {
   EXPECT_EQ(rule_of(spec_with("h2o:budget=16"), 0, 0).alpha, 1);
   EXPECT_EQ(rule_of(spec_with("tova:budget=16"), 1, 0).alpha, 0);
@@ -175,11 +197,13 @@ TEST(Profile, AlphasAreThoseOfTheTableThatSharesOut) {
 
 TEST(Profile, ReadsBackAsItIsWritten) {
   Profile profile = parse_profile(kTwoTables).value();
+  profile.policy = "a2sf:power=1.5";
   profile.model = "tiny \"model\"";
   profile.model_hash = "0123456789abcdef";
   profile.texts = {{"a.txt", text_hash("a")}, {"b.txt", text_hash("b")}};
   const Profile again = parse_profile(to_json(profile)).value();
   EXPECT_EQ(to_json(again), to_json(profile));
+  EXPECT_EQ(again.policy, profile.policy);
   EXPECT_EQ(again.model, profile.model);
   EXPECT_EQ(again.model_hash, profile.model_hash);
   EXPECT_EQ(again.tables[0].alphas, profile.tables[0].alphas);
@@ -233,8 +257,8 @@ INSTANTIATE_TEST_SUITE_P(
                     WrongText{R"({"shares": [[1]], "alphas": []})", "alphas"},
                     WrongText{R"({"shares": [[1]], "memories": [[0]]})", "memories 0 of layer 0"},
                     WrongText{R"({"shares": [[1]], "alphas": [[1]], "memories": [[1]]})", "not both"},
-                    WrongText{R"({"tables": 1})", "tables"},
-                    WrongText{R"({"tables": []})", "no table"}, WrongText{R"({"tables": [1]})", "shares"},
+                    WrongText{R"({"tables": 1})", "tables"}, WrongText{R"({"tables": []})", "no table"},
+                    WrongText{R"({"tables": [1]})", "shares"},
                     WrongText{R"({"tables": [{"mean": 0, "shares": [[1]]}]})", "mean"},
                     WrongText{R"({"tables": [{"mean": 1.5, "shares": [[1]]}]})", "mean"},
                     WrongText{R"({"tables": [{"mean": 9, "shares": [[1]]}, {"mean": 8, "shares": [[1]]}]})", "order"},

@@ -2,6 +2,7 @@
 #include <a2sf/profile.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <random>
@@ -9,6 +10,7 @@
 #include "eval/compare.h"
 #include "eval/masks.h"
 #include "support/tiny_model.h"
+#include "tune/choose_policy.h"
 #include "tune/head_divergence.h"
 #include "tune/lost_mass.h"
 #include "tune/tune.h"
@@ -98,6 +100,26 @@ TEST(Tune, EveryMeasureSharesOutTheSameMean) {
     EXPECT_NEAR(sum / 4, 1, 1e-3);
     EXPECT_TRUE(tables->front().memories.empty());
   }
+}
+
+TEST(ChoosePolicy, TakesTheOneThatIsNearestToTheFullCache) {
+  const auto model = tiny();
+  const auto tokens = text(128);
+  const TuneOptions options{.policy = {}, .means = {16}, .longest_window = 128, .windows = 1};
+  // Without a recent window a long memory freezes the cache on the first tokens.
+  const std::vector<PolicySpec> policies = {a2sf_spec(":alpha=1:recent=0"), a2sf_spec(), a2sf_spec(":power=1.5")};
+  const auto chosen = choose_policy(model, tokens, policies, options).value();
+  std::vector<double> costs;
+  for (const PolicySpec& policy : policies) {
+    TuneOptions own = options;
+    own.policy = policy;
+    PolicySpec spec = with_budget(policy, 16);
+    const Profile profile{.tables = tune_budgets(model, tokens, own).value()};
+    ASSERT_TRUE(share_by(spec, std::make_shared<const Profile>(profile)));
+    costs.push_back(text_cost(model, {tokens, 128, 1}, spec, TextCost::divergence, {}).value());
+  }
+  EXPECT_EQ(chosen.policy, static_cast<std::size_t>(std::min_element(costs.begin(), costs.end()) - costs.begin()));
+  EXPECT_EQ(chosen.tables.size(), 1U);
 }
 
 TEST(Tune, MemoriesMakeTheirCostNoLarger) {
