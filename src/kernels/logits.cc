@@ -45,9 +45,9 @@ double log_sum_exp(std::span<const float> logits) {
   return largest + std::log(sum);
 }
 
-void answer(const LogitsQuery& query, std::span<const float> logits) {
+void answer(const LogitsQuery& query, std::span<const float> logits, LogSumExp log_sum_of) {
   if (query.tokens.empty() && query.largest.empty()) return;
-  const double log_sum = log_sum_exp(logits);
+  const double log_sum = log_sum_of(logits);
   for (std::size_t i = 0; i < query.tokens.size(); ++i)
     query.log_probabilities[i] = logits[static_cast<std::size_t>(query.tokens[i])] - log_sum;
   if (query.largest.empty()) return;
@@ -77,7 +77,7 @@ void HostLogits::deliver(int index) const {
   const LogitsQuery& query = wanted_[static_cast<std::size_t>(index)];
   const float* row = rows_.row(index);
   if (query.logits != nullptr && query.logits != row) std::copy_n(row, rows_.columns, query.logits);
-  answer(query, {row, static_cast<std::size_t>(rows_.columns)});
+  answer(query, {row, static_cast<std::size_t>(rows_.columns)}, log_sum_of_);
 }
 
 }  // namespace a2sf

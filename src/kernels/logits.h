@@ -5,16 +5,19 @@
 
 namespace a2sf {
 
-// log(sum(exp(logits))).
+// log(sum(exp(logits))), in plain loops: the definition.
 double log_sum_exp(std::span<const float> logits);
 
+// That, or a faster form of it.
+using LogSumExp = double (*)(std::span<const float> logits);
+
 // Of a finite row: everything the query asks for but the row itself. Allocates nothing.
-void answer(const LogitsQuery& query, std::span<const float> logits);
+void answer(const LogitsQuery& query, std::span<const float> logits, LogSumExp log_sum_of = log_sum_exp);
 
 // The rows of logits that a step wants.
 class HostLogits {
  public:
-  explicit HostLogits(Memory& memory) : memory_(&memory) {}
+  HostLogits(Memory& memory, LogSumExp log_sum_of) : memory_(&memory), log_sum_of_(log_sum_of) {}
   // An error: nothing has changed.
   Status begin(const Step& step, int vocabulary);
   // [wanted][vocabulary], for the head's product to write to: the caller's memory where it takes the rows one after the
@@ -25,6 +28,7 @@ class HostLogits {
 
  private:
   Memory* memory_;
+  LogSumExp log_sum_of_;
   std::span<const LogitsQuery> wanted_;
   OwnedBuffer buffer_;
   HostRows rows_;

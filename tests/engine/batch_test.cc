@@ -24,9 +24,9 @@ using testing::HasSubstr;
 constexpr std::size_t kVocabulary = 128;
 constexpr std::array<std::int32_t, 6> kTokens = {1, 2, 3, 4, 6, 7};
 
-std::shared_ptr<const Model> tiny() {
+std::shared_ptr<const Model> tiny(int threads = 2) {
   const std::string path = write_tiny_model({}, temporary_path("batch.gguf"));
-  auto model = Model::load(path, {.threads = 2, .isa = {}}).value();
+  auto model = Model::load(path, {.threads = threads, .isa = {}}).value();
   std::filesystem::remove(path);
   return model;
 }
@@ -114,9 +114,29 @@ TEST(Batch, LogProbabilitiesOfNextTokensAreThoseOfTheWholeRows) {
     EXPECT_TRUE(same_bytes(batch.logits(0), alone.logits().last(kVocabulary)));
     const auto found = batch.log_probabilities(1);
     ASSERT_EQ(found.size(), next.size());
-    for (std::size_t j = 0; j < next.size(); ++j) EXPECT_EQ(found[j], expected(3 + j, next[j])) << j;
+    for (std::size_t j = 0; j < next.size(); ++j) EXPECT_NEAR(found[j], expected(3 + j, next[j]), 1e-6) << j;
     const std::size_t rows = logits == WantLogits::none ? 0 : logits == WantLogits::last ? 1 : kTokens.size();
     EXPECT_TRUE(same_bytes(batch.logits(1), alone.logits().last(rows * kVocabulary)));
+  }
+}
+
+TEST(Batch, LogProbabilitiesHaveTheSameBytesWhateverTheNeighboursAndThreads) {
+  const auto found = [](int threads, std::size_t neighbours) {
+    const auto model = tiny(threads);
+    std::vector<Session> sessions;
+    for (std::size_t i = 0; i <= neighbours; ++i) sessions.push_back(session_of(model));
+    const std::array<std::int32_t, 3> next = {9, 0, 127};
+    std::vector<Feed> feeds;
+    for (Session& session : sessions) feeds.push_back({.session = &session, .tokens = kTokens, .next = next});
+    Batch batch;
+    EXPECT_TRUE(batch.run(feeds));
+    const auto last = batch.log_probabilities(neighbours);
+    return std::vector<double>(last.begin(), last.end());
+  };
+  const auto alone = found(1, 0);
+  ASSERT_EQ(alone.size(), 3U);
+  for (const int threads : {1, 2, 3}) {
+    for (const std::size_t neighbours : {0U, 1U, 6U}) EXPECT_EQ(found(threads, neighbours), alone) << threads;
   }
 }
 

@@ -44,7 +44,7 @@ class CpuBackend final : public Backend {
         matmul_(pool_, options.repack ? kernels_.panels : nullptr, memory),
         attention_(pool_, kernels_.rows, failures_),
         activations_(memory),
-        logits_(memory) {}
+        logits_(memory, kernels_.rows.log_sum_exp) {}
 
   const Capabilities& capabilities() const override { return capabilities_; }
   int threads() const override { return pool_.threads(); }

@@ -6,6 +6,7 @@
 #include "kernels/cpu/targets.h"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+#include <hwy/contrib/math/math-inl.h>
 // clang-format on
 
 #include "kernels/cpu/row_kernels.h"
@@ -247,8 +248,36 @@ void add_up(const float* x, std::ptrdiff_t x_step, const float* factors, std::pt
   }
 }
 
+// A whole vector of logits. What lies behind the end of their row adds nothing.
+HWY_INLINE V load_logits(const float* from, int count) {
+  const F f;
+  const V nothing = hn::Set(f, -kInfinity);
+  if (count >= kLanes) return hn::LoadU(f, from);
+  return hn::IfThenElse(hn::FirstN(f, static_cast<std::size_t>(count)), load_first(from, count), nothing);
+}
+
+// e^x for x up to 0. Highway's is 0 for NaN, which has to come through. power_of_two() of x / log(2) would have the
+// error of that division's rounding as well, which grows with x.
+HWY_INLINE V exp_or_nan(V x) { return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(F(), x)); }
+
+// Floats add up no more than sixteen vectors, so that the error does not grow with the row; the rest is in double.
+double log_sum_exp(std::span<const float> logits) {
+  constexpr int kBlock = 16 * kLanes;
+  const auto count = static_cast<int>(logits.size());
+  const auto logits_from = [&](int i) { return load_logits(logits.data() + i, count - i); };
+  V most = hn::Set(F(), -kInfinity);
+  for (int i = 0; i < count; i += kLanes) most = hn::Max(most, logits_from(i));
+  most = hn::MaxOfLanes(F(), most);
+  double sum = 0;
+  for (int begin = 0; begin < count; begin += kBlock) {
+    sum += sum_over(std::min(kBlock, count - begin),
+                    [&](int i) { return exp_or_nan(hn::Sub(logits_from(begin + i), most)); });
+  }
+  return hn::GetLane(most) + std::log(sum);
+}
+
 const RowKernels kKernels = {norm, rotate,       store, multiply,   bounds, finite,
-                             mask, exponentials, score, find_score, add_up};
+                             mask, exponentials, score, find_score, add_up, log_sum_exp};
 
 }  // namespace a2sf::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

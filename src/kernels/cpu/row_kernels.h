@@ -1,7 +1,8 @@
-// The vector kernels of attention and of norms.
+// The vector kernels of attention, of norms and of rows of logits.
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "cache/sequence_cache.h"
 #include "kernels/cpu/isa.h"
@@ -63,6 +64,8 @@ struct RowKernels {
   // out[dim] = sum over i of factors[i * factor_step] * x[i * x_step][dim]
   void (*add_up)(const float* x, std::ptrdiff_t x_step, const float* factors, std::ptrdiff_t factor_step, int count,
                  int dim, float* out);
+  // As log_sum_exp of kernels/logits.h, its reference: the sum has a relative error of 1e-6 at most.
+  double (*log_sum_exp)(std::span<const float> logits);
 };
 
 // Defined for avx512, avx2 and portable; kernels_of() picks.

@@ -15,7 +15,7 @@ namespace {
 class ReferenceBackend final : public Backend {
  public:
   explicit ReferenceBackend(Memory& memory)
-      : memory_(memory), weights_(memory), activations_(memory), logits_(memory) {}
+      : memory_(memory), weights_(memory), activations_(memory), logits_(memory, log_sum_exp) {}
 
   const Capabilities& capabilities() const override { return capabilities_; }
   int threads() const override { return 1; }
