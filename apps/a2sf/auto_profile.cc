@@ -32,16 +32,10 @@ bool holds_all(const PolicySpec& spec, const Sequence& sequence) {
   return count != nullptr && sequence.tokens > 0 && count->tokens >= sequence.tokens;
 }
 
-// Whether scores decide what stays: not where the sinks and the newest tokens are all of the budget.
-bool chooses_by_score(const PolicySpec& spec) {
-  if (!std::holds_alternative<Accumulate>(spec.score)) return false;
-  const auto rule = resolve(spec, bounded_layer(spec), 0, spec.has_ratio() ? kAnyLength : 0, 0);
-  return rule && std::max(rule->sink, rule->pin) + rule->recent < rule->budget;
-}
-
 bool can_share(const PolicySpec& spec, const Sequence& sequence) {
   const bool has_mean = std::holds_alternative<BudgetCount>(spec.budget.budget) || spec.has_ratio();
-  return has_mean && spec.profile() == nullptr && !holds_all(spec, sequence) && chooses_by_score(spec);
+  const bool is_by_score = std::holds_alternative<Accumulate>(spec.score) && scores_decide(spec);
+  return has_mean && spec.profile() == nullptr && !holds_all(spec, sequence) && is_by_score;
 }
 
 }  // namespace

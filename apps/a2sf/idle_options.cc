@@ -32,12 +32,6 @@ bool says(const std::string& policy, const std::string& option) {
                      [&](const std::string& text) { return text.starts_with(option + "="); });
 }
 
-// Where what must stay fills the budget, no score decides anything.
-bool scores_decide(const PolicySpec& spec) {
-  const auto rule = resolve(spec, bounded_layer(spec), 0, spec.has_ratio() ? kAnyLength : 0, 0);
-  return !rule || std::max(rule->sink, rule->pin) + rule->recent < rule->budget;
-}
-
 bool uses(const PolicySpec& spec, const std::string& option) {
   if (spec.keeps_all()) return false;
   if (spec.is_oracle()) return option == "budget" || option == "profile" || option == "layers";

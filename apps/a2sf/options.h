@@ -71,6 +71,8 @@ std::vector<PolicyOption> given_options(const CacheFlags& flags);
 PolicySpec spec_of(const CacheFlags& flags);
 // A layer that the policy bounds: its first head stands for all where a model is not known yet.
 int bounded_layer(const PolicySpec& spec);
+// Whether a score, where there is one, decides anything: not where what must stay is all of the budget.
+bool scores_decide(const PolicySpec& spec);
 // Reads a policy and checks what can be checked without a model.
 PolicySpec read_policy(const std::string& text, const CacheFlags& flags);
 KvType kv_type_of(const CacheFlags& flags);
