@@ -262,8 +262,7 @@ void add_tune(CLI::App& app) {
       "Find how the layers and heads of a model share a budget best (on a text), and how long they should remember (on "
       "a text or on tasks), and write it as a profile of the model. Take texts and tasks like those that it will see; "
       "what is found on them must be scored on others",
-      "a2sf tune -m model.gguf -f book.txt\n"
-      "  a2sf tune -m model.gguf --data evaldata --tasks piqa --limit 50 --alpha one -o piqa.json");
+      "a2sf tune -m model.gguf -f book.txt");
   add_model_flags(command, &flags->model);
   add_text_mode(command, flags.get());
   add_task_mode(command, flags.get());
