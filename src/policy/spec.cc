@@ -140,14 +140,25 @@ Status set_budget(PolicySpec& spec, std::string_view value) {
   return {};
 }
 
-// The options of the score that a profile was made for, where the spec has none of its own.
+template <class Value>
+void take_over(Value& own, const Value& plain, const Value& tuned) {
+  if (own == plain) own = tuned;
+}
+
+// The options of the score that a profile was made for, each where the spec has the plain policy's.
 Status take_over_score(PolicySpec& spec, const std::string& made_for) {
   const auto tuned = parse_policy(made_for);
   if (!tuned) return fail(tuned.error().kind, "the profile's policy: " + tuned.error().message);
   const auto plain = spec_of_row(spec.name);
-  if (!plain || tuned->name != spec.name || spec.score != plain->score || spec.keep != plain->keep) return {};
-  spec.score = tuned->score;
-  spec.keep = tuned->keep;
+  if (!plain || tuned->name != spec.name) return {};
+  auto* own = std::get_if<Accumulate>(&spec.score);
+  const auto *before = std::get_if<Accumulate>(&plain->score), *after = std::get_if<Accumulate>(&tuned->score);
+  if (own == nullptr || before == nullptr || after == nullptr) return {};
+  take_over(own->alpha, before->alpha, after->alpha);
+  take_over(own->power, before->power, after->power);
+  take_over(own->value_weight, before->value_weight, after->value_weight);
+  take_over(spec.keep.sink, plain->keep.sink, tuned->keep.sink);
+  take_over(spec.keep.recent, plain->keep.recent, tuned->keep.recent);
   return {};
 }
 

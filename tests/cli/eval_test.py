@@ -223,6 +223,17 @@ class TuneTest(EvalTest):
         memories = {memory for layer in profile["tables"][0]["memories"] for memory in layer}
         self.assertEqual(len(memories), 1)
 
+    def test_of_several_policies_one_is_chosen_and_its_score_is_used(self):
+        path = self.folder / "profile.json"
+        given = "a2sf:power=1.5,a2sf:power=1.5:value-weight=on:sink=1"
+        done = a2sf("tune", "-m", self.model, "-f", self.text, "--ctx", 64, "--windows", 1, "--budget", 16, "--policy", given,
+                    "-o", path, "--json")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn(json.loads(path.read_text())["policy"], given.split(","))
+        run = ["run", "-m", self.model, "-f", self.text, "-n", 2, "--budget", 16, "--profile", path, "--json"]
+        self.assertTrue(json.loads(a2sf(*run).stdout)["spec"].startswith("a2sf:power=1.5:"))
+        self.assertTrue(json.loads(a2sf(*run, "--power", 1, "--recent", 4).stdout)["spec"].endswith(":recent=4"))
+
     def test_one_of_another_model_is_not_used(self):
         Path(f"{self.model}.a2sf.json").write_text(json.dumps({"shares": [[1] * 3] * 30, "model_hash": "0"}))
         done = a2sf("run", "-m", self.model, "-f", self.text, "-n", 2, "--budget", 32, "--json")

@@ -134,7 +134,7 @@ TEST(Profile, ItsScoreIsTakenOverByThePlainPolicyOfThatName) {
   EXPECT_DOUBLE_EQ(rule.alpha, 1 - 1 / 32.0);
   EXPECT_EQ(to_string(spec_with("a2sf:budget=16", tuned)),
             "a2sf:power=1.5:value-weight=on:budget=16:profile=unnamed:sink=1");
-  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16:alpha=0.5", tuned), 0, 0).power, 1) << "it has a score of its own";
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16:alpha=0.5", tuned), 0, 0).alpha, 0.5);
   EXPECT_EQ(rule_of(spec_with("a2sf:budget=16:sink=2", tuned), 0, 0).sink, 2);
   EXPECT_EQ(rule_of(spec_with("h2o:budget=16", tuned), 0, 0).power, 1) << "it is another policy";
 }
