@@ -110,12 +110,12 @@ std::string name_of(const std::string& file) {
   return file == "-" ? "standard input" : std::filesystem::path(file).filename().string();
 }
 
-Profile tune_on_text(const Flags& flags, const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer) {
+Profile tune_on_text(const Flags& flags, const std::vector<PolicySpec>& policies,
+                     const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer) {
   const TuneOptions options = read_text_options(flags);
   const auto [tokens, text_hash] = read_tokens(flags.text, tokenizer);
   warn_past_context(model->info(), flags.longest);
   Progress progress("tune");
-  const auto policies = read_tuned_policies(flags);
   auto chosen = need(choose_policy(model, tokens, policies, options,
                                    [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
   return make_profile(model->info(), policies[chosen.policy], std::move(chosen.tables),
@@ -123,8 +123,7 @@ Profile tune_on_text(const Flags& flags, const std::shared_ptr<const Model>& mod
 }
 
 // The policy at each budget.
-std::vector<PolicySpec> read_task_policies(const Flags& flags) {
-  const auto policies = read_tuned_policies(flags);
+std::vector<PolicySpec> read_task_policies(const Flags& flags, const std::vector<PolicySpec>& policies) {
   if (policies.size() > 1) fail_with(kWrongUsage, "--policy: on tasks it is one policy");
   std::vector<PolicySpec> specs;
   for (const std::string& budget : split_list(flags.budgets.empty() ? kRatios : flags.budgets)) {
@@ -135,8 +134,9 @@ std::vector<PolicySpec> read_task_policies(const Flags& flags) {
   return specs;
 }
 
-Profile tune_on_tasks(const Flags& flags, const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer) {
-  TaskTuning tuning{.items = {}, .specs = read_task_policies(flags), .shares = nullptr, .search = {}};
+Profile tune_on_tasks(const Flags& flags, const std::vector<PolicySpec>& policies,
+                      const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer) {
+  TaskTuning tuning{.items = {}, .specs = read_task_policies(flags, policies), .shares = nullptr, .search = {}};
   tuning.rules = rules_of(flags.tasks);
   tuning.search = {choice_of("--alpha", flags.alpha.empty() ? "one" : flags.alpha, kGroups), flags.calls};
   tuning.cost = choice_of("--cost", flags.cost.empty() ? "loss" : flags.cost, kTaskCosts);
@@ -199,13 +199,13 @@ Json settings_json(const Flags& flags) {
 void run(const Flags& flags) {
   if (flags.text.file.empty() == flags.tasks.data.empty())
     fail_with(kWrongUsage, "say what to tune on: a text (-f FILE) or the examples of tasks (--data DIR)");
-  read_tuned_policies(flags);  // before a model is loaded
+  const auto policies = read_tuned_policies(flags);  // what is wrong with them is said before a model is loaded
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
   const auto model = load_model(flags.model);
   const std::string target = flags.file.empty() ? profile_beside(flags.model.model) : flags.file;
   OutputFile file(target);
   const auto start = std::chrono::steady_clock::now();
-  const Profile profile = (flags.text.file.empty() ? tune_on_tasks : tune_on_text)(flags, model, tokenizer);
+  const Profile profile = (flags.text.file.empty() ? tune_on_tasks : tune_on_text)(flags, policies, model, tokenizer);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   file.write(to_json(profile));
   file.commit();
