@@ -147,6 +147,11 @@ void take_over(Value& own, const Value& plain, const Value& tuned) {
 
 // The options of the score that a profile was made for, each where the spec has the plain policy's.
 Status take_over_score(PolicySpec& spec, const std::string& made_for) {
+  // These read files: the profile's own would be read for ever.
+  for (const char* option : {":profile=", ":budget="}) {
+    if (made_for.find(option) != std::string::npos)
+      return fail(ErrorKind::bad_input, "the profile's policy: it should name options of the score, sink and recent");
+  }
   const auto tuned = parse_policy(made_for);
   if (!tuned) return fail(tuned.error().kind, "the profile's policy: " + tuned.error().message);
   const auto plain = spec_of_row(spec.name);

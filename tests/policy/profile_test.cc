@@ -147,6 +147,15 @@ TEST(Profile, APolicyThatCannotBeReadIsAnErrorThatSaysSo) {
   EXPECT_THAT(shared.error().message, HasSubstr("the profile's policy: power '7'"));
 }
 
+TEST(Profile, APolicyThatNamesItsOwnProfileIsRefused) {
+  const std::string path = temporary_path("itself.json");
+  std::ofstream(path) << R"({"shares": [[1]], "policy": "a2sf:profile=)" << path << "\"}";
+  const auto spec = parse_policy("a2sf:profile=" + path);
+  std::filesystem::remove(path);
+  ASSERT_FALSE(spec);
+  EXPECT_THAT(spec.error().message, HasSubstr("options of the score"));
+}
+
 TEST(Profile, H2oAndTovaKeepTheirAlphas) {
   EXPECT_EQ(rule_of(spec_with("h2o:budget=16"), 0, 0).alpha, 1);
   EXPECT_EQ(rule_of(spec_with("tova:budget=16"), 1, 0).alpha, 0);
