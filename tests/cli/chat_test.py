@@ -59,11 +59,15 @@ class PipeTest(CliTest):
             self.assertIn(word, helped)
 
     def test_turns_share_the_cache(self):
-        """The tokens of a conversation are fed once: those of both messages, both answers and the marks."""
-        one, two = (self.read("chat", "-m", MODEL, "-n", 6, "--temp", 0, stdin=stdin) for stdin in (b"Hi\n", b"Hi\nHi\n"))
+        """The tokens of a conversation are fed once: those of both messages, both answers and the marks. A story is
+        longer than these answers, whatever the last bits of the logits."""
+        story = "Write a long story about a fox."
+        one, two = (self.read("chat", "-m", MODEL, "-n", 6, "--temp", 0, stdin=f"{story}\n".encode() * turns)
+                    for turns in (1, 2))
         self.assertEqual(one["turns"][0], two["turns"][0])
         extra = self.read("run", "-m", MODEL, "-n", 0, "--special", "-p",
-                          "<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")["prompt_tokens"]
+                          f"<|im_end|>\n<|im_start|>user\n{story}<|im_end|>\n<|im_start|>assistant\n")["prompt_tokens"]
+        self.assertEqual({turn["generated_tokens"] for turn in two["turns"]}, {6})
         self.assertEqual(two["tokens"], one["tokens"] + 1 + extra + 5)  # the answers' last tokens wait to be fed
 
     def test_a_stop_string_does_not_stay_in_the_conversation(self):
@@ -169,13 +173,13 @@ class RudeModelTest(ChangedModelTest):
     OLD, NEW = (struct.pack("<Q", 5) + token.encode() for token in ("Ġthe", "ě[2J"))  # as byte-pair tokens are written
 
     def shown_and_told(self, *arguments, stdin=b""):
-        shown, document = (a2sf(*arguments, "-m", self.model, "--temp", 0, "-n", 12, *more, stdin=stdin).stdout
+        shown, document = (a2sf(*arguments, "-m", self.model, "--temp", 0, "-n", 40, *more, stdin=stdin).stdout
                            for more in ((), ("--json",)))
         return shown, json.loads(document)
 
     def test_a_terminal_is_not_obeyed_and_json_is_exact(self):
         shown, told = self.shown_and_told("run", "-p", "The sun rises in")
-        chat_shown, chat_told = self.shown_and_told("chat", stdin=b"Hi\nWhere does the sun rise?\n")
+        chat_shown, chat_told = self.shown_and_told("chat", stdin=b"Hi\nWrite a long story about a fox.\n")
         answers = [turn["assistant"] for turn in chat_told["turns"]]
         for text, exact in ((shown, told["text"] + "\n"), (chat_shown, "\n".join(answers) + "\n")):
             self.assertIn("\x1b[2J", exact)
