@@ -9,6 +9,8 @@
 #include <mutex>
 #include <utility>
 
+#include "policy/hooks/hooks.h"
+
 namespace a2sf {
 namespace {
 
@@ -45,7 +47,7 @@ std::vector<PolicyRow> built_in_rows() {
       row("a2sf", Accumulate{}, {.sink = {}, .recent = kHalf}, "auto", "0", "half the budget",
           "accumulated attention with a forgetting factor"),
       row("ideal", Oracle{}, {}, "-", "-", "-", "oracle: each row sees its most attended tokens; saves no memory"),
-      hook_row(std::make_shared<SharedBudget>(), "example hook: the heads of a layer share their budgets"),
+      hook_row(shared_budget(), "example hook: the heads of a layer share their budgets"),
   };
 }
 

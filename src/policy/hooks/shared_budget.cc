@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "policy/hooks/hooks.h"
 #include "policy/retention.h"
 
 namespace a2sf {
@@ -66,9 +67,7 @@ class SharedBudgetHook final : public Hook {
 
 }  // namespace
 
-Result<std::shared_ptr<const HookFactory>> HookFactory::with(std::string_view option, std::string_view) const {
-  return fail(ErrorKind::bad_input, std::string(name()) + " has no option '" + std::string(option) + "'");
-}
+std::shared_ptr<const HookFactory> shared_budget() { return std::make_shared<SharedBudget>(); }
 
 std::int64_t SharedBudget::capacity(std::int64_t budget) const { return std::min(2 * budget, kKeepAll - 1); }
 std::unique_ptr<Hook> SharedBudget::make(const HookShape&) const { return std::make_unique<SharedBudgetHook>(); }

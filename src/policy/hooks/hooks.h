@@ -1,0 +1,12 @@
+// The hooks of the registry: one function and one file each, which says the rule and its source.
+#pragma once
+
+#include <a2sf/hook.h>
+
+#include <memory>
+
+namespace a2sf {
+
+std::shared_ptr<const HookFactory> shared_budget();
+
+}  // namespace a2sf
