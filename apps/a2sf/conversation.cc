@@ -60,7 +60,7 @@ bool Conversation::read(const std::vector<Token>& tokens) {
   warn_once(tokens.size() + static_cast<std::size_t>(std::max<std::int64_t>(0, options_.tokens)));
   const std::vector<Token> added(tokens.begin() + static_cast<std::ptrdiff_t>(fed_.size()), tokens.end());
   Progress progress("prompt");
-  const Status status = session_->feed(added, WantLogits::last, options_.session.policy.evicts_at_prompt_end(),
+  const Status status = session_->feed(added, WantLogits::last, options_.session.policy.heeds_prompts(),
                                        [&](std::size_t done) { return progress.update(done, added.size()); });
   if (!status && status.error().kind != ErrorKind::cancelled) raise(status.error(), kFailed);
   fed_.assign(tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(session_->position()));

@@ -138,7 +138,7 @@ void run(const Flags& flags, bool from_file) {
                                                  .kv_type = kv_type_of(flags.cache),
                                                  .sequence_tokens = static_cast<std::int64_t>(length),
                                                  .most_tokens = static_cast<std::int64_t>(length)}));
-  const Work done = work(flags, tokenizer, prompt, spec.evicts_at_prompt_end(), tokens, session);
+  const Work done = work(flags, tokenizer, prompt, spec.heeds_prompts(), tokens, session);
   Json document = document_of(*model, flags, spec, session, prompt, done);
   if (flags.logprobs) document["logprobs"] = logprobs_json(tokenizer, done.generation);
   if (!flags.output.json) print("\n");

@@ -132,6 +132,21 @@ struct EvictAtPromptEnd {
 };
 using EvictionSchedule = std::variant<EvictEvery, EvictAtPromptEnd>;
 
+// ---- where they go
+
+// What leaves a head by its score is kept in host memory, at most `tokens` of each KV head: then the one goes for good
+// that was least often recalled, of equal ones the oldest. Whenever tokens leave, and at a prompt's end, cold tokens
+// change places with the lowest scores. Let a be the most that one of the last 16 rows would have added to a cold
+// token's score, by the probability it would have had beside what the head held then. It comes back for a token that
+// may go and has a lower score than a, with the score that it would have had every row given it so much since it was
+// first there: a (1 - alpha^n) / (1 - alpha) after n rows. (Ours; Quest, arXiv 2406.10774, reads the keys that match a
+// query best instead.) Attention costs the budget as before. Layers with a sliding window have no cold tier.
+struct ColdTier {
+  std::int64_t tokens = 0;   // 0: there is none; kKeepAll: any number
+  std::int64_t recall = 32;  // at most so many change places at once
+  bool operator==(const ColdTier&) const = default;
+};
+
 // The default is "a2sf".
 struct PolicySpec {
   std::string name = "a2sf";  // what it is called: a row of policies(), or a hook's own name
@@ -139,10 +154,14 @@ struct PolicySpec {
   ScoreRule score = Accumulate{};
   KeepRule keep{.sink = {}, .recent = {.size = 0.5, .yields = true}};
   EvictionSchedule schedule;
+  ColdTier cold = {};  // of a policy that evicts by score
 
   bool keeps_all() const { return std::holds_alternative<NoScore>(score); }
   bool is_oracle() const { return std::holds_alternative<Oracle>(score); }
   bool evicts_at_prompt_end() const { return std::holds_alternative<EvictAtPromptEnd>(schedule); }
+  bool has_cold_tier() const { return cold.tokens > 0 && std::holds_alternative<Accumulate>(score); }
+  // Whether it matters where a prompt ends (Feed::prompt).
+  bool heeds_prompts() const { return evicts_at_prompt_end() || has_cold_tier(); }
   const Accumulate* accumulates() const;    // nullptr: it has no scores
   const Profile* profile() const;           // nullptr: there is none
   bool has_ratio() const;                   // the budget is one of the sequence's length
@@ -168,8 +187,9 @@ struct PolicyOption {
 };
 
 // Reads "a2sf:alpha=0.9:sink=4": a policy's name, then options alpha or memory, power, value-weight, budget, profile,
-// layers, sink, recent, block, pin and those that a hook adds. `common` are options that come before the text's own.
-// `budget=@FILE` and `profile=FILE` read that file. Errors name the option, its value and what is allowed.
+// layers, sink, recent, block, pin, cold, recall and those that a hook adds. `cold` sets block to 16 where it is 1.
+// `common` are options that come before the text's own. `budget=@FILE` and `profile=FILE` read that file. Errors name
+// the option, its value and what is allowed.
 Result<PolicySpec> parse_policy(std::string_view text, std::span<const PolicyOption> common = {});
 // Sets one option ("alpha", "0.9"). One that is valid but says nothing of this policy changes nothing (alpha of
 // "full").

@@ -32,7 +32,7 @@ struct Feed {
   std::span<const std::int32_t> tokens;  // at least one, every id below the vocabulary's size
   WantLogits logits = WantLogits::last;
   bool prompt = false;       // with block = prompt: these tokens see everything before them
-  bool prompt_ends = false;  // with block = prompt: evict to the budget after these tokens
+  bool prompt_ends = false;  // with block = prompt or a cold tier: evict to the budget after these tokens
   bool keep_logits = false;  // in a Batch: Session::logits() is a copy of the rows; a Session's own steps always keep
   // In a Batch only: what follows the last rows, for Batch::log_probabilities(). next[j] comes after the token
   // tokens[tokens.size() - next.size() + j].
@@ -68,6 +68,7 @@ class Session {
   std::span<const float> logits() const;
   std::int64_t position() const;      // tokens so far
   std::size_t kv_bytes() const;       // allocated now: slots that exist, scores and padding included
+  std::size_t cold_bytes() const;     // of these, those of the cold tier, its recent queries included
   std::size_t peak_kv_bytes() const;  // both caches counted while one is rebuilt
 
   // A copy with a cache of its own; without observers and shadows.

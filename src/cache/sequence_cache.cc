@@ -112,6 +112,35 @@ int HeadCache::insert(std::int32_t position, std::span<const float> key, std::sp
   return slot;
 }
 
+template <class Part>
+void HeadCache::for_each_part(int slot, const HeadCache& other, int slot_of_other, Part part) const {
+  const std::size_t bytes = element_bytes(type_);
+  const Chunk &own = chunk_of(slot), &others = other.chunk_of(slot_of_other);
+  for (int i = 0; i < dim_; ++i) {
+    const auto d = static_cast<std::size_t>(i);
+    part(own.keys + bytes * key_index(slot, dim_, d), others.keys + bytes * key_index(slot_of_other, dim_, d), bytes);
+  }
+  part(own.values + bytes * value_index(slot, dim_, 0), others.values + bytes * value_index(slot_of_other, dim_, 0),
+       bytes * static_cast<std::size_t>(dim_));
+}
+
+int HeadCache::insert_copy(const HeadCache& from, int slot) {
+  const int own = claim(from.position(slot));
+  for_each_part(own, from, slot,
+                [](std::byte* to, const std::byte* bytes, std::size_t count) { std::memcpy(to, bytes, count); });
+  score(own) = from.score(slot);
+  for (int i = 0; i < numbers_; ++i) number(own, i) = from.number(slot, i);
+  return own;
+}
+
+void HeadCache::swap(int slot, HeadCache& other, int slot_of_other) {
+  for_each_part(slot, other, slot_of_other,
+                [](std::byte* a, std::byte* b, std::size_t count) { std::swap_ranges(a, a + count, b); });
+  std::swap(chunk_of(slot).positions[slot % kChunk], other.chunk_of(slot_of_other).positions[slot_of_other % kChunk]);
+  std::swap(score(slot), other.score(slot_of_other));
+  for (int i = 0; i < numbers_; ++i) std::swap(number(slot, i), other.number(slot_of_other, i));
+}
+
 void HeadCache::write_key(int slot, std::span<const float> key) {
   for (std::size_t i = 0; i < key.size(); ++i) store(chunk_of(slot).keys, key_index(slot, dim_, i), type_, key[i]);
 }
@@ -224,10 +253,20 @@ Status SequenceCache::grow(std::span<const std::int64_t> needed) {
 }
 
 Status SequenceCache::make_room(std::int64_t tokens) {
-  const auto has_room = [&](const HeadCache& head) { return head.room() >= head.needed(tokens); };
-  if (std::all_of(heads_.begin(), heads_.end(), has_room)) return {};
+  return make_room_for([tokens](std::size_t) { return tokens; });
+}
+
+Status SequenceCache::make_room(std::span<const std::int64_t> tokens) {
+  return make_room_for([tokens](std::size_t i) { return tokens[i]; });
+}
+
+template <class TokensOf>
+Status SequenceCache::make_room_for(TokensOf tokens_of) {
+  std::size_t full = 0;
+  while (full < heads_.size() && heads_[full].room() >= heads_[full].needed(tokens_of(full))) ++full;
+  if (full == heads_.size()) return {};
   std::vector<std::int64_t> needed;
-  for (const HeadCache& head : heads_) needed.push_back(head.needed(tokens));
+  for (std::size_t i = 0; i < heads_.size(); ++i) needed.push_back(heads_[i].needed(tokens_of(i)));
   return grow(needed);
 }
 
@@ -278,17 +317,8 @@ Result<SequenceCache> SequenceCache::rebuilt(const SlotPlans& plans, std::span<c
     }
   }
   if (auto grown = copy.grow(needed); !grown) return tl::unexpected(grown.error());
-  std::vector<float> key(static_cast<std::size_t>(shape_.head_dim)), value(key.size());
   for (std::size_t i = 0; i < heads_.size(); ++i) {
-    const HeadCache& from = heads_[i];
-    HeadCache& to = copy.heads_[i];
-    for (const int slot : kept[i]) {
-      from.read_key(slot, key);
-      from.read_value(slot, value);
-      const int moved = to.insert(from.position(slot), key, value);
-      to.score(moved) = from.score(slot);
-      for (int n = 0; n < shape_.numbers; ++n) to.number(moved, n) = from.number(slot, n);
-    }
+    for (const int slot : kept[i]) copy.heads_[i].insert_copy(heads_[i], slot);
   }
   copy.copy_mean_values(*this);
   return copy;
@@ -297,6 +327,12 @@ Result<SequenceCache> SequenceCache::rebuilt(const SlotPlans& plans, std::span<c
 std::int64_t SequenceCache::most_used(std::int64_t tokens) const {
   std::int64_t most = 0;
   for (const HeadCache& head : heads_) most = std::max(most, head.most_used(tokens));
+  return most;
+}
+
+std::int64_t SequenceCache::most_room() const {
+  std::int64_t most = 0;
+  for (const HeadCache& head : heads_) most = std::max(most, head.room());
   return most;
 }
 

@@ -65,6 +65,7 @@ class HeadCache {
   std::int64_t most_used(std::int64_t tokens) const { return std::min(plan_.most, used_ + tokens); }
   int dim() const { return dim_; }  // of a key and a value, padded to a multiple of kTile with zeros
   KvType type() const { return type_; }
+  int numbers() const { return numbers_; }  // beside each token
 
   std::span<const Chunk> chunks() const { return chunks_; }
   const Chunk& chunk_of(int slot) const { return chunks_[static_cast<std::size_t>(slot / kChunk)]; }
@@ -86,6 +87,10 @@ class HeadCache {
   // claim() with key and value, float [dim of the model's head]. Finite values stay finite in f16.
   int insert(std::int32_t position, std::span<const float> key, std::span<const float> value);
   void release(int slot);  // the slot's token is gone; its bytes stay until they are overwritten
+  // claim() of a copy of another head's token, of the same shape and type: score and numbers too.
+  int insert_copy(const HeadCache& from, int slot);
+  // Two tokens of heads of one shape and type change places, with all that is known of them.
+  void swap(int slot, HeadCache& other, int slot_of_other);
   void read_key(int slot, std::span<float> key) const;
   void read_value(int slot, std::span<float> value) const;
   void write_key(int slot, std::span<const float> key);
@@ -93,6 +98,9 @@ class HeadCache {
 
  private:
   friend class SequenceCache;
+  // Calls part(own, other) with each stretch of bytes that a token has here and there.
+  template <class Part>
+  void for_each_part(int slot, const HeadCache& other, int slot_of_other, Part part) const;
   int take_slot(std::int32_t position);
   // The slots that must exist for `tokens` more.
   std::int64_t needed(std::int64_t tokens) const;
@@ -142,6 +150,7 @@ class SequenceCache {
 
   // Makes room for `tokens` more in every head. Called before a step: nothing allocates inside one.
   Status make_room(std::int64_t tokens);
+  Status make_room(std::span<const std::int64_t> tokens);  // [layer][kv head]
   // The same bytes in the same slots, in memory of its own.
   Result<SequenceCache> clone() const;
   // The retained tokens, in order of position, in a cache of other plans; without those in the slots of `left_out`
@@ -151,12 +160,15 @@ class SequenceCache {
   std::size_t bytes() const;
   // The most slots that a head uses once it holds `tokens` more.
   std::int64_t most_used(std::int64_t tokens) const;
+  std::int64_t most_room() const;  // the most slots that a head has
 
  private:
   std::size_t index(int layer, int kv_head) const {
     return static_cast<std::size_t>(layer * shape_.kv_heads + kv_head);
   }
   std::size_t chunk_bytes(int slots) const { return static_cast<std::size_t>(slots) * slot_bytes(shape_); }
+  template <class TokensOf>
+  Status make_room_for(TokensOf tokens_of);           // tokens_of(head)
   Status grow(std::span<const std::int64_t> needed);  // until every head has room for so many slots
   Status take_fixed_memory();
   void copy_mean_values(const SequenceCache& from);

@@ -86,6 +86,7 @@ const Error* Session::failure() const { return state_->broken ? &*state_->broken
 std::span<const float> Session::logits() const { return state_->logits; }
 std::int64_t Session::position() const { return state_->position(); }
 std::size_t Session::kv_bytes() const { return state_->store->bytes(); }
+std::size_t Session::cold_bytes() const { return state_->store->cold_bytes(); }
 std::size_t Session::peak_kv_bytes() const { return state_->store->peak_bytes(); }
 
 Result<Session> Session::fork() const {

@@ -96,7 +96,7 @@ class Answerer {
     auto sampler = Sampler::create(tokenizer_, {});
     if (!sampler) return tl::unexpected(sampler.error());
     auto dialogue = std::make_unique<Dialogue>(std::move(*session), std::move(*sampler), tokenizer_, task_);
-    const bool is_prompt = options_.policy.evicts_at_prompt_end();
+    const bool is_prompt = options_.policy.heeds_prompts();
     if (auto fed = dialogue->session.feed(*prompt, WantLogits::last, is_prompt); !fed)
       return tl::unexpected(fed.error());
     dialogue->next = dialogue->generator->next(without_barred(dialogue->session.logits()));

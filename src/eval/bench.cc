@@ -41,7 +41,7 @@ class SpeedRun {
   SpeedRun(const SpeedTest& test, const std::function<bool()>& keep_going) : test_(test), keep_going_(keep_going) {}
 
   Status read(Session& session, Tokens tokens) const {
-    return session.feed(tokens, WantLogits::last, test_.policy.evicts_at_prompt_end(),
+    return session.feed(tokens, WantLogits::last, test_.policy.heeds_prompts(),
                         [this](std::size_t) { return !keep_going_ || keep_going_(); });
   }
 

@@ -123,7 +123,7 @@ class Scorer {
 
   // The last row of a context says how probable the first token of each choice is.
   Status read_prompts(const std::vector<const Prompt*>& prompts, std::vector<Session>& sessions) {
-    const bool is_prompt = options_.policy.evicts_at_prompt_end();
+    const bool is_prompt = options_.policy.heeds_prompts();
     if (prompts.size() == 1) {  // it may be longer than a step
       const auto read = sessions[0].feed(prompts[0]->context, WantLogits::last, is_prompt);
       if (read) add_first_tokens(*prompts[0], sessions[0].logits());

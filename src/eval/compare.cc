@@ -80,7 +80,7 @@ Status Comparison::feed(Runner& runner, const Segment& segment) {
   const auto keep_going = [&](std::size_t fed) { return !progress_ || progress_(done_ + fed, total); };
   const auto start = Clock::now();
   auto status = runner.session.feed(tokens_.subspan(segment.begin, segment.end - segment.begin), segment.logits,
-                                    segment.prompt && runner.spec.evicts_at_prompt_end(), keep_going);
+                                    segment.prompt && runner.spec.heeds_prompts(), keep_going);
   runner.seconds[segment.decode] += std::chrono::duration<double>(Clock::now() - start).count();
   if (!status) return status;
   done_ += segment.end - segment.begin;

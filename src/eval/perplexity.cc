@@ -67,7 +67,7 @@ Status read_window(const std::shared_ptr<const Model>& model, std::span<const st
     auto status = segment.logits == WantLogits::all
                       ? feed_scored(*session, segment, window, batch, sums)
                       : session->feed(window.subspan(segment.begin, segment.end - segment.begin), segment.logits,
-                                      segment.prompt && options.policy.evicts_at_prompt_end(),
+                                      segment.prompt && options.policy.heeds_prompts(),
                                       [&](std::size_t fed) { return keep_going(segment.begin + fed); });
     sums.seconds += std::chrono::duration<double>(Clock::now() - start).count();
     if (!status) return status;

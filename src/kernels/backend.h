@@ -140,6 +140,7 @@ struct Capabilities {
   std::vector<RetentionMode> modes;
   bool whole_prompt;         // block = prompt
   bool power, value_weight;  // options of scores
+  bool cold_tier;
   int most_rows;             // of a step
   bool exact_bytes;          // a row's bytes depend on its sequence alone: on no neighbour, chunk or count of threads
 

@@ -28,6 +28,7 @@ Status Capabilities::check(const Retention& retention, KvType kv_type) const {
   };
   if (!has(kv_types, kv_type)) return refuse(kv_type == KvType::f16 ? "caches of f16" : "caches of f32");
   if (retention.whole_prompt && !whole_prompt) return refuse("block = prompt");
+  if (retention.cold.tokens > 0 && !cold_tier) return refuse("cold tier");
   for (const HeadRule& rule : retention.rules) {
     if (!has(modes, rule.mode)) return refuse(name_of(rule.mode));
     if (rule.power != 1 && !power) return refuse("power of scores");

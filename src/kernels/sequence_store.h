@@ -45,6 +45,7 @@ class SequenceStore {
 
   virtual std::vector<RetainedToken> snapshot(int layer, int kv_head) const = 0;  // in order of position
   virtual std::size_t bytes() const = 0;
+  virtual std::size_t cold_bytes() const = 0;  // of these, those of the cold tier
   virtual std::size_t peak_bytes() const = 0;  // both caches counted while one is rebuilt
 
   virtual void record_evictions() = 0;  // from now on

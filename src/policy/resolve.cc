@@ -42,6 +42,8 @@ Status check_options(const PolicySpec& spec) {
   if (auto valid = check_count("block", spec.block(), 1); !valid) return valid;
   if (auto valid = check_count("pin", spec.keep.pin, 0); !valid) return valid;
   if (auto valid = check_count("sink", spec.keep.sink.tokens, 0); !valid) return valid;
+  if (auto valid = check_count("cold", spec.cold.tokens, 0); !valid) return valid;
+  if (auto valid = check_count("recall", spec.cold.recall, 1); !valid) return valid;
   if (auto valid = check_recent(spec.keep.recent); !valid) return valid;
   if (const auto* hooked = std::get_if<Hooked>(&spec.score)) {
     if (auto valid = check_hook(spec, *hooked); !valid) return valid;
@@ -180,6 +182,7 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const in
   retention.kv_heads = kv_heads;
   retention.block = spec.block();
   if (const auto* hooked = std::get_if<Hooked>(&spec.score)) retention.hook = hooked->factory;
+  if (spec.has_cold_tier()) retention.cold = spec.cold;
   for (int layer = 0; layer < layers; ++layer) {
     const int window = windows[static_cast<std::size_t>(layer)];
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {

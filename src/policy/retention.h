@@ -20,6 +20,7 @@ struct Retention {
   int kv_heads = 0;
   std::vector<HeadRule> rules;  // [layer][kv head]
   std::shared_ptr<const HookFactory> hook;
+  ColdTier cold = {};
 
   const HeadRule& rule(int layer, int kv_head) const { return layer_rules(layer)[static_cast<std::size_t>(kv_head)]; }
   std::span<const HeadRule> layer_rules(int layer) const {
@@ -52,7 +53,12 @@ bool goes_before(Score a, std::int32_t position_of_a, Score b, std::int32_t posi
   return a != b ? a < b : position_of_a < position_of_b;
 }
 
-// The slots that go, at most `count`, in the order in which they go: by A, or by A w (HeadRule::value_weight).
+// What decides who goes: A, or A w (HeadRule::value_weight).
+inline float decisive_score(const HeadCache& head, const HeadRule& rule, int slot) {
+  return rule.value_weight ? head.score(slot) * head.number(slot, kValueWeight) : head.score(slot);
+}
+
+// The slots that go, at most `count`, in the order in which they go.
 // `victims` is the caller's, kept from call to call so that nothing is allocated in a steady state.
 void select_victims(const HeadCache& head, const HeadRule& rule, std::int64_t now, std::int64_t count,
                     std::vector<int>& victims);

@@ -8,9 +8,7 @@ namespace a2sf {
 void select_victims(const HeadCache& head, const HeadRule& rule, std::int64_t now, std::int64_t count,
                     std::vector<int>& victims) {
   const Evictable evictable(rule, now);
-  const auto score_of = [&](int slot) {
-    return rule.value_weight ? head.score(slot) * head.number(slot, kValueWeight) : head.score(slot);
-  };
+  const auto score_of = [&](int slot) { return decisive_score(head, rule, slot); };
   victims.clear();
   for (int slot = 0; slot < head.used(); ++slot) {
     if (evictable(head.position(slot))) victims.push_back(slot);

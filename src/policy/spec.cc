@@ -252,6 +252,24 @@ Status set_block(PolicySpec& spec, std::string_view value) {
   return set;
 }
 
+// A prompt searches the cold tier as often as it evicts.
+Status set_cold(PolicySpec& spec, std::string_view value) {
+  constexpr std::int64_t kBlock = 16;
+  const auto tokens = value == kAll ? Result<std::int64_t>(kKeepAll) : parse_count("cold", value, 0);
+  if (!tokens) return bad("cold", value, fmt::format("'all' or a whole number of tokens from 0 to {}", INT32_MAX));
+  if (!std::holds_alternative<Accumulate>(spec.score)) return {};
+  spec.cold.tokens = *tokens;
+  if (*tokens > 0 && spec.schedule == EvictionSchedule(EvictEvery{})) spec.schedule = EvictEvery{kBlock};
+  return {};
+}
+
+Status set_recall(PolicySpec& spec, std::string_view value) {
+  const auto recall = parse_count("recall", value, 1);
+  if (!recall) return tl::unexpected(recall.error());
+  if (std::holds_alternative<Accumulate>(spec.score)) spec.cold.recall = *recall;
+  return {};
+}
+
 Status set_pin(PolicySpec& spec, std::string_view value) { return set_count(spec.keep.pin, "pin", value, 0); }
 
 struct OptionRow {
@@ -261,7 +279,8 @@ struct OptionRow {
 constexpr OptionRow kOptions[] = {
     {"alpha", set_alpha},   {"memory", set_memory}, {"power", set_power},     {"value-weight", set_value_weight},
     {"budget", set_budget}, {"layers", set_layers}, {"profile", set_profile}, {"sink", set_sink},
-    {"recent", set_recent}, {"block", set_block},   {"pin", set_pin}};
+    {"recent", set_recent}, {"block", set_block},   {"pin", set_pin},         {"cold", set_cold},
+    {"recall", set_recall}};
 
 // An option that only a hook knows.
 Status set_hook_option(PolicySpec& spec, std::string_view option, std::string_view value) {
@@ -317,6 +336,13 @@ std::string layers_text(const std::vector<LayerRange>& ranges) {
 std::string recent_text(const RecentTokens& recent) {
   if (const auto* count = std::get_if<std::int64_t>(&recent.size)) return fmt::format(":recent={}", *count);
   return ":recent=" + ratio_text(std::get<double>(recent.size));
+}
+
+std::string cold_text(const ColdTier& cold) {
+  std::string text;
+  if (cold.tokens > 0) text = cold.tokens == kKeepAll ? ":cold=all" : fmt::format(":cold={}", cold.tokens);
+  if (cold.recall != ColdTier().recall) text += fmt::format(":recall={}", cold.recall);
+  return text;
 }
 
 std::string schedule_text(const EvictionSchedule& schedule) {
@@ -396,7 +422,10 @@ std::string to_string(const PolicySpec& spec) {
   text += layers_text(spec.budget.layers);
   if (spec.keep.sink != own.keep.sink) text += fmt::format(":sink={}", spec.keep.sink.tokens);
   if (spec.keep.recent != own.keep.recent) text += recent_text(spec.keep.recent);
-  if (spec.schedule != own.schedule) text += schedule_text(spec.schedule);
+  text += cold_text(spec.cold);
+  PolicySpec plain = own;
+  if (spec.cold.tokens > 0) set_cold(plain, kAll);
+  if (spec.schedule != plain.schedule) text += schedule_text(spec.schedule);
   if (spec.keep.pin != own.keep.pin) text += fmt::format(":pin={}", spec.keep.pin);
   if (const auto* hooked = std::get_if<Hooked>(&spec.score); hooked != nullptr && hooked->factory != nullptr)
     text += hooked->factory->options();

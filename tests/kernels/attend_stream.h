@@ -46,8 +46,10 @@ struct Stream {
   std::int64_t block;
   int group = 3, dim = 64, tokens = 200, window = 0;
   KvType type = KvType::f16;
-  bool interleaved = true;  // rotation
-  int prompt = 0;           // block = prompt: so many tokens are one, the others are decoded
+  bool interleaved = true;   // rotation
+  int prompt = 0;            // so many tokens are one, the others are decoded
+  bool whole_prompt = true;  // block = prompt, where there is a prompt
+  ColdTier cold = {};
 
   int kv_heads() const { return static_cast<int>(rules.size()); }
   int heads() const { return kv_heads() * group; }
@@ -62,9 +64,10 @@ struct Stream {
   }
   std::unique_ptr<HostStore> store() const {
     ResolvedRetention resolved;
-    resolved.retention = {prompt > 0, block, kv_heads(), rules, nullptr};
+    const bool grows = prompt > 0 && whole_prompt;
+    resolved.retention = {grows, block, kv_heads(), rules, nullptr, cold};
     for (const HeadRule& rule : rules) {
-      resolved.slots.push_back(plan(rule, prompt > 0));
+      resolved.slots.push_back(plan(rule, grows));
       resolved.bounded_slots.push_back(plan(rule, false));
     }
     auto store = std::make_unique<HostStore>(
@@ -181,10 +184,15 @@ inline bool attend_by_reference(const Stream& s, HostStore& store, Input& input,
     reference::rotate(q.subspan(g * dim, dim), rope, row);
   reference::rotate(k, rope, row);
   const bool prompt_ends = row == s.prompt - 1;
+  std::optional<reference::ColdTierOfRow> cold;
+  if (store.has_cold_tier(0)) {
+    cold = {store.cold(0, kv_head), s.cold.recall,
+            [&](const reference::Victim& victim) { store.record(0, kv_head, victim.slot, row, victim.probability); }};
+  }
   return reference::attend(
       {&store.head(0, kv_head), &s.rules[static_cast<std::size_t>(kv_head)], s.block, row, s.group, s.dim, s.window,
-       s.scale(), row >= s.prompt || prompt_ends, prompt_ends, q, k, v, std::span(out).subspan(at * q_size, q_size),
-       &follow},
+       s.scale(), !s.whole_prompt || row >= s.prompt || prompt_ends, prompt_ends && (s.whole_prompt || cold), q, k, v,
+       std::span(out).subspan(at * q_size, q_size), &follow, cold},
       [&](const reference::Victim& victim) { store.release(0, kv_head, victim.slot, row, victim.probability); });
 }
 

@@ -78,8 +78,10 @@ void Attention::reserve(const Span& span, int heads) {
   const bool keeps = store.is_watched() || std::any_of(rules.begin(), rules.end(), keeps_numerators) ||
                      (span.rows == 1 && slots > kLongRow);
   tiles_.resize(std::max(tiles_.size(), kv_heads));
-  for (QueryTile& tile : tiles_)
+  for (QueryTile& tile : tiles_) {
     tile.reserve(std::int64_t{rows} * group, slots, round_up(shape.head_dim, kTile), keeps);
+    if (store.most_cold_slots() > 0) tile.recall().reserve(store.most_cold_slots(), slots, group);
+  }
   first_slots_.resize(std::max(first_slots_.size(), kv_heads));
   lowest_.resize(first_slots_.size());
   partitions_.reserve(kv_heads * static_cast<std::size_t>((slots + kChunk - 1) / kChunk));

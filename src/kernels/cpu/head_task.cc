@@ -111,6 +111,7 @@ ScoreUpdate HeadTask::update_after(int row) const {
 }
 
 float HeadTask::score(Rows rows, QueryTile& tile) const {
+  if (store_.has_cold_tier(layer_.args.layer)) remember(rows, tile);
   if (!scores(rule_)) return INFINITY;
   const ScoreUpdate update = update_after(rows.last());
   float lowest = INFINITY;
@@ -136,11 +137,23 @@ void HeadTask::release(int row, int slot, QueryTile& tile) const {
                  store_.keeps_record() ? tile.last_row_probability(slot) : 0);
 }
 
-// One victim, the usual case, is the slot with the lowest score; many at once are found by sorting.
+// In a prompt under block = prompt, after its last row alone; with a cold tier, after the last row of any prompt too.
+bool HeadTask::evicts_after(int row) const {
+  if (rule_.mode != RetentionMode::score) return false;
+  const bool prompt_ends = span_.prompt_ends && row == span_.rows - 1;
+  if (in_prompt(span_)) return prompt_ends;
+  if (prompt_ends && store_.has_cold_tier(layer_.args.layer)) return true;
+  return head_.occupied() >= rule_.budget + store_.retention().block;
+}
+
 void HeadTask::evict(int row, float lowest, QueryTile& tile) const {
-  if (rule_.mode != RetentionMode::score) return;
-  if (in_prompt(span_) && !is_prompt_end(row)) return;
-  if (!is_prompt_end(row) && head_.occupied() < rule_.budget + store_.retention().block) return;
+  if (!evicts_after(row)) return;
+  evict_excess(row, lowest, tile);
+  if (store_.has_cold_tier(layer_.args.layer)) recall(row, tile);
+}
+
+// One victim, the usual case, is the slot with the lowest score; many at once are found by sorting.
+void HeadTask::evict_excess(int row, float lowest, QueryTile& tile) const {
   const std::int64_t excess = head_.occupied() - rule_.budget;
   if (excess != 1) {
     std::vector<int>& victims = tile.victims();
@@ -150,6 +163,28 @@ void HeadTask::evict(int row, float lowest, QueryTile& tile) const {
   }
   const int victim = find_victim(lowest, update_after(row));
   if (victim >= 0) release(row, victim, tile);
+}
+
+void HeadTask::remember(Rows rows, QueryTile& tile) const {
+  const RecentQueries recent = store_.cold(layer_.args.layer, kv_head_).recent;
+  for (int i = std::max(0, rows.count - kRecentRows); i < rows.count; ++i) {
+    const std::int64_t position = span_.first_position + rows.first + i;
+    for (int g = 0; g < layer_.group(); ++g) {
+      std::copy_n(tile.query(i, g), recent.dim, recent.query(position, g));
+      recent.log_sum(position, g) = tile.log_sum(i, g);
+    }
+  }
+}
+
+void HeadTask::recall(int row, QueryTile& tile) const {
+  const ColdHead cold = store_.cold(layer_.args.layer, kv_head_);
+  const std::int64_t now = span_.first_position + row, most = store_.retention().cold.recall;
+  const RecallChoice& choice = tile.recall().choose(layer_.kernels, head_, cold, rule_, now, most, layer_.args.scale);
+  for (std::size_t i = 0; i < choice.cold.size(); ++i) {
+    store_.record(layer_.args.layer, kv_head_, choice.head[i], now,
+                  store_.keeps_record() ? tile.last_row_probability(choice.head[i]) : 0);
+    a2sf::recall(head_, *cold.tokens, rule_, now, tile.recall().additions(), choice, i);
+  }
 }
 
 void HeadTask::keep_queries(Rows rows, QueryTile& tile) const {

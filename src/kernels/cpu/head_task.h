@@ -52,7 +52,7 @@ class HeadTask {
   bool attend(Rows rows, int slots, QueryTile& tile) const;
   // Step 3. Returns the lowest score that may be evicted after the last row.
   float score(Rows rows, QueryTile& tile) const;
-  // Step 4, after a row, if an eviction is due.
+  // Step 4, after a row, if an eviction is due. Then tokens of the cold tier come back.
   void evict(int row, float lowest, QueryTile& tile) const;
 
   // Step 2 in parts, for a row that is split over the threads.
@@ -65,7 +65,11 @@ class HeadTask {
   const HeadRule& rule() const { return rule_; }
 
  private:
-  bool is_prompt_end(int row) const { return in_prompt(span_) && span_.prompt_ends && row == span_.rows - 1; }
+  // Whether tokens go after this row.
+  bool evicts_after(int row) const;
+  void remember(Rows rows, QueryTile& tile) const;
+  void evict_excess(int row, float lowest, QueryTile& tile) const;
+  void recall(int row, QueryTile& tile) const;
   const std::byte* keys_to_prefetch(Rows rows) const;
   int find_victim(float lowest, const ScoreUpdate& update) const;
   void release(int row, int slot, QueryTile& tile) const;

@@ -110,6 +110,15 @@ int QueryTile::run_ideal(std::int64_t budget) {
   return normalise();
 }
 
+float QueryTile::log_sum(int row, int head) const {
+  const auto query = static_cast<std::size_t>(query_index(row, head)), count = static_cast<std::size_t>(queries());
+  std::size_t largest = query;  // of the partition whose numerators lost nothing to rounding
+  for (std::size_t at = query; at < count * static_cast<std::size_t>(partitions()); at += count) {
+    if (largest_[at] > largest_[largest]) largest = at;
+  }
+  return largest_[largest] - std::log2(factors_[largest]);
+}
+
 float QueryTile::group_probability(int row, int slot) const {
   const int c = slot / kChunk;
   float sum = 0;

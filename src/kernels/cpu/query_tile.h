@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/cpu/recall.h"
 #include "kernels/cpu/row_kernels.h"
 #include "policy/retention.h"
 
@@ -30,6 +31,7 @@ class QueryTile {
   // and the like need them. Needs reserve() of as much.
   void start(const RowKernels& kernels, HeadCache& head, const QueryGroup& group, std::int64_t first, int count,
              int slots, bool keep);
+  const float* query(int row, int head) const { return queries_.data() + query_index(row, head) * head_->dim(); }
   float* query(int row, int head) { return queries_.data() + query_index(row, head) * head_->dim(); }  // [padded dim]
   std::span<float> key() { return key_; }  // [padded dim]: room to rotate a key in
   int partitions() const { return (slots_ + kChunk - 1) / kChunk; }
@@ -48,9 +50,12 @@ class QueryTile {
   // Updates the head's scores; returns the lowest one (times weight) that may be evicted, infinity if none may.
   float score(int row, const ScoreUpdate& update);
   void read_probabilities(int row, int head, std::span<float> out) const;  // [slot]
-  float group_probability(int row, int slot) const;                        // summed over the group
+  // The softmax of a query over a slot's logit x is 2^(x - log_sum), x to base 2.
+  float log_sum(int row, int head) const;
+  float group_probability(int row, int slot) const;  // summed over the group
   float last_row_probability(int slot) const { return group_probability(count_ - 1, slot); }
   std::vector<int>& victims() { return victims_; }  // room for the choice of what is evicted after these rows
+  Recall& recall() { return recall_; }              // likewise, of what comes back then
 
  private:
   void hide_from_ideal(int row, std::int64_t budget);
@@ -74,6 +79,7 @@ class QueryTile {
   std::vector<float> values_;                    // [partition][query][padded dim]: weighed by the numerators
   std::vector<float> largest_, sums_, factors_;  // [partition][query]; numerator * factor is the probability
   std::vector<int> victims_;
+  Recall recall_;
 };
 
 }  // namespace a2sf::cpu

@@ -40,6 +40,7 @@ class FencedStore final : public SequenceStore {
     return store_->snapshot(layer, kv_head);
   }
   std::size_t bytes() const override { return store_->bytes(); }
+  std::size_t cold_bytes() const override { return store_->cold_bytes(); }
   std::size_t peak_bytes() const override { return store_->peak_bytes(); }
   void record_evictions() override { store_->record_evictions(); }
   std::vector<Eviction> drain_evictions(int layer, int kv_head) override {

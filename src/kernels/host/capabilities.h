@@ -15,6 +15,7 @@ inline Capabilities host_capabilities(std::string name) {
           .whole_prompt = true,
           .power = true,
           .value_weight = true,
+          .cold_tier = true,
           .most_rows = 4096,
           .exact_bytes = true};
 }

@@ -46,7 +46,19 @@ CacheShape cache_shape(const SequenceShape& shape, const Retention& retention) {
   cache.weighs_values = std::any_of(retention.rules.begin(), retention.rules.end(),
                                     [](const HeadRule& rule) { return rule.value_weight; });
   cache.numbers = retention.hook != nullptr ? retention.hook->needs().numbers : cache.weighs_values ? 1 : 0;
+  if (retention.cold.tokens > 0) ++cache.numbers;  // recalls()
   return cache;
+}
+
+// Layers with a window have none.
+SlotPlans cold_plans(const SequenceShape& shape, const Retention& retention) {
+  SlotPlans plans;
+  for (const int window : shape.windows) {
+    const std::int64_t most = window > 0 ? 0 : retention.cold.tokens;
+    plans.insert(plans.end(), static_cast<std::size_t>(shape.kv_heads),
+                 most < kKeepAll ? SlotPlan::bounded(most) : SlotPlan());
+  }
+  return plans;
 }
 
 HostStore::HostStore(Memory& memory, const SequenceShape& shape, ResolvedRetention resolved)
@@ -56,6 +68,10 @@ HostStore::HostStore(Memory& memory, const SequenceShape& shape, ResolvedRetenti
   cache_ = SequenceCache(memory, cache_shape(shape, retention_), slots_);
   evictions_.resize(retention_.rules.size());
   departed_.resize(retention_.rules.size());
+  if (retention_.cold.tokens > 0) {
+    cold_ = ColdStore(memory, cache_.shape(), shape.heads / shape.kv_heads, cold_plans(shape, retention_));
+    cold_room_.resize(retention_.rules.size());
+  }
   if (retention_.hook == nullptr) return;
   needs_ = retention_.hook->needs();
   hook_ = retention_.hook->make({shape.layers, shape.heads, shape.kv_heads, shape.head_dim});
@@ -68,7 +84,7 @@ void HostStore::set(ResolvedRetention resolved) {
 }
 
 std::size_t HostStore::bytes() const {
-  std::size_t bytes = cache_.bytes() + queries_.bytes();
+  std::size_t bytes = cache_.bytes() + cold_.bytes() + queries_.bytes();
   for (const Shadow& shadow : shadows_) bytes += shadow.store->bytes();
   return bytes;
 }
@@ -95,6 +111,7 @@ Status HostStore::make_room(std::int64_t tokens, bool prompt) {
     holds_prompt_ = true;
   }
   if (auto room = cache_.make_room(tokens); !room) return room;
+  if (auto room = make_cold_room(retention_, tokens); !room) return room;
   if (auto kept = keep_queries(); !kept) return kept;
   for (std::size_t i = 0; keeps_record() && i < evictions_.size(); ++i) {
     const auto most = static_cast<std::size_t>(head_at(i).occupied() + tokens);
@@ -106,6 +123,17 @@ Status HostStore::make_room(std::int64_t tokens, bool prompt) {
   }
   note_peak();
   return {};
+}
+
+// For all that `tokens` more may evict under these rules.
+Status HostStore::make_cold_room(const Retention& retention, std::int64_t tokens) {
+  if (!cold_.exists()) return {};
+  for (std::size_t i = 0; i < cold_room_.size(); ++i) {
+    const HeadRule& rule = retention.rules[i];
+    const std::int64_t excess = head_at(i).occupied() + tokens - rule.budget;
+    cold_room_[i] = rule.mode == RetentionMode::score ? std::max<std::int64_t>(0, excess) : 0;
+  }
+  return cold_.make_room(cold_room_);
 }
 
 Status HostStore::end_prompt() {
@@ -127,10 +155,13 @@ Result<std::unique_ptr<SequenceStore>> HostStore::clone() const {
   if (!cache) return tl::unexpected(cache.error());
   auto queries = queries_.clone(*memory_);
   if (!queries) return tl::unexpected(queries.error());
+  auto cold = cold_.clone();
+  if (!cold) return tl::unexpected(cold.error());
   auto copy = std::make_unique<HostStore>(*memory_, shape_, ResolvedRetention{retention_, slots_, bounded_slots_});
   copy->holds_prompt_ = holds_prompt_;
   copy->cache_ = std::move(*cache);
   copy->queries_ = std::move(*queries);
+  copy->cold_ = std::move(*cold);
   copy->records_ = records_;
   copy->evictions_ = evictions_;
   if (hook_ != nullptr) copy->hook_ = hook_->clone();
@@ -180,6 +211,7 @@ Status HostStore::resize(ResolvedRetention resized, std::span<const std::int32_t
   const auto victims = excess(resized.retention, now + 1);
   auto rebuilt = (chosen != nullptr ? chosen->cache_ : cache_).rebuilt(resized.bounded_slots, victims);
   if (!rebuilt) return tl::unexpected(rebuilt.error());
+  if (auto room = make_cold_room(resized.retention, 0); !room) return room;
   std::vector<std::vector<Eviction>> gone(victims.size());
   for (std::size_t i = 0; i < victims.size(); ++i) {
     if (chosen != nullptr) gone[i] = std::move(chosen->evictions_[i]);
@@ -192,6 +224,7 @@ Status HostStore::resize(ResolvedRetention resized, std::span<const std::int32_t
     note_peak(chosen->bytes() + rebuilt->bytes());
     hook_ = std::move(chosen->hook_);
   }
+  chill(victims);
   replace_cache(std::move(*rebuilt));
   holds_prompt_ = false;
   set(std::move(resized));
@@ -199,6 +232,16 @@ Status HostStore::resize(ResolvedRetention resized, std::span<const std::int32_t
     evictions_[i].insert(evictions_[i].end(), gone[i].begin(), gone[i].end());
   for (std::size_t i = 0; observer_ != nullptr && i < gone.size(); ++i) tell(i, gone[i]);
   return {};
+}
+
+// Victims of a resize, each from the head that still holds it.
+void HostStore::chill(std::span<const std::vector<int>> victims) {
+  for (std::size_t i = 0; i < victims.size(); ++i) {
+    const int layer = static_cast<int>(i) / shape_.kv_heads, kv_head = static_cast<int>(i) % shape_.kv_heads;
+    for (const int slot : victims[i]) {
+      if (has_cold_tier(layer)) cold(layer, kv_head).take(head_at(i), slot);
+    }
+  }
 }
 
 // An observer without memory for what it is told misses it: what has gone has gone.
@@ -232,11 +275,17 @@ Status HostStore::add_shadow(std::unique_ptr<SequenceStore> shadow, std::shared_
 }
 
 void HostStore::release(int layer, int kv_head, int slot, std::int64_t now, float probability) {
+  record(layer, kv_head, slot, now, probability);
   HeadCache& head = cache_.head(layer, kv_head);
+  if (has_cold_tier(layer)) cold(layer, kv_head).take(head, slot);
+  head.release(slot);
+}
+
+void HostStore::record(int layer, int kv_head, int slot, std::int64_t now, float probability) {
+  const HeadCache& head = cache_.head(layer, kv_head);
   const Eviction eviction{head.position(slot), static_cast<std::int32_t>(now), head.score(slot), probability};
   if (records_) evictions_[index(layer, kv_head)].push_back(eviction);
   if (is_watched()) departed_[index(layer, kv_head)].push_back(eviction);
-  head.release(slot);
 }
 
 }  // namespace a2sf

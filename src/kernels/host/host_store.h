@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "cache/cold_store.h"
 #include "cache/sequence_cache.h"
 #include "core/memory.h"
 #include "kernels/sequence_store.h"
@@ -67,6 +68,7 @@ class HostStore final : public SequenceStore {
   std::vector<RetainedToken> snapshot(int layer, int kv_head) const override;
   std::size_t bytes() const override;
   std::size_t peak_bytes() const override { return peak_bytes_; }
+  std::size_t cold_bytes() const override { return cold_.bytes(); }
   void record_evictions() override { records_ = true; }
   std::vector<Eviction> drain_evictions(int layer, int kv_head) override;
   Status observe(std::shared_ptr<Observer> observer, const HookNeeds& needs) override;
@@ -80,8 +82,15 @@ class HostStore final : public SequenceStore {
   // The most slots that a head uses once it holds `tokens` more.
   std::int64_t most_used(std::int64_t tokens) const { return cache_.most_used(tokens); }
   // The token in the slot leaves after the row at `now`, which gave it `probability`: recorded, and the slot is free.
-  // Different heads may do so at once.
+  // It goes into the head's cold tier where there is one. Different heads may do so at once.
   void release(int layer, int kv_head, int slot, std::int64_t now, float probability);
+  // Only records that it leaves.
+  void record(int layer, int kv_head, int slot, std::int64_t now, float probability);
+  // Whether what leaves heads of the layer by score may come back, so that its queries are remembered.
+  bool has_cold_tier(int layer) const { return cold_.exists() && shape_.windows[static_cast<std::size_t>(layer)] == 0; }
+  // The most slots that a head of the cold tier uses once it has taken what make_room() was told of.
+  std::int64_t most_cold_slots() const { return cold_.most_slots(); }
+  ColdHead cold(int layer, int kv_head) { return cold_.head(layer, kv_head); }
 
   // Whether anybody asks what release() is told.
   bool keeps_record() const { return records_ || is_watched(); }
@@ -110,6 +119,8 @@ class HostStore final : public SequenceStore {
   void replace_cache(SequenceCache rebuilt);
   void set(ResolvedRetention resolved);
   Status keep_queries();
+  void chill(std::span<const std::vector<int>> victims);
+  Status make_cold_room(const Retention& retention, std::int64_t tokens);
   Result<std::unique_ptr<HostStore>> chosen_by_hook(const Retention& resized,
                                                     std::span<const std::int32_t> token_ids) const;
   std::vector<std::vector<int>> excess(const Retention& resized, std::int64_t position) const;
@@ -120,6 +131,8 @@ class HostStore final : public SequenceStore {
   SlotPlans slots_, bounded_slots_;  // while rows run, and after a prompt under block = prompt
   bool holds_prompt_ = false;        // the cache is as a prompt under block = prompt needs it
   SequenceCache cache_;
+  ColdStore cold_;
+  std::vector<std::int64_t> cold_room_;  // [layer][kv head]: tokens that may go there in the next step
   std::size_t peak_bytes_ = 0;
   bool records_ = false;
   std::vector<std::vector<Eviction>> evictions_, departed_;  // [layer][kv head]

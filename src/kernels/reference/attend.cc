@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
+
+#include "policy/recall.h"
 
 namespace a2sf::reference {
 namespace {
@@ -12,6 +15,17 @@ constexpr double kNearTie = 1e-5;  // relative gap under which two implementatio
 
 bool is_finite(std::span<const float> x) {
   return std::all_of(x.begin(), x.end(), [](float value) { return std::isfinite(value); });
+}
+
+double logit_of(const Row& row, std::span<const float> query, std::span<const float> key) {
+  double dot = 0;
+  for (std::size_t i = 0; i < key.size(); ++i) dot += static_cast<double>(query[i]) * key[i];
+  return std::abs(dot * row.scale) <= kMostFloat ? dot * row.scale : NAN;
+}
+
+std::span<const float> query_of(const Row& row, int query_head) {
+  const auto dim = static_cast<std::size_t>(row.head_dim);
+  return row.q.subspan(static_cast<std::size_t>(query_head) * dim, dim);
 }
 
 // Softmax over the occupied slots that `visible` allows (empty: all). [slot], 0 elsewhere; NaN if a logit is not finite
@@ -27,12 +41,7 @@ std::vector<double> softmax_row(const Row& row, int query_head, const std::vecto
   for (int slot = 0; slot < head.used(); ++slot) {
     if (!sees(slot)) continue;
     head.read_key(slot, key);
-    double dot = 0;
-    for (int i = 0; i < row.head_dim; ++i) {
-      dot += static_cast<double>(row.q[static_cast<std::size_t>(query_head * row.head_dim + i)]) *
-             key[static_cast<std::size_t>(i)];
-    }
-    const double logit = std::abs(dot * row.scale) <= kMostFloat ? dot * row.scale : NAN;
+    const double logit = logit_of(row, query_of(row, query_head), key);
     p[static_cast<std::size_t>(slot)] = logit;
     largest = std::max(largest, logit);
   }
@@ -69,6 +78,66 @@ std::vector<char> ideal_mask(const Row& row, const std::vector<double>& group_su
   return mask;
 }
 
+// Of the softmax's denominator over all that the head holds, to base 2.
+double log_sum(const Row& row, int query_head) {
+  std::vector<float> key(static_cast<std::size_t>(row.head_dim));
+  double sum = 0, largest = -INFINITY;
+  for (const bool adds : {false, true}) {
+    for (const int slot : row.head->slots_by_position()) {
+      row.head->read_key(slot, key);
+      const double logit = logit_of(row, query_of(row, query_head), key);
+      if (adds) sum += std::exp(logit - largest);
+      if (!adds) largest = std::max(largest, logit);
+    }
+  }
+  return (largest + std::log(sum)) * std::numbers::log2e;
+}
+
+void remember_queries(const Row& row) {
+  const RecentQueries& recent = row.cold->head.recent;
+  for (int g = 0; g < row.group; ++g) {
+    std::copy_n(query_of(row, g).begin(), row.head_dim, recent.query(row.position, g));
+    recent.log_sum(row.position, g) = static_cast<float>(log_sum(row, g));
+  }
+}
+
+// What the row at `now` would have added to the score of a cold token of this key, beside what the head held then.
+double addition(const Row& row, std::int64_t now, std::span<const float> key) {
+  const RecentQueries& recent = row.cold->head.recent;
+  double sum = 0;
+  for (int g = 0; g < row.group; ++g) {
+    const double logit = logit_of(row, {recent.query(now, g), key.size()}, key) * std::numbers::log2e;
+    sum += std::pow(1 / (1 + std::exp2(recent.log_sum(now, g) - logit)), row.rule->power);
+  }
+  return sum;
+}
+
+// [cold slot]: the most of what the last rows would have added.
+std::vector<float> additions(const Row& row) {
+  const HeadCache& cold = *row.cold->head.tokens;
+  std::vector<float> most(static_cast<std::size_t>(cold.used())), key(static_cast<std::size_t>(row.head_dim));
+  for (int slot = 0; slot < cold.used(); ++slot) {
+    cold.read_key(slot, key);
+    for (std::int64_t now = std::max<std::int64_t>(0, row.position - kRecentRows + 1); now <= row.position; ++now) {
+      float& x = most[static_cast<std::size_t>(slot)];
+      x = std::max(x, static_cast<float>(addition(row, now, key)));
+    }
+  }
+  return most;
+}
+
+void recall_tokens(const Row& row, const std::vector<double>& probabilities) {
+  HeadCache &head = *row.head, &cold = *row.cold->head.tokens;
+  const auto added = additions(row);
+  RecallChoice choice;
+  choose_recalled(head, cold, *row.rule, row.position, row.cold->most, added, choice);
+  for (std::size_t i = 0; i < choice.cold.size(); ++i) {
+    const int slot = choice.head[i];
+    row.cold->leave({slot, static_cast<float>(probabilities[static_cast<std::size_t>(slot)])});
+    recall(head, cold, *row.rule, row.position, added, choice, i);
+  }
+}
+
 void weigh_values(const Row& row, const std::vector<std::vector<double>>& p) {
   const auto dim = static_cast<std::size_t>(row.head_dim);
   std::vector<double> out(static_cast<std::size_t>(row.group) * dim, 0.0);
@@ -98,19 +167,13 @@ std::vector<double> powers(const Row& row, std::vector<std::vector<double>> p) {
   return sum_over_group(p);
 }
 
-// What decides who goes: A, or A w.
-double decisive_score(const Row& row, int slot) {
-  const HeadCache& head = *row.head;
-  return row.rule->value_weight ? head.score(slot) * head.number(slot, kValueWeight) : head.score(slot);
-}
-
 // The slot the other implementation chose, if its score is as good as tied with ours.
 int prefer_followed(const Row& row, int victim) {
   if (row.follow == nullptr) return victim;
   const HeadCache& head = *row.head;
   for (int slot = 0; slot < head.used(); ++slot) {
     if (std::find(row.follow->begin(), row.follow->end(), head.position(slot)) == row.follow->end()) continue;
-    const double ours = decisive_score(row, victim), theirs = decisive_score(row, slot);
+    const double ours = decisive_score(head, *row.rule, victim), theirs = decisive_score(head, *row.rule, slot);
     if (std::abs(theirs - ours) <= kNearTie * std::max(std::abs(ours), std::abs(theirs))) return slot;
   }
   return victim;
@@ -143,6 +206,7 @@ std::optional<std::vector<double>> attend_and_score(const Row& row) {
   auto p = softmax_group(row, {});
   std::vector<double> sums = sum_over_group(p);
   if (std::any_of(sums.begin(), sums.end(), [](double sum) { return std::isnan(sum); })) return std::nullopt;
+  if (row.cold) remember_queries(row);
   if (scores(*row.rule)) update_scores(row, row.rule->power == 1 ? sums : powers(row, p));
   if (row.rule->mode == RetentionMode::oracle) p = softmax_group(row, ideal_mask(row, sums));
   weigh_values(row, p);
@@ -160,6 +224,7 @@ void evict(const Row& row, const std::vector<double>& probabilities, const Leave
     const int victim = prefer_followed(row, victims.front());
     leave({victim, static_cast<float>(probabilities[static_cast<std::size_t>(victim)])});
   }
+  if (row.cold) recall_tokens(row, probabilities);
 }
 
 bool attend(const Row& row, const Leave& leave) {

@@ -6,10 +6,27 @@
 #include <span>
 #include <vector>
 
-#include "cache/sequence_cache.h"
+#include "cache/cold_store.h"
 #include "kernels/backend.h"
 
 namespace a2sf::reference {
+
+// A token that a row has made leave, and what the row gave it, summed over the group: 0 if it had left before the row.
+struct Victim {
+  int slot;
+  float probability;
+};
+
+// Calls leave(victim) for each token that goes; it must free the slot.
+using Leave = std::function<void(const Victim&)>;
+
+// The cold tier of a head, and how many tokens may come back at once. `leave` hears of those that change places with
+// them, and frees nothing.
+struct ColdTierOfRow {
+  ColdHead head;
+  std::int64_t most;
+  Leave leave;
+};
 
 // One row of one KV head's group. q, out: [group][head_dim], rotated already.
 struct Row {
@@ -20,21 +37,13 @@ struct Row {
   int group, head_dim, window;
   float scale;
   bool may_evict;  // false inside a prompt under block = prompt
-  bool evict_all;  // the last row of such a prompt: down to the budget at once
+  bool evict_all;  // the last row of such a prompt, or, with a cold tier, of any: down to the budget at once
   std::span<const float> q, k, v;
   std::span<float> out;
   // Asked which of two slots to evict where their scores are a near tie; nullptr: the exact rule.
   const std::vector<std::int32_t>* follow = nullptr;  // positions another implementation evicted in this row
+  std::optional<ColdTierOfRow> cold = {};
 };
-
-// A token that a row has made leave, and what the row gave it, summed over the group: 0 if it had left before the row.
-struct Victim {
-  int slot;
-  float probability;
-};
-
-// Calls leave(victim) for each token that goes; it must free the slot.
-using Leave = std::function<void(const Victim&)>;
 
 // Steps 0 to 4 of the semantics, step 4 but for hooks. False, and no score has changed, if the key, the value or a
 // logit is not finite.

@@ -1,0 +1,258 @@
+// What comes back from the cold tier, beside a simulation in plain loops that shares nothing with the kernels.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <numeric>
+
+#include "kernels/attend_stream.h"
+
+namespace a2sf::test {
+namespace {
+
+using Doubles = std::vector<double>;
+
+struct Token {
+  Doubles key;
+  double score = 0, weight = 0;
+  int recalls = 0;
+};
+using Tokens = std::map<int, Token>;  // by position
+
+// A query of the last rows, and the sum of its exponentials over what the head held.
+struct Query {
+  Doubles x;
+  double sum;
+};
+using Group = std::vector<Query>;
+
+// One KV head, by the rule as policy.h says it.
+class Simulation {
+ public:
+  explicit Simulation(const Stream& s) : s_(s), rule_(s.rules[0]) {}
+
+  void run(const Input& input) {
+    for (int row = 0; row < s_.tokens; ++row) {
+      attend(input, row);
+      const bool prompt_ends = row == s_.prompt - 1, in_prompt = s_.whole_prompt && row < s_.prompt && !prompt_ends;
+      if (!in_prompt && (prompt_ends || std::ssize(hot_) >= rule_.budget + s_.block)) evict_and_recall(row);
+    }
+  }
+  const Tokens& hot() const { return hot_; }
+  const Tokens& cold() const { return cold_; }
+  int recalled() const { return recalled_; }
+  const std::vector<std::pair<int, int>>& evicted() const { return evicted_; }  // step, position
+
+ private:
+  double exponential(const Doubles& query, const Doubles& key) const {
+    return std::exp(s_.scale() * std::inner_product(query.begin(), query.end(), key.begin(), 0.0));
+  }
+
+  Doubles rotated(std::span<const float> x, int position) const {
+    std::vector<float> copy(x.begin(), x.end());
+    const auto angles = s_.angles();
+    reference::rotate(copy, {angles, 1, s_.interleaved}, position);
+    return {copy.begin(), copy.end()};
+  }
+
+  void attend(const Input& input, int row) {
+    const auto dim = static_cast<std::size_t>(s_.dim), at = static_cast<std::size_t>(row);
+    Token& own = hot_[row];
+    own.key = rotated(std::span(input.k).subspan(at * dim, dim), row);
+    own.weight = weight(input, row);
+    for (auto& [position, token] : hot_) token.score *= rule_.alpha;
+    rows_.emplace_back();
+    for (std::size_t g = 0; g < static_cast<std::size_t>(s_.group); ++g) {
+      Query query{rotated(std::span(input.q).subspan((at * static_cast<std::size_t>(s_.group) + g) * dim, dim), row),
+                  0};
+      for (const auto& [position, token] : hot_) query.sum += exponential(query.x, token.key);
+      for (auto& [position, token] : hot_)
+        token.score += std::pow(exponential(query.x, token.key) / query.sum, rule_.power);
+      rows_.back().push_back(std::move(query));
+    }
+    if (rows_.size() > 16) rows_.erase(rows_.begin());
+  }
+
+  double weight(const Input& input, int row) const {
+    double squares = 0;
+    for (int i = 0; i < s_.dim; ++i) {
+      double sum = 0;
+      for (int r = 0; r <= row; ++r) sum += input.v[static_cast<std::size_t>(r * s_.dim + i)];
+      squares += std::pow(input.v[static_cast<std::size_t>(row * s_.dim + i)] - sum / (row + 1), 2);
+    }
+    return std::sqrt(squares);
+  }
+
+  double worth(const Token& token) const { return rule_.value_weight ? token.score * token.weight : token.score; }
+
+  int lowest(int now) const {
+    int lowest = -1;
+    for (const auto& [position, token] : hot_) {
+      if (position < std::max(rule_.sink, rule_.pin) || position > now - rule_.recent) continue;
+      if (lowest < 0 || worth(token) < worth(hot_.at(lowest))) lowest = position;
+    }
+    return lowest;
+  }
+
+  void evict_and_recall(int now) {
+    while (std::ssize(hot_) > rule_.budget) {
+      if (std::ssize(cold_) == s_.cold.tokens) {
+        cold_.erase(std::min_element(cold_.begin(), cold_.end(), [](const auto& a, const auto& b) {
+          return std::pair(a.second.recalls, a.first) < std::pair(b.second.recalls, b.first);
+        }));
+      }
+      move(lowest(now), hot_, cold_, now);
+    }
+    Tokens left = hot_;  // those that no other has come for yet
+    Tokens would_be = cold_;
+    for (auto& [position, token] : would_be) token.score = addition(token);
+    for (std::int64_t i = 0; i < s_.cold.recall && !would_be.empty(); ++i) {
+      const auto best = std::max_element(would_be.begin(), would_be.end(), [&](const auto& a, const auto& b) {
+        return worth(a.second) < worth(b.second);
+      });
+      std::swap(left, hot_);
+      const int gone = lowest(now);
+      std::swap(left, hot_);
+      if (gone < 0 || worth(best->second) <= worth(hot_.at(gone))) return;
+      left.erase(gone);
+      move(gone, hot_, cold_, now);
+      Token& back = hot_[best->first] = best->second;
+      back.score = 0;
+      for (int row = best->first; row <= now; ++row) back.score = rule_.alpha * back.score + best->second.score;
+      ++back.recalls;
+      cold_.erase(best->first);
+      would_be.erase(best);
+      ++recalled_;
+    }
+  }
+
+  // The most that one of the last rows would have added.
+  double addition(const Token& token) const {
+    double most = 0;
+    for (const Group& group : rows_) {
+      double sum = 0;
+      for (const Query& query : group) {
+        const double x = exponential(query.x, token.key);
+        sum += std::pow(x / (query.sum + x), rule_.power);
+      }
+      most = std::max(most, sum);
+    }
+    return most;
+  }
+
+  void move(int position, Tokens& from, Tokens& to, int now) {
+    evicted_.emplace_back(now, position);
+    to[position] = from.at(position);
+    from.erase(position);
+  }
+
+  const Stream& s_;
+  const HeadRule& rule_;
+  Tokens hot_, cold_;
+  std::vector<Group> rows_;
+  std::vector<std::pair<int, int>> evicted_;
+  int recalled_ = 0;
+};
+
+void expect_same(const Simulation& simulation, Outcome& run) {
+  ASSERT_TRUE(run.status);
+  std::vector<std::pair<int, int>> evicted, expected = simulation.evicted();
+  for (const Eviction& eviction : in_order(run.evictions[0])) evicted.emplace_back(eviction.step, eviction.position);
+  std::sort(expected.begin(), expected.end());
+  ASSERT_EQ(evicted, expected);
+  const auto kept = run.store->snapshot(0, 0);
+  ASSERT_EQ(kept.size(), simulation.hot().size());
+  for (const RetainedToken& token : kept) EXPECT_NEAR(token.score, simulation.hot().at(token.position).score, 1e-4);
+  const HeadCache& cold = *run.store->cold(0, 0).tokens;
+  ASSERT_EQ(cold.occupied(), std::ssize(simulation.cold()));
+  for (const int slot : cold.slots_by_position()) {
+    const Token& token = simulation.cold().at(cold.position(slot));
+    EXPECT_NEAR(cold.score(slot), token.score, 1e-4);
+    EXPECT_EQ(cold.number(slot, cold.numbers() - 1), token.recalls);
+  }
+}
+
+Stream cold_stream(const HeadRule& rule, std::int64_t block, std::int64_t tokens, std::int64_t recall) {
+  Stream s(rule, block);
+  s.type = KvType::f32;
+  s.cold = {tokens, recall};
+  return s;
+}
+
+void check(const Stream& s, unsigned seed) {
+  const Input input = random_input(s, seed);
+  Simulation simulation(s);
+  simulation.run(input);
+  EXPECT_GT(simulation.recalled(), 0);
+  Outcome reference = run_reference(s, input);
+  {
+    SCOPED_TRACE("reference, seed " + std::to_string(seed));
+    expect_same(simulation, reference);
+  }
+  for (const cpu::Isa isa : cpu::supported_isas()) {
+    for (const Feeding& feeding : {Feeding{1, 64}, Feeding{2, 7, 40}}) {
+      SCOPED_TRACE(name_of(isa) + ", seed " + std::to_string(seed));
+      Outcome run = run_cpu(s, input, isa, feeding);
+      expect_same(simulation, run);
+      for (std::size_t i = 0; i < run.out.size(); ++i) ASSERT_NEAR(run.out[i], reference.out[i], 2e-5);
+    }
+  }
+}
+
+// What is forgotten soon can be recalled.
+const HeadRule kRule = score_rule(32, .8, 0, 16);
+
+TEST(ColdTier, WhatComesBackIsWhatTheLastRowsWouldHaveAttendedTo) {
+  check(cold_stream(kRule, 16, kKeepAll, 8), 1);
+  check(cold_stream(kRule, 5, kKeepAll, 100), 2);
+  check(cold_stream(score_rule(32, 0, 2, 0), 1, kKeepAll, 3), 3);
+}
+
+TEST(ColdTier, OfAFullOneTheLeastRecalledAndOldestGo) {
+  check(cold_stream(kRule, 16, 40, 8), 4);
+  check(cold_stream(score_rule(32, .5, 0, 8), 16, 5, 8), 5);
+}
+
+TEST(ColdTier, PowersAndWeightsDecideWhoComesBack) {
+  check(cold_stream(raised(kRule), 16, kKeepAll, 8), 6);
+  check(cold_stream(weighted(score_rule(32, .8, 1, 16)), 16, 50, 8), 7);
+  check(cold_stream(raised(weighted(pinned(score_rule(32, .8, 1, 8), 4))), 16, kKeepAll, 8), 8);
+}
+
+TEST(ColdTier, IsSearchedAtTheEndOfAPrompt) {
+  Stream s = cold_stream(kRule, 16, kKeepAll, 8);
+  s.prompt = 135;  // in the middle of a block
+  s.whole_prompt = false;
+  check(s, 9);
+  s.whole_prompt = true;
+  check(s, 10);
+}
+
+TEST(ColdTier, OverSeveralChunks) {
+  Stream s = cold_stream(score_rule(300, .8, 0, 150), 16, kKeepAll, 32);
+  s.tokens = 900;
+  check(s, 11);
+}
+
+TEST(ColdTier, OfOneBytesWhateverTheChunksAndThreads) {
+  Stream s = cold_stream(kRule, 16, kKeepAll, 8);
+  s.rules = {kRule, kRule, kRule};
+  s.type = KvType::f16;
+  s.tokens = 400;
+  const Input input = random_input(s, 12);
+  for (const cpu::Isa isa : cpu::supported_isas()) {
+    const Outcome row_by_row = run_cpu(s, input, isa, {1, 1});
+    for (const Feeding& feeding : {Feeding{1, 64}, Feeding{2, 64, 40}, Feeding{2, 7}, Feeding{4, 400}})
+      expect_same_bytes(run_cpu(s, input, isa, feeding), row_by_row);
+  }
+}
+
+TEST(ColdTier, ALayerWithAWindowHasNone) {
+  Stream s = cold_stream(kRule, 16, kKeepAll, 8);
+  s.window = 60;
+  const Outcome run = run_cpu(s, random_input(s, 13), cpu::supported_isas().front(), {1, 64});
+  EXPECT_FALSE(run.store->has_cold_tier(0));
+}
+
+}  // namespace
+}  // namespace a2sf::test
