@@ -33,11 +33,21 @@ struct Flags {
   bool masks = false;
 };
 
+void require_data(const Flags& flags, const std::vector<EvalTaskInfo>& tasks) {
+  if (!flags.tasks.data.empty()) return;
+  for (const EvalTaskInfo& task : tasks) {
+    if (!task.file.empty())
+      fail_with(kWrongUsage,
+                fmt::format("--data is required: the task '{}' reads {} (see a2sf eval --help)", task.name, task.file));
+  }
+}
+
 // What was tuned on a task's own items says nothing about others.
 void refuse_tuned_tasks(const Flags& flags, const std::vector<EvalTaskInfo>& tasks,
                         const std::vector<PolicySpec>& specs) {
   if (std::all_of(specs.begin(), specs.end(), [](const PolicySpec& spec) { return spec.profile() == nullptr; })) return;
   for (const EvalTaskInfo& task : tasks) {
+    if (task.file.empty()) continue;
     const std::string file = fmt::format("{}/{}", flags.tasks.data, task.file);
     refuse_tuned_text(specs, text_hash(read_file(file)), file);
   }
@@ -122,6 +132,7 @@ void run(const Flags& flags) {
   auto specs = flags.masks ? read_mask_policies(flags.policies, flags.cache, kBudgets)
                            : read_policy_list(flags.policies, flags.cache, kBudgets);
   const auto tasks = read_eval_tasks(flags.tasks);
+  require_data(flags, tasks);
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
   const auto model = load_model(flags.model);
   use_auto_profile(flags.cache, model->info(), {}, specs, flags.output.json);
@@ -156,10 +167,12 @@ void add_eval(CLI::App& app) {
                   "a2sf eval -m model.gguf --data evaldata --tasks arc_easy,piqa --shots 0,1 --policies "
                   "full,h2o,a2sf --budget 0.2,0.4 --limit 500 -o results");
   add_model_flags(command, &flags->model);
-  add_task_flags(command, &flags->tasks, "Folder of the tasks' folders: JSON lines, as published on Hugging Face",
-                 fmt::format("; answered in words: {}; the perplexity of a text, in windows of 2048 tokens: {}",
-                             task_names(TaskKind::answers), task_names(TaskKind::windows)));
-  command->get_option("--data")->required();
+  add_task_flags(
+      command, &flags->tasks,
+      "Folder of the tasks' folders: JSON lines, as published on Hugging Face; passkey-* and needles-* make their "
+      "own items and need none",
+      fmt::format("; answered in words: {}; the perplexity of a text, in windows of 2048 tokens: {}",
+                  task_names(TaskKind::answers), task_names(TaskKind::windows)));
   command->add_option("--shots", flags->shots, "Solved examples before each item; several numbers: each in turn")
       ->type_name("N,...")
       ->capture_default_str();

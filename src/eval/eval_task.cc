@@ -130,8 +130,15 @@ OpenTask open_windows(const std::shared_ptr<const Model>& model, const Tokenizer
 OpenTask open_answers(const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer, const EvalTaskInfo& info,
                       const EvalTaskOptions& options) {
   const AnswerTaskInfo& task = *find_answer_task(info.name);
-  auto items =
-      read_answer_items(options.data, task, {.shots = options.shots, .limit = options.limit, .rules = options.rules});
+  const std::int64_t context = model->info().context;
+  if (context > 0 && static_cast<std::size_t>(context) < task.haystack.tokens)
+    return fail(ErrorKind::bad_input, fmt::format("the task '{}' needs a context of {} tokens, the model's has {}",
+                                                  info.name, task.haystack.tokens, context));
+  const auto count = [&](std::string_view text) {
+    return tokenizer.encode(text, true, false).map([](const std::vector<Token>& tokens) { return tokens.size(); });
+  };
+  auto items = read_answer_items(options.data, task,
+                                 {.shots = options.shots, .limit = options.limit, .rules = options.rules}, count);
   if (!items) return tl::unexpected(items.error());
   return std::make_unique<AnswerTask>(model, tokenizer, options, task, std::move(*items));
 }

@@ -15,7 +15,7 @@ namespace a2sf {
 // What there is: a row of a table of tasks, or the text of wikitext2.
 struct EvalTaskInfo {
   std::string name;
-  std::string file;  // what is reported on, in the data folder
+  std::string file;  // what is reported on, in the data folder; empty: the task makes its items
   TaskKind kind;
 };
 

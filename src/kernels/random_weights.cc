@@ -4,29 +4,14 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/random_bits.h"
+
 namespace a2sf {
 namespace {
 
 constexpr std::size_t kSlab = std::size_t{64} << 20;
 constexpr std::int64_t kValues = 8192;    // that are quantised: some types take long
 constexpr std::int64_t kLeastPiece = 32;  // columns: shorter ones would take long to string together
-
-// SplitMix64.
-class RandomBits {
- public:
-  explicit RandomBits(std::uint64_t seed) : state_(seed) {}
-  std::uint64_t operator()() {
-    std::uint64_t x = state_ += 0x9e3779b97f4a7c15;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-    return x ^ (x >> 31);
-  }
-  // Uniform in -1 to 1.
-  double symmetric() { return static_cast<double>((*this)() >> 11) * 0x1p-52 - 1; }
-
- private:
-  std::uint64_t state_;
-};
 
 std::int64_t piece_columns(ggml_type type) { return std::max<std::int64_t>(kLeastPiece, ggml_blck_size(type)); }
 

@@ -9,10 +9,17 @@
 
 #include "core/text_file.h"
 #include "eval/tasks/answer_prompts.h"
+#include "eval/tasks/haystack.h"
 #include "eval/tasks/metrics.h"
 
 namespace a2sf {
 namespace {
+
+constexpr std::size_t kKeyTokens = 16;  // of a key of five digits and a few words
+
+constexpr AnswerTaskInfo haystack(std::string_view name, std::size_t tokens, std::size_t facts) {
+  return {name, "", "", kKeyTokens, "", true, {tokens, facts}};
+}
 
 constexpr std::array kTasks = {
     AnswerTaskInfo{"gsm8k", "gsm8k/test.jsonl", "gsm8k/train_first1000.jsonl", 256, "Question:", false},
@@ -22,7 +29,14 @@ constexpr std::array kTasks = {
     AnswerTaskInfo{"trec", "longbench_mini/trec.jsonl", "", 64, "", true},
     AnswerTaskInfo{"samsum", "longbench_mini/samsum.jsonl", "", 128, "\n", true},
     AnswerTaskInfo{"passage_retrieval_en", "longbench_mini/passage_retrieval_en.jsonl", "", 32, "", true},
-    AnswerTaskInfo{"lcc", "longbench_mini/lcc.jsonl", "", 64, "", true}};
+    AnswerTaskInfo{"lcc", "longbench_mini/lcc.jsonl", "", 64, "", true},
+    haystack("passkey-1k", 1024, 1),
+    haystack("passkey-2k", 2048, 1),
+    haystack("passkey-4k", 4096, 1),
+    haystack("passkey-8k", 8192, 1),
+    haystack("needles-2k", 2048, 8),
+    haystack("needles-4k", 4096, 8),
+    haystack("needles-8k", 8192, 8)};
 
 Result<std::string> read_template(const std::string& data, const AnswerTaskInfo& task) {
   if (task.name == "gsm8k") return "";
@@ -52,7 +66,10 @@ std::string_view first_line(std::string_view answer) {
   return answer.substr(0, answer.find('\n'));
 }
 
-double score_against(std::string_view task, const AnswerItem& item, std::string_view answer, std::string_view gold) {
+double score_against(const AnswerTaskInfo& info, const AnswerItem& item, std::string_view answer,
+                     std::string_view gold) {
+  const std::string_view task = info.name;
+  if (info.haystack.tokens > 0) return first_number_match(answer, gold);
   if (task == "gsm8k") return number_match(answer, gold);
   if (task == "gov_report") return rouge_l(answer, gold);
   if (task == "trec") return class_match(first_line(answer), gold, item.classes);
@@ -73,10 +90,11 @@ const AnswerTaskInfo* find_answer_task(std::string_view name) {
 }
 
 Result<std::vector<AnswerItem>> read_answer_items(const std::string& data, const AnswerTaskInfo& task,
-                                                  const TaskOptions& options) {
+                                                  const TaskOptions& options, const TokenCounter& count) {
   if (options.shots > 0 && task.shot_file.empty())
     return fail(ErrorKind::bad_input,
                 fmt::format("the task '{}' has no solved examples: it can be run with 0 shots only", task.name));
+  if (task.haystack.tokens > 0) return make_haystacks(task, options.limit, count);
   const auto prompt_template = read_template(data, task);
   if (!prompt_template) return tl::unexpected(prompt_template.error());
   auto items = read_lines(fmt::format("{}/{}", data, task.file), options.limit,
@@ -97,7 +115,7 @@ Result<std::vector<AnswerItem>> read_answer_items(const std::string& data, const
 
 double score_answer(const AnswerTaskInfo& task, const AnswerItem& item, std::string_view answer) {
   double best = 0;
-  for (const std::string& gold : item.golds) best = std::max(best, score_against(task.name, item, answer, gold));
+  for (const std::string& gold : item.golds) best = std::max(best, score_against(task, item, answer, gold));
   return best;
 }
 

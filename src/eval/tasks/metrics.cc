@@ -204,6 +204,11 @@ double number_match(std::string_view answer, std::string_view gold) {
   return plain_number(last_number(answer)) == plain_number(gold) ? 1 : 0;
 }
 
+double first_number_match(std::string_view answer, std::string_view gold) {
+  const auto numbers = numbers_of(answer);
+  return !numbers.empty() && numbers.front() == gold ? 1 : 0;
+}
+
 double word_f1(std::string_view answer, std::string_view gold) {
   const std::u32string answer_text = normalized(answer), gold_text = normalized(gold);
   Words said = words_of(answer_text), wanted = words_of(gold_text), common;

@@ -10,6 +10,9 @@ namespace a2sf {
 // GSM8K, "flexible-extract" of lm-evaluation-harness: whether the answer's last number is `gold`.
 double number_match(std::string_view answer, std::string_view gold);
 
+// Facts in a haystack: whether the answer's first number is `gold`.
+double first_number_match(std::string_view answer, std::string_view gold);
+
 // The others are LongBench's. F1 of the words, case, punctuation and articles left out.
 double word_f1(std::string_view answer, std::string_view gold);
 // F of ROUGE-L over all sentences as the Python package rouge 1.0.1 has it: each different word counts once.
