@@ -24,7 +24,7 @@ std::vector<EvalTaskInfo> eval_tasks();
 Result<EvalTaskInfo> find_eval_task(std::string_view name);
 
 struct EvalTaskOptions {
-  std::string data;  // the folder of the tasks' folders
+  std::string data;  // the folder of the tasks' folders; what makes its items needs none
   std::size_t shots = 0, limit = 0;
   EvalRules rules = EvalRules::lm_eval;
   KvType kv_type = KvType::f16;

@@ -131,6 +131,30 @@ class ResultsTest(EvalTest):
         self.assertEqual(self.items("out"), before)
 
 
+class HaystackTest(EvalTest):
+    def haystack(self, output, *more, tasks="passkey-1k"):
+        return ["eval", "-m", MODEL, "--tasks", tasks, "--limit", 1, "-o", self.folder / output, *more]
+
+    def test_a_pass_key_needs_no_data(self):
+        done = a2sf(*self.haystack("out", "--policies", "full,streaming", "--budget", 32, "--json"))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        full, streaming = json.loads(done.stdout)["rows"]
+        self.assertEqual((full["task"], full["items"]), ("passkey-1k", 1))
+        if Path(MODEL).name == "SmolLM2-135M-Instruct.Q4_1.gguf":
+            self.assertEqual(full["score"], 1)
+        self.assertEqual(streaming["score"], 0, "a key that has left the cache")
+
+    def test_a_task_that_reads_files_needs_data(self):
+        mention = "--data is required: the task 'piqa' reads piqa/validation.jsonl"
+        self.refuse(2, mention, *self.haystack("out", tasks="passkey-1k,piqa"))
+        self.refuse(2, "--data is required", "eval", "-m", MODEL, "-o", self.folder / "out")
+
+    def test_bad_input(self):
+        self.refuse(1, "'passkey-1k' has no solved examples", *self.haystack("out", "--shots", 1))
+        self.refuse(2, "'passkey-1k' is no multiple-choice task", *self.haystack("out", "--masks"))
+        self.refuse(2, "no task 'passkey-3k'", *self.haystack("out", tasks="passkey-3k"))
+
+
 class MasksTest(EvalTest):
     def test_masks_of_all_policies_and_the_ideal_one(self):
         document = self.evaluate("out", "--masks", "--limit", 3, "--shots", "0,1")

@@ -195,6 +195,22 @@ TEST_F(Evaluating, RunsAnswersAndTextsToo) {
   EXPECT_EQ(lines("both.jsonl"), before);
 }
 
+TEST_F(Evaluating, HaystacksAreMadeWithoutData) {
+  EvaluationOptions made = options();
+  made.data.clear();
+  made.tasks = {find_eval_task("passkey-1k").value()};
+  made.shots = {0};
+  made.limit = 2;
+  ItemResults results = ItemResults::open((folder_ / "made.jsonl").string(), origin_).value();
+  const Evaluation evaluation = evaluate(model_, *tokenizer_, made, results).value();
+  ASSERT_EQ(evaluation.rows.size(), 3U);
+  EXPECT_EQ(evaluation.rows[0].items, 2U);
+  made.tasks = {find_eval_task("needles-8k").value()};
+  const auto refused = evaluate(model_, *tokenizer_, made, results);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().message, "the task 'needles-8k' needs a context of 8192 tokens, the model's has 4096");
+}
+
 TEST_F(Evaluating, ALineOfAnotherKindIsNoResult) {
   ItemResult other{"piqa", 0, "full", nullptr, "", 0, AnswerOutcome{"x", 1, 1}};
   ASSERT_TRUE(ItemResults::open((folder_ / "other.jsonl").string(), origin_).value().add({other}));

@@ -9,6 +9,7 @@
 
 #include "core/text_file.h"
 #include "eval/tasks/answer_prompts.h"
+#include "eval/tasks/filler.h"
 #include "eval/tasks/haystack.h"
 #include "eval/tasks/metrics.h"
 
@@ -37,6 +38,10 @@ constexpr std::array kTasks = {
     haystack("needles-2k", 2048, 8),
     haystack("needles-4k", 4096, 8),
     haystack("needles-8k", 8192, 8)};
+
+// Facts have names of their own.
+static_assert(std::all_of(kTasks.begin(), kTasks.end(),
+                          [](const AnswerTaskInfo& task) { return task.haystack.facts <= kFillerNames; }));
 
 Result<std::string> read_template(const std::string& data, const AnswerTaskInfo& task) {
   if (task.name == "gsm8k") return "";

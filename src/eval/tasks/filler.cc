@@ -5,7 +5,7 @@
 namespace a2sf {
 namespace {
 
-constexpr std::array<std::string_view, 32> kNames = {
+constexpr std::array<std::string_view, kFillerNames> kNames = {
     "Agnes", "Albert", "Beatrice", "Carlos",  "Clara",  "Daniel", "Edith",  "Felix",  "Greta",  "Harold", "Ingrid",
     "Ivan",  "Joseph", "Karin",    "Laura",   "Leon",   "Martha", "Miguel", "Nadia",  "Oscar",  "Paula",  "Peter",
     "Rosa",  "Samuel", "Sophie",   "Theresa", "Thomas", "Ursula", "Victor", "Walter", "Yvonne", "Zoe"};

@@ -11,8 +11,10 @@
 namespace a2sf {
 namespace {
 
-constexpr std::string_view kIntroduction =
+constexpr std::string_view kOneKey =
     "Somewhere in this text there is a secret pass key. Remember it, for it is asked for at the end.";
+constexpr std::string_view kManyKeys =
+    "Somewhere in this text there are secret pass keys. Remember them, for one of them is asked for at the end.";
 
 // A place in a text, in 2^32ths of its length.
 using Depth = std::uint32_t;
@@ -60,7 +62,7 @@ struct Facts {
   }
 
   std::string prompt(std::span<const std::string> filler) const {
-    std::string text(kIntroduction);
+    std::string text(all.size() == 1 ? kOneKey : kManyKeys);
     auto next = all.begin();
     for (std::size_t i = 0; i <= filler.size(); ++i) {
       for (; next != all.end() && next->depth * (filler.size() + 1) >> 32 == i; ++next) text += " " + next->sentence();

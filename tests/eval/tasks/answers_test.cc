@@ -37,7 +37,7 @@ class Answers : public test::InAFolder {
   }
 
   Result<std::vector<AnswerItem>> read(const AnswerTaskInfo& task, const TaskOptions& options = {}) const {
-    return read_answer_items(folder_.string(), task, options);
+    return read_answer_items(folder_.string(), task, options, {});
   }
 
   const json expected_ = json::parse(std::ifstream(std::string(A2SF_TEST_FOLDER) + "/eval/fixtures/answers.json"));
@@ -45,6 +45,7 @@ class Answers : public test::InAFolder {
 
 TEST_F(Answers, PromptsAreThoseOfTheScriptsToTheByte) {
   for (const AnswerTaskInfo& task : answer_tasks()) {
+    if (task.file.empty()) continue;
     const json& expected = expected_.at(std::string(task.name));
     write_task(task, expected);
     for (const std::size_t shots : {0U, 1U}) {
@@ -61,6 +62,7 @@ TEST_F(Answers, PromptsAreThoseOfTheScriptsToTheByte) {
 
 TEST_F(Answers, ScoresAreThoseOfTheScripts) {
   for (const AnswerTaskInfo& task : answer_tasks()) {
+    if (task.file.empty()) continue;
     const json& expected = expected_.at(std::string(task.name));
     write_task(task, expected);
     const auto items = read(task).value();
