@@ -39,7 +39,7 @@ constexpr std::array kTasks = {
     haystack("needles-4k", 4096, 8),
     haystack("needles-8k", 8192, 8)};
 
-// Facts have names of their own.
+// Each fact of an item has a name of its own.
 static_assert(std::all_of(kTasks.begin(), kTasks.end(),
                           [](const AnswerTaskInfo& task) { return task.haystack.facts <= kFillerNames; }));
 

@@ -47,8 +47,8 @@ struct AnswerItem {
 using TokenCounter = std::function<Result<std::size_t>(std::string_view text)>;
 
 // The items of a task in the order of the file. Examples are chosen as for other tasks, the rules make no difference;
-// shots with a task that has no examples are an error. Errors name the file and the line. Only what is
-// made asks `count`.
+// shots with a task that has no examples are an error. Errors name the file and the line. `count` is called for items
+// that are made, and may be empty otherwise.
 Result<std::vector<AnswerItem>> read_answer_items(const std::string& data, const AnswerTaskInfo& task,
                                                   const TaskOptions& options, const TokenCounter& count);
 

@@ -16,7 +16,7 @@ constexpr std::string_view kOneKey =
 constexpr std::string_view kManyKeys =
     "Somewhere in this text there are secret pass keys. Remember them, for one of them is asked for at the end.";
 
-// A place in a text, in 2^32ths of its length.
+// A place in a text: 2^32 is its end.
 using Depth = std::uint32_t;
 
 struct Fact {

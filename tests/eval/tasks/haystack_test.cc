@@ -126,7 +126,7 @@ TEST(Haystack, NeedlesHaveNamesOfTheirOwnAndOneIsAskedFor) {
   }
 }
 
-// A change here is one of the task: results of before are none of it (kResultsVersion in apps/a2sf/eval.cc).
+// Whoever changes the items raises kResultsVersion in apps/a2sf/eval.cc: earlier results are of other items.
 TEST(Haystack, ItemsAreTheSameOnEveryMachine) {
   std::string all;
   for (const char* name : {"passkey-1k", "needles-2k"}) {
