@@ -60,6 +60,7 @@ class HookHead {
   std::int64_t capacity() const { return capacity_; }  // it may hold so many after the call
   int group() const { return group_; }                 // query heads
   int head_dim() const { return head_dim_; }
+  float scale() const { return scale_; }  // a logit is this times query . key
 
   // The rotated query of a row, `back` rows before the last. Empty where there is none: the sequence is shorter.
   virtual std::span<const float> query(int back, int query_head) const = 0;  // [head dim]
@@ -88,6 +89,7 @@ class HookHead {
 
   std::vector<Run> runs_;
   int slots_ = 0, group_ = 0, head_dim_ = 0;
+  float scale_ = 0;
   std::int64_t held_ = 0, budget_ = 0, capacity_ = 0;
   std::int64_t first_ = 0, last_ = -1;  // positions that may go
 };

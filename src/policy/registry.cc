@@ -31,6 +31,20 @@ PolicyRow hook_row(std::shared_ptr<const HookFactory> factory, const char* summa
              "half the budget", summary);
 }
 
+// A rule that is published for one cut at the end of a prompt. A keep rule that was published with it yields where the
+// budget is too small.
+PolicyRow prompt_row(std::shared_ptr<const HookFactory> factory, std::int64_t sink, std::int64_t recent,
+                     const char* summary) {
+  const std::string name(factory->name());
+  const KeepRule keep{.sink = {.tokens = sink, .yields = true}, .recent = {.size = recent, .yields = true}};
+  PolicyRow published =
+      row(name.c_str(), Hooked{std::move(factory), Accumulate{.alpha = 0.0}}, keep, "-", "", "", summary);
+  published.sink = fmt::format("{}", sink);
+  published.recent = fmt::format("{}", recent);
+  published.spec.schedule = EvictAtPromptEnd{};
+  return published;
+}
+
 // Where the keep rule leaves one token to choose, its score decides nothing.
 constexpr Accumulate kLastRow{.alpha = 0.0};
 
@@ -48,6 +62,7 @@ std::vector<PolicyRow> built_in_rows() {
           "accumulated attention with a forgetting factor"),
       row("ideal", Oracle{}, {}, "-", "-", "-", "oracle: each row sees its most attended tokens; saves no memory"),
       hook_row(shared_budget(), "example hook: the heads of a layer share their budgets"),
+      prompt_row(keydiff(), 0, 0, "KeyDiff: the key that is most like the others goes"),
   };
 }
 

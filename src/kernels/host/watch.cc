@@ -48,6 +48,7 @@ class LayerWatch::Head final : public HookHead {
     slots_ = head_.used();
     group_ = shape.heads / shape.kv_heads;
     head_dim_ = shape.head_dim;
+    scale_ = shape.scale;
     held_ = head_.occupied();
     budget_ = rule.mode == RetentionMode::all ? kKeepAll : rule.budget;
     capacity_ = rule.mode == RetentionMode::all ? kKeepAll : retention.capacity(rule);
