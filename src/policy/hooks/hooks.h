@@ -8,6 +8,7 @@
 namespace a2sf {
 
 std::shared_ptr<const HookFactory> shared_budget();
+std::shared_ptr<const HookFactory> snapkv();
 std::shared_ptr<const HookFactory> keydiff();
 
 }  // namespace a2sf
