@@ -10,5 +10,6 @@ namespace a2sf {
 std::shared_ptr<const HookFactory> shared_budget();
 std::shared_ptr<const HookFactory> snapkv();
 std::shared_ptr<const HookFactory> keydiff();
+std::shared_ptr<const HookFactory> tova_mean();
 
 }  // namespace a2sf
