@@ -63,6 +63,7 @@ std::vector<PolicyRow> built_in_rows() {
       row("ideal", Oracle{}, {}, "-", "-", "-", "oracle: each row sees its most attended tokens; saves no memory"),
       hook_row(shared_budget(), "example hook: the heads of a layer share their budgets"),
       prompt_row(snapkv(), 0, 32, "what a prompt's last 32 rows attend to, with its neighbours"),
+      prompt_row(adakv(), 0, 32, "snapkv; the heads of a layer share their budgets"),
       prompt_row(keydiff(), 0, 0, "KeyDiff: the key that is most like the others goes"),
       prompt_row(tova_mean(), 0, 0, "TOVA as published: one token leaves all heads of a layer"),
   };
