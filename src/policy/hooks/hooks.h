@@ -11,6 +11,7 @@ std::shared_ptr<const HookFactory> shared_budget();
 std::shared_ptr<const HookFactory> snapkv();
 std::shared_ptr<const HookFactory> adakv();
 std::shared_ptr<const HookFactory> keydiff();
+std::shared_ptr<const HookFactory> expected();
 std::shared_ptr<const HookFactory> tova_mean();
 
 }  // namespace a2sf
