@@ -64,6 +64,7 @@ std::vector<PolicyRow> built_in_rows() {
       hook_row(shared_budget(), "example hook: the heads of a layer share their budgets"),
       prompt_row(snapkv(), 0, 32, "what a prompt's last 32 rows attend to, with its neighbours"),
       prompt_row(adakv(), 0, 32, "snapkv; the heads of a layer share their budgets"),
+      prompt_row(pyramidkv(), 0, 32, "snapkv; the first layers have larger budgets than the last"),
       prompt_row(keydiff(), 0, 0, "KeyDiff: the key that is most like the others goes"),
       prompt_row(expected(), 4, 0, "expected attention: queries to come as a Gaussian like the last ones"),
       prompt_row(tova_mean(), 0, 0, "TOVA as published: one token leaves all heads of a layer"),

@@ -82,11 +82,14 @@ HeadRule rule_of_all(const PolicySpec& spec, std::int64_t window) {
   return {.budget = window > 0 ? window : kKeepAll, .value_weight = weighs_values(spec)};
 }
 
-Result<HeadRule> resolve_head(const PolicySpec& spec, const HeadBudgets& budgets, int layer, int kv_head,
+// `layers`: of the model; 0: they are not known, and no hook shifts budgets between them.
+Result<HeadRule> resolve_head(const PolicySpec& spec, const HeadBudgets& budgets, int layer, int layers, int kv_head,
                               std::int64_t window) {
-  const auto budget = budgets.of_head(layer, kv_head);
+  auto budget = budgets.of_head(layer, kv_head);
   if (!budget) return tl::unexpected(budget.error());
   if (*budget == kKeepAll && !spec.is_oracle()) return rule_of_all(spec, window);
+  if (const auto* hooked = std::get_if<Hooked>(&spec.score); hooked != nullptr && layers > 0)
+    budget = hooked->factory->layer_budget(*budget, layer, layers);
   // A window is no excuse for what does not fit the budget that was asked for.
   auto rule = fitting_rule(spec, *budget);
   if (!rule) return rule;
@@ -167,7 +170,7 @@ Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::in
   if (spec.keeps_all()) return rule_of_all(spec, window);
   const auto budgets = HeadBudgets::of(spec, sequence_tokens);
   if (!budgets) return tl::unexpected(budgets.error());
-  return resolve_head(spec, *budgets, layer, kv_head, window);
+  return resolve_head(spec, *budgets, layer, 0, kv_head, window);
 }
 
 Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const int> windows, int kv_heads,
@@ -187,7 +190,7 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const in
     const int window = windows[static_cast<std::size_t>(layer)];
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {
       const auto rule = spec.keeps_all() ? Result<HeadRule>(rule_of_all(spec, window))
-                                         : resolve_head(spec, *budgets, layer, kv_head, window);
+                                         : resolve_head(spec, *budgets, layer, layers, kv_head, window);
       if (!rule) return tl::unexpected(rule.error());
       const auto slots = slots_of(retention, *rule, window);
       if (!slots) return tl::unexpected(slots.error());

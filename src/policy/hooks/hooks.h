@@ -10,6 +10,7 @@ namespace a2sf {
 std::shared_ptr<const HookFactory> shared_budget();
 std::shared_ptr<const HookFactory> snapkv();
 std::shared_ptr<const HookFactory> adakv();
+std::shared_ptr<const HookFactory> pyramidkv();
 std::shared_ptr<const HookFactory> keydiff();
 std::shared_ptr<const HookFactory> expected();
 std::shared_ptr<const HookFactory> tova_mean();
