@@ -76,6 +76,17 @@ class Replay {
     prompt_end_ = -1;
   }
   void feed(const Tokens& tokens) { feed_in(session_, tokens, 1); }
+  // What a smaller budget evicts is chosen by the last row.
+  void resize(std::int64_t budget) {
+    EXPECT_TRUE(session_.resize({BudgetCount{budget}, {}}));
+    for (auto& [layer, heads] : last_) {
+      for (std::size_t h = 0; h < heads.size(); ++h) {
+        heads[h].rule = session_.rule(layer, static_cast<int>(h));
+        std::erase_if(heads[h].tokens, [&](const auto& token) { return !kept_[layer][h].contains(token.first); });
+      }
+      cut_(layer, heads, kept_[layer]);
+    }
+  }
   // What is left after the last row; and something has gone.
   void expect_same() {
     for_each_head(*model_, [&](int layer, int h) {
@@ -97,10 +108,13 @@ class Replay {
       auto& positions = held.emplace_back();
       for (const auto& [position, token] : heads.back().tokens) positions.insert(position);
     }
+    last_[layer.layer()] = heads;
+    const int window = model_->info().windows[static_cast<std::size_t>(layer.layer())];
     Kept& kept = kept_[layer.layer()];
     kept.resize(held.size());
     for (std::size_t h = 0; h < held.size(); ++h) {
       kept[h].insert(static_cast<int>(now));
+      if (window > 0) std::erase_if(kept[h], [&](int position) { return position <= now - window; });
       ASSERT_EQ(held[h], kept[h]) << "layer " << layer.layer() << ", KV head " << h << ", position " << now;
     }
     if (!is_due(heads, now)) return;
@@ -128,7 +142,8 @@ class Replay {
   HookNeeds needs_;
   std::shared_ptr<Onlooker> onlooker_ = std::make_shared<Onlooker>();
   std::int64_t prompt_end_ = -1;
-  std::map<int, Kept> kept_;  // [layer]
+  std::map<int, Kept> kept_;        // [layer]
+  std::map<int, ShownLayer> last_;  // [layer]: the last row
   int cuts_ = 0;
 };
 
