@@ -49,7 +49,8 @@ TEST_P(CacheCost, IsWhatASessionAllocatesAtMost) {
        {"full", "a2sf:budget=20", "a2sf:budget=1000", "h2o:budget=20:block=9", "local:budget=10%",
         "a2sf:budget=20:block=prompt", "shared-budget:budget=20", "ideal:budget=20",
         "shared-budget:budget=20:block=prompt", "a2sf:budget=20:layers=1", "a2sf:budget=20:sink=1:value-weight=on",
-        "a2sf:budget=20:sink=1:value-weight=on:block=prompt"}) {
+        "a2sf:budget=20:sink=1:value-weight=on:block=prompt", "snapkv:budget=20", "adakv:budget=20",
+        "pyramidkv:budget=40", "expected:budget=20"}) {
     for (const KvType type : {KvType::f16, KvType::f32})
       expect_what_a_session_allocates(loaded, parse_policy(text).value(), type);
   }
