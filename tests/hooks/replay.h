@@ -82,7 +82,8 @@ class Replay {
     for (auto& [layer, heads] : last_) {
       for (std::size_t h = 0; h < heads.size(); ++h) {
         heads[h].rule = session_.rule(layer, static_cast<int>(h));
-        std::erase_if(heads[h].tokens, [&](const auto& token) { return !kept_[layer][h].contains(token.first); });
+        const std::set<int>& kept = kept_[layer][h];
+        std::erase_if(heads[h].tokens, [&](const auto& token) { return !kept.contains(token.first); });
       }
       cut_(layer, heads, kept_[layer]);
     }
