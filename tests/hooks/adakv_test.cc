@@ -14,7 +14,10 @@ class SharedCuts {
       for (std::size_t h = 0; h < shown.size(); ++h) sum += std::ssize(kept[h]) - shown[h].rule.budget;
       return sum;
     };
-    const auto ranks = cuts_.ranks(layer, shown, excess());
+    std::int64_t over_capacities = 0;
+    for (std::size_t h = 0; h < shown.size(); ++h)
+      over_capacities += std::max<std::int64_t>(0, std::ssize(kept[h]) - 2 * shown[h].rule.budget);
+    const auto ranks = cuts_.ranks(layer, shown, std::max(excess(), over_capacities));
     const auto rank = [&](std::size_t h, int position) {
       return ranks[h].contains(position) ? ranks[h].at(position) : INFINITY;
     };
@@ -50,6 +53,14 @@ TEST_P(AdaKvOn, TheHeadsOfALayerShareItsBudget) {
     Replay replay(parse_policy(std::string("adakv:") + options).value(), model(), SharedCuts());
     converse(replay);
   }
+}
+
+// It evicts while the layer has room, and its ranking wears out as any other.
+TEST_P(AdaKvOn, AHeadAtItsCapacityIsRankedAfresh) {
+  PolicySpec spec = parse_policy("adakv:recent=4").value();
+  spec.budget.budget = BudgetTable{{{10, 200}, {200, 10}}, ""};
+  Replay replay(spec, model(), SharedCuts());
+  converse(replay);
 }
 
 TEST_P(AdaKvOn, TheOthersKeepToTheirBudgetsBesideAHeadThatKeepsAll) {

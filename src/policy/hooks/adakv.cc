@@ -1,5 +1,6 @@
 // AdaKV (arXiv 2407.11550): SnapKV's scores of all heads of a layer compete for the layer's budget, and each head is
-// sure of a fifth of its own (kvpress: alpha_safeguard).
+// sure of a fifth of its own, as in kvpress (alpha_safeguard). The authors' code gives a head four fifths of what it
+// wins and a fifth of an even share instead.
 #include <algorithm>
 #include <tuple>
 
@@ -11,13 +12,13 @@ namespace {
 
 struct Candidate {
   float score;
-  int head, slot;
+  int kv_head, slot;
   std::int32_t position;
 };
 
-// The lower score goes first, of equal ones the lower head's, the older.
+// The lower score goes first; of equal ones the lower head's, then the older.
 bool goes_later(const Candidate& a, const Candidate& b) {
-  return std::tie(a.score, a.head, a.position) > std::tie(b.score, b.head, b.position);
+  return std::tie(a.score, a.kv_head, a.position) > std::tie(b.score, b.kv_head, b.position);
 }
 
 class AdaKvHook final : public SnapKvHook {
@@ -29,13 +30,16 @@ class AdaKvHook final : public SnapKvHook {
   static bool is_bounded(const HookHead& head) { return head.budget() != kKeepAll; }
   static std::int64_t sure_of(const HookHead& head) { return std::max<std::int64_t>(1, head.budget() / 5); }
 
-  // Of the layer: what one head has too many, others may have too few.
+  // What one head has too many, others may have too few. What is beyond a head's capacity goes even so.
   std::int64_t excess(const HookLayer& layer) const override {
-    std::int64_t excess = 0;
+    std::int64_t over_budgets = 0, over_capacities = 0;
     for (int h = 0; h < layer.kv_heads(); ++h) {
-      if (is_bounded(layer.head(h))) excess += layer.head(h).held() - layer.head(h).budget();
+      const HookHead& head = layer.head(h);
+      if (!is_bounded(head)) continue;
+      over_budgets += head.held() - head.budget();
+      over_capacities += std::max<std::int64_t>(0, head.held() - head.capacity());
     }
-    return excess;
+    return std::max(over_budgets, over_capacities);
   }
 
   void cut(HookLayer& layer) override {
@@ -47,19 +51,19 @@ class AdaKvHook final : public SnapKvHook {
     for (std::int64_t left = excess(layer); left > 0 && !candidates_.empty(); candidates_.pop_back()) {
       std::pop_heap(candidates_.begin(), candidates_.end(), goes_later);
       const Candidate& lowest = candidates_.back();
-      HookHead& head = layer.head(lowest.head);
+      HookHead& head = layer.head(lowest.kv_head);
       if (head.held() <= sure_of(head)) continue;
       head.evict(lowest.slot);
       --left;
     }
   }
 
-  void cut_to_capacity(HookHead& head, int number) {
+  void cut_to_capacity(HookHead& head, int kv_head) {
     const std::vector<float>& scores = ranks(head);
     evict_lowest(head, scores, head.capacity(), victims_);
     for (int slot = 0; slot < head.slots(); ++slot) {
       if (head.may_go(slot))
-        candidates_.push_back({scores[static_cast<std::size_t>(slot)], number, slot, head.position(slot)});
+        candidates_.push_back({scores[static_cast<std::size_t>(slot)], kv_head, slot, head.position(slot)});
     }
   }
 
@@ -74,9 +78,6 @@ class AdaKv final : public SnapKvFactory<AdaKv> {
   std::unique_ptr<Hook> make(const HookShape& shape) const override {
     return std::make_unique<AdaKvHook>(shape, window_);
   }
-
- private:
-  friend class SnapKvFactory<AdaKv>;
 };
 
 }  // namespace
