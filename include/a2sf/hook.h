@@ -170,8 +170,8 @@ class HookFactory {
   virtual ~HookFactory() = default;
   virtual std::string_view name() const = 0;  // of the policy
   virtual HookNeeds needs() const { return {}; }
-  // The budget of a head in this layer, one of so many, given what the plan says: a rule may shift tokens between
-  // layers. Memory follows.
+  // Shifts tokens between layers: the budget of a head of this layer, given what the plan says and how many layers
+  // there are. Memory follows.
   virtual std::int64_t layer_budget(std::int64_t budget, int /*layer*/, int /*layers*/) const { return budget; }
   // The most tokens one head may hold after an eviction, given its budget. Memory is for a block more.
   virtual std::int64_t capacity(std::int64_t budget) const { return budget; }

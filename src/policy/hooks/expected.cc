@@ -2,6 +2,7 @@
 // times the length of its value, is what the token is worth.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "policy/hooks/hooks.h"
@@ -82,7 +83,7 @@ class ExpectedHook final : public RankingHook {
 
   int rows_;
   std::vector<int> going_;            // slots that may go
-  std::vector<double> worth_, logs_;  // of those
+  std::vector<double> worth_, logs_;  // [of going_]
   std::vector<float> vector_;         // a key or a value
   std::vector<float> queries_;        // [dim][row] of a query head: one dimension of all rows is added at a time
   std::vector<float> products_;       // [row], with a key

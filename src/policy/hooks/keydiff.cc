@@ -1,5 +1,7 @@
-// KeyDiff (arXiv 2504.15364): the key that is most like the others goes, whatever was attended to.
+// KeyDiff (arXiv 2504.15364): the key that is most like the others goes, however much attention it got.
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "policy/hooks/hooks.h"
@@ -49,7 +51,7 @@ class KeyDiffHook final : public RankingHook {
   }
 
   std::vector<float> key_;
-  std::vector<double> unit_, mean_;  // the mean but for its length, which no cosine depends on
+  std::vector<double> unit_, mean_;  // the mean times the number of keys: a cosine does not depend on its length
 };
 
 class KeyDiff final : public HookFactory {

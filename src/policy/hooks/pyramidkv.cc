@@ -10,8 +10,9 @@ namespace {
 class PyramidKv final : public SnapKvFactory<PyramidKv> {
  public:
   std::string_view name() const override { return "pyramidkv"; }
-  // Beside the window, the last layer keeps a 20th (beta of the published code) of the mean, the first what makes up
-  // for it, those between fall in line. Budgets that the window fills are equal.
+  // Beside the window, the last layer keeps a 20th (beta of the published code) of the mean, the first layer what makes
+  // up for it, and the parts between fall linearly. Budgets that the window fills are equal. The published code knows
+  // the prompt's length and gives no layer more; here the first layers may have room that is never filled.
   std::int64_t layer_budget(std::int64_t budget, int layer, int layers) const override {
     if (budget <= window_.rows || layers == 1) return budget;
     const auto mean = static_cast<double>(budget - window_.rows);
@@ -21,9 +22,6 @@ class PyramidKv final : public SnapKvFactory<PyramidKv> {
   std::unique_ptr<Hook> make(const HookShape& shape) const override {
     return std::make_unique<SnapKvHook>(shape, window_);
   }
-
- private:
-  friend class SnapKvFactory<PyramidKv>;
 };
 
 }  // namespace

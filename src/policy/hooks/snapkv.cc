@@ -19,9 +19,6 @@ class SnapKv final : public SnapKvFactory<SnapKv> {
   std::unique_ptr<Hook> make(const HookShape& shape) const override {
     return std::make_unique<SnapKvHook>(shape, window_);
   }
-
- private:
-  friend class SnapKvFactory<SnapKv>;
 };
 
 }  // namespace
