@@ -31,8 +31,8 @@ PolicyRow hook_row(std::shared_ptr<const HookFactory> factory, const char* summa
              "half the budget", summary);
 }
 
-// A rule that is published for one cut at the end of a prompt. A keep rule that was published with it yields where the
-// budget is too small.
+// A published rule that cuts once at the end of a prompt, as kvpress has it. A keep rule that was published with it
+// yields where the budget is too small.
 PolicyRow prompt_row(std::shared_ptr<const HookFactory> factory, std::int64_t sink, std::int64_t recent,
                      const char* summary) {
   const std::string name(factory->name());
@@ -66,7 +66,7 @@ std::vector<PolicyRow> built_in_rows() {
       prompt_row(adakv(), 0, 32, "snapkv; the heads of a layer share their budgets"),
       prompt_row(pyramidkv(), 0, 32, "snapkv; the first layers have larger budgets than the last"),
       prompt_row(keydiff(), 0, 0, "KeyDiff: the key that is most like the others goes"),
-      prompt_row(expected(), 4, 0, "expected attention: queries to come as a Gaussian like the last ones"),
+      prompt_row(expected(), 4, 0, "expected attention: queries to come are taken for a Gaussian like the last ones"),
       prompt_row(tova_mean(), 0, 0, "TOVA as published: one token leaves all heads of a layer"),
   };
 }
