@@ -25,11 +25,16 @@ PolicyRow row(const char* name, ScoreRule score, KeepRule keep, const char* alph
           summary};
 }
 
-PolicyRow hook_row(std::shared_ptr<const HookFactory> factory, const char* summary) {
+PolicyRow hook_row(std::shared_ptr<const HookFactory> factory, const char* summary, std::int64_t block = 1) {
   const std::string name(factory->name());
-  return row(name.c_str(), Hooked{std::move(factory), {}}, {.sink = {}, .recent = kHalf}, "auto", "0",
-             "half the budget", summary);
+  PolicyRow row_of_hook = row(name.c_str(), Hooked{std::move(factory), {}}, {.sink = {}, .recent = kHalf}, "auto", "0",
+                              "half the budget", summary);
+  row_of_hook.spec.schedule = EvictEvery{block};
+  return row_of_hook;
 }
+
+// Of hooks that read keys, values or queries: sixteen rows share the cost of reading them.
+constexpr std::int64_t kReadingBlock = 16;
 
 // Where the keep rule leaves one token to choose, its score decides nothing.
 constexpr Accumulate kLastRow{.alpha = 0.0};
@@ -48,6 +53,7 @@ std::vector<PolicyRow> built_in_rows() {
           "accumulated attention with a forgetting factor"),
       row("ideal", Oracle{}, {}, "-", "-", "-", "oracle: each row sees its most attended tokens; saves no memory"),
       hook_row(shared_budget(), "example hook: the heads of a layer share their budgets"),
+      hook_row(vatp(), "VATP: accumulated attention times the norm of the value", kReadingBlock),
   };
 }
 

@@ -8,5 +8,6 @@
 namespace a2sf {
 
 std::shared_ptr<const HookFactory> shared_budget();
+std::shared_ptr<const HookFactory> vatp();
 
 }  // namespace a2sf
