@@ -54,6 +54,7 @@ std::vector<PolicyRow> built_in_rows() {
       row("ideal", Oracle{}, {}, "-", "-", "-", "oracle: each row sees its most attended tokens; saves no memory"),
       hook_row(shared_budget(), "example hook: the heads of a layer share their budgets"),
       hook_row(vatp(), "VATP: accumulated attention times the norm of the value", kReadingBlock),
+      hook_row(redundancy(), "R-KV: accumulated attention less the likeness of the key to others", kReadingBlock),
   };
 }
 

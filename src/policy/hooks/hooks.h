@@ -9,5 +9,6 @@ namespace a2sf {
 
 std::shared_ptr<const HookFactory> shared_budget();
 std::shared_ptr<const HookFactory> vatp();
+std::shared_ptr<const HookFactory> redundancy();
 
 }  // namespace a2sf

@@ -1,0 +1,13 @@
+// The options that hooks of the registry have.
+#pragma once
+
+#include <a2sf/result.h>
+
+#include <string_view>
+
+namespace a2sf {
+
+// Reads a number from `least` to `most`.
+Result<double> read_number(std::string_view option, std::string_view value, double least, double most);
+
+}  // namespace a2sf
