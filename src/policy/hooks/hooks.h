@@ -10,5 +10,6 @@ namespace a2sf {
 std::shared_ptr<const HookFactory> shared_budget();
 std::shared_ptr<const HookFactory> vatp();
 std::shared_ptr<const HookFactory> redundancy();
+std::shared_ptr<const HookFactory> merge();
 
 }  // namespace a2sf
