@@ -56,6 +56,7 @@ std::vector<PolicyRow> built_in_rows() {
       hook_row(vatp(), "VATP: accumulated attention times the norm of the value", kReadingBlock),
       hook_row(redundancy(), "R-KV: accumulated attention less the likeness of the key to others", kReadingBlock),
       hook_row(merge(), "D2O: the least attended to is merged into the token of the most similar key", kReadingBlock),
+      hook_row(lazy(), "LazyEviction: tokens that are attended to at intervals", kReadingBlock),
   };
 }
 

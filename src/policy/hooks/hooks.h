@@ -11,5 +11,6 @@ std::shared_ptr<const HookFactory> shared_budget();
 std::shared_ptr<const HookFactory> vatp();
 std::shared_ptr<const HookFactory> redundancy();
 std::shared_ptr<const HookFactory> merge();
+std::shared_ptr<const HookFactory> lazy();
 
 }  // namespace a2sf
