@@ -57,6 +57,7 @@ std::vector<PolicyRow> built_in_rows() {
       hook_row(redundancy(), "R-KV: accumulated attention less the likeness of the key to others", kReadingBlock),
       hook_row(merge(), "D2O: the least attended to is merged into the token of the most similar key", kReadingBlock),
       hook_row(lazy(), "LazyEviction: tokens that are attended to at intervals", kReadingBlock),
+      hook_row(multi(), "a weighted sum of attention, frequency, TextRank, value and age", kReadingBlock),
   };
 }
 

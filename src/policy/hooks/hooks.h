@@ -12,5 +12,6 @@ std::shared_ptr<const HookFactory> vatp();
 std::shared_ptr<const HookFactory> redundancy();
 std::shared_ptr<const HookFactory> merge();
 std::shared_ptr<const HookFactory> lazy();
+std::shared_ptr<const HookFactory> multi();
 
 }  // namespace a2sf

@@ -9,6 +9,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "policy/hooks/hooks.h"
 #include "policy/hooks/lowest_first.h"
 #include "policy/hooks/options.h"
