@@ -48,6 +48,8 @@ TEST_P(Lazy, WhatIsLongestOverdueGoes) {
   }
 }
 
+TEST_P(Lazy, AResizeAsksItToo) { expect_resizes(GetParam(), "lazy:budget=12:block=5:threshold=0.0625"); }
+
 TEST_P(Lazy, GivesTheSameBytesInAnyChunksAndForks) {
   expect_same_bytes_in_chunks_and_forks(GetParam(), "lazy:budget=12:block=5:threshold=0.0625");
 }

@@ -130,6 +130,20 @@ inline void expect_same_bytes_in_chunks_and_forks(const Device& device, const st
   EXPECT_TRUE(same_bytes(rest, std::span(expected).last(rest.size())));
 }
 
+// A resize lets it choose where no row was just computed; the sequence goes on.
+inline void expect_resizes(const Device& device, const std::string& policy) {
+  SCOPED_TRACE(policy);
+  const auto model = tiny(device);
+  Session session = session_of(policy, model);
+  feed_in(session, random_tokens(50), 50);
+  for (const std::int64_t budget : {6, 30, 9}) {
+    const Status resized = session.resize({BudgetCount{budget}, {}});
+    ASSERT_TRUE(resized) << resized.error().message;
+    for_each_head(*model, [&](int layer, int h) { EXPECT_LE(std::ssize(session.retained(layer, h)), budget); });
+    feed_in(session, random_tokens(20, 2), 20);
+  }
+}
+
 // What a policy prints as, and what one that cannot be read is told.
 inline void expect_prints_as(const std::string& text, const std::string& printed) {
   const auto spec = parse_policy(text);

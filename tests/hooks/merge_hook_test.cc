@@ -118,6 +118,8 @@ TEST_P(MergeHook, WithNothingSimilarEnoughIsTheBuiltInPolicy) {
   EXPECT_TRUE(same_bytes(feed_all(hook, random_tokens(80)), feed_all(plain, random_tokens(80))));
 }
 
+TEST_P(MergeHook, AResizeAsksItToo) { expect_resizes(GetParam(), "merge:budget=12:block=5:threshold=0.3"); }
+
 TEST_P(MergeHook, GivesTheSameBytesInAnyChunksAndForks) {
   expect_same_bytes_in_chunks_and_forks(GetParam(), "merge:budget=12:block=5:threshold=0.3");
 }

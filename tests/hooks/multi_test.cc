@@ -121,6 +121,10 @@ TEST_P(Multi, OfAttentionAloneIsTheBuiltInPolicy) {
   EXPECT_TRUE(same_bytes(feed_all(hook, random_tokens(80)), feed_all(plain, random_tokens(80))));
 }
 
+TEST_P(Multi, AResizeAsksItToo) {
+  expect_resizes(GetParam(), "multi:budget=12:block=5:frequency=0.5:textrank=0.5:value=0.5");
+}
+
 TEST_P(Multi, GivesTheSameBytesInAnyChunksAndForks) {
   expect_same_bytes_in_chunks_and_forks(GetParam(), "multi:budget=12:block=5:frequency=0.5:textrank=0.5:value=0.5");
 }

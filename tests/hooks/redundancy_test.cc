@@ -69,6 +69,8 @@ TEST_P(Redundancy, OfAttentionAloneIsTheBuiltInPolicy) {
   EXPECT_TRUE(same_bytes(feed_all(hook, random_tokens(80)), feed_all(plain, random_tokens(80))));
 }
 
+TEST_P(Redundancy, AResizeAsksItToo) { expect_resizes(GetParam(), "r-kv:budget=12:block=5"); }
+
 TEST_P(Redundancy, GivesTheSameBytesInAnyChunksAndForks) {
   expect_same_bytes_in_chunks_and_forks(GetParam(), "r-kv:budget=12:block=5");
 }

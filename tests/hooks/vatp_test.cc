@@ -25,6 +25,8 @@ TEST_P(Vatp, TheLeastReadValueGoes) {
     expect_lowest_first(GetParam(), name, [] { return attention_times_value; });
 }
 
+TEST_P(Vatp, AResizeAsksItToo) { expect_resizes(GetParam(), "vatp:budget=12:block=5"); }
+
 TEST_P(Vatp, GivesTheSameBytesInAnyChunksAndForks) {
   expect_same_bytes_in_chunks_and_forks(GetParam(), "vatp:budget=12:block=5");
   expect_same_bytes_in_chunks_and_forks(GetParam(), "vatp:budget=12");
