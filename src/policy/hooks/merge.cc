@@ -1,10 +1,11 @@
 // merge: the token of the lowest A goes, but its value is merged into that of the kept token whose key is most similar,
-// if their cosine reaches `threshold` (D2O, arXiv 2406.13035; CaM, ICML 2024). The value becomes the mean of both,
-// weighted by A times how many tokens each stands for: what attention has read from the slots so far stays the same.
-// D2O weighs by e^cosine, which gives a token that nobody reads nearly half of the value of one that all do.
+// if their cosine is at least `threshold` (after D2O, arXiv 2406.13035). The value becomes the mean of both, weighted
+// by A times the number of tokens that each stands for. Between tokens that were never merged this preserves what
+// attention has read from them; later the product stands in for the sum of their A, since a hook cannot change A. D2O's
+// weights depend on the cosine alone: a token that is hardly attended to makes up nearly half of the result.
 //
-// Keys stay as they are: they are stored rotated, and the mean of two rotations is none. The softmax does not know of
-// the count either, so that a token that stands for many still has the probability of one.
+// Only values merge, as in CaM (ICML 2024): keys are stored rotated, and the mean of two rotated keys has no position.
+// Attention does not know the count either: a token that stands for many still gets the probability of one.
 #include <a2sf/hook.h>
 
 #include <fmt/format.h>
@@ -21,7 +22,7 @@ namespace {
 
 constexpr double kThreshold = 0.9;
 
-// The slot's number: how many tokens were merged into it.
+// A slot's number: how many tokens were merged into its own.
 constexpr int kMerged = 0;
 
 class MergeHook final : public Hook {
@@ -54,15 +55,16 @@ class MergeHook final : public Hook {
     scores_.assign(static_cast<std::size_t>(head.slots()), 0);
     for (int slot = 0; slot < head.slots(); ++slot) scores_[static_cast<std::size_t>(slot)] = head.score(slot);
     select_lowest(head, scores_, head.budget(), victims_);
+    goes_.assign(static_cast<std::size_t>(head.slots()), false);
+    for (const int slot : victims_) goes_[static_cast<std::size_t>(slot)] = true;
     kept_.clear();
     for (int slot = 0; slot < head.slots(); ++slot) {
-      if (head.position(slot) >= 0 && std::find(victims_.begin(), victims_.end(), slot) == victims_.end())
-        kept_.push_back(slot);
+      if (head.position(slot) >= 0 && !goes_[static_cast<std::size_t>(slot)]) kept_.push_back(slot);
     }
     std::sort(kept_.begin(), kept_.end(), [&](int a, int b) { return head.position(a) < head.position(b); });
   }
 
-  // Of equal cosines the older token. A cosine of -2 is none's.
+  // Of equal cosines the older token. No cosine is as low as -2.
   Nearest nearest_kept(std::span<const float> key) const {
     Nearest nearest{-1, -2};
     for (std::size_t k = 0; k < kept_.size(); ++k) {
@@ -76,7 +78,7 @@ class MergeHook final : public Hook {
     const float goes = 1 + head.number(victim, kMerged), stays = 1 + head.number(kept, kMerged);
     head.set_number(kept, kMerged, goes + stays - 1);
     const float read = goes * head.score(victim) + stays * head.score(kept);
-    if (!(read > 0)) return;  // nobody has read either
+    if (!(read > 0)) return;  // neither has been attended to
     const float share = goes * head.score(victim) / read;
     const auto dim = static_cast<std::size_t>(head.head_dim());
     victim_value_.resize(dim);
@@ -90,6 +92,7 @@ class MergeHook final : public Hook {
   float threshold_;
   std::vector<float> scores_;
   std::vector<int> victims_, kept_;  // slots; the kept ones by position
+  std::vector<bool> goes_;           // [slot]
   UnitKeys victim_keys_, kept_keys_;
   std::vector<float> victim_value_, kept_value_;
 };
