@@ -33,7 +33,7 @@ PolicyRow hook_row(std::shared_ptr<const HookFactory> factory, const char* summa
   return row_of_hook;
 }
 
-// Of hooks that read keys, values or queries: sixteen rows share the cost of reading them.
+// Hooks that read or sort all tokens of a head do so once in sixteen rows.
 constexpr std::int64_t kReadingBlock = 16;
 
 // Where the keep rule leaves one token to choose, its score decides nothing.
@@ -54,8 +54,9 @@ std::vector<PolicyRow> built_in_rows() {
       row("ideal", Oracle{}, {}, "-", "-", "-", "oracle: each row sees its most attended tokens; saves no memory"),
       hook_row(shared_budget(), "example hook: the heads of a layer share their budgets"),
       hook_row(vatp(), "VATP: accumulated attention times the norm of the value", kReadingBlock),
-      hook_row(redundancy(), "R-KV: accumulated attention less the likeness of the key to others", kReadingBlock),
-      hook_row(merge(), "D2O: the least attended to is merged into the token of the most similar key", kReadingBlock),
+      hook_row(redundancy(), "R-KV: accumulated attention less the similarity of the key to others", kReadingBlock),
+      hook_row(merge(), "after D2O: the value of what goes is merged into the token of the most similar key",
+               kReadingBlock),
       hook_row(lazy(), "LazyEviction: tokens that are attended to at intervals", kReadingBlock),
       hook_row(multi(), "a weighted sum of attention, frequency, TextRank, value and age", kReadingBlock),
   };
