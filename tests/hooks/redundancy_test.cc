@@ -1,4 +1,4 @@
-// r-kv, victim by victim, against the paper's definition over all pairs of keys.
+// r-kv, victim by victim, against a plain computation over all pairs of keys.
 #include <cmath>
 
 #include "hooks/lowest_first_support.h"

@@ -1,5 +1,6 @@
-// TextRank (Mihalcea and Tarau 2004) over attention: PageRank with damping 0.85 in the graph of a head's tokens, where
-// the token of a query row has an edge to each token that it attends to, as heavy as the probability.
+// PageRank over attention. The token of a query row has an edge to each token that it attends to, as heavy as the
+// probability. TextRank (Mihalcea and Tarau 2004) ranks words so, with the same damping of 0.85, in a graph of words
+// that occur near each other.
 #pragma once
 
 #include <a2sf/hook.h>
@@ -10,12 +11,12 @@ namespace a2sf {
 
 class AttentionRank {
  public:
-  // [slot]: the rank of each token up to a factor, over the queries of the last `rows` rows. A row whose token has left
-  // is no edge, and free slots have no meaning.
+  // [slot]: the rank of each token, up to a factor, over the last `rows` rows. Rows whose token has gone are skipped;
+  // what free slots get has no meaning.
   //
-  // Without a row of its own a token passes its rank on to all alike, as the random jump does, so that ranks are in
-  // proportion to y = 1 + d sum over rows of y(token of the row) p. Attention looks back only: the newest row's y is
-  // known first, then that of the row before, and one pass solves what PageRank iterates for.
+  // A token without a row passes its rank on to all tokens evenly, as the random jump does. So ranks are in proportion
+  // to y, with y(token) = 1 + d sum over rows of y(token of the row) p(row, token). Attention looks back only: the y of
+  // the newest row's token is known first, then that of the row before, and one pass solves what PageRank iterates for.
   const std::vector<double>& compute(const HookLayer& layer, const HookHead& head, int rows) {
     constexpr double kDamping = 0.85;
     const auto slots = static_cast<std::size_t>(head.slots());
@@ -28,6 +29,7 @@ class AttentionRank {
         const auto probabilities = head.probabilities(back, g);
         for (std::size_t slot = 0; slot < slots; ++slot) edges_[slot] += probabilities[slot];
       }
+      // The token attends to itself too: what it passes to itself comes back as a geometric series.
       const double loop = kDamping * edges_[static_cast<std::size_t>(own)] / head.group();
       const double passed_on = kDamping * ranks_[static_cast<std::size_t>(own)] / (1 - loop) / head.group();
       for (std::size_t slot = 0; slot < slots; ++slot) ranks_[slot] += passed_on * edges_[slot];

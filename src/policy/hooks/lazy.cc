@@ -1,9 +1,9 @@
-// lazy: what is attended to again at intervals stays as long as the next time may still come (LazyEviction, arXiv
-// 2506.15969). A token is attended to in a row in which a query head of the group gives it at least `threshold`. Its
-// interval is the longest time between two such rows, the first being its own; the lowest
+// lazy: a token that is attended to at intervals stays while its next time may still come (LazyEviction, arXiv
+// 2506.15969). A row attends to a token if a query head of the group gives it at least `threshold`. The interval of a
+// token is the longest time between two such rows, of which its own row is the first. The lowest
 //   -(now - last attended) / interval
-// goes: the order of the paper's sigmoid of it. A token that was never attended to again has no interval and goes
-// first.
+// goes. The paper takes 2 sigmoid of it, which orders tokens alike, and adds a term that favours short intervals. A
+// token that was never attended to again has no interval and goes first.
 #include <a2sf/hook.h>
 
 #include <fmt/format.h>
@@ -18,7 +18,7 @@
 namespace a2sf {
 namespace {
 
-constexpr double kThreshold = 0.1;
+constexpr double kThreshold = 0.1;  // the published scripts have 0.0005 and 0.0001
 
 // A slot's numbers. Positions are exact in floats up to 2^24.
 enum Number { kLast, kInterval };
@@ -59,7 +59,7 @@ class LazyHook final : public Hook {
   }
 
  private:
-  // [slot]: what the last row gave to each token, of the query head that gave most; 0 in free slots.
+  // [slot]: the most that a query head of the last row gave to each token; 0 in free slots.
   void find_most_attended(const HookHead& head) {
     most_.assign(static_cast<std::size_t>(head.slots()), 0);
     for (int g = 0; g < head.group(); ++g) {

@@ -26,7 +26,7 @@ void select_lowest(const HookHead& head, const std::vector<Score>& scores, std::
   victims.resize(static_cast<std::size_t>(excess));
 }
 
-// Evicts them.
+// Evicts the slots that select_lowest() selects.
 template <class Score>
 void evict_lowest(HookHead& head, const std::vector<Score>& scores, std::int64_t most, std::vector<int>& victims) {
   select_lowest(head, scores, most, victims);

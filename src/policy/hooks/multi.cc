@@ -1,12 +1,12 @@
-// multi: a weighted sum of measures, and the token of the lowest sum goes. A measure counts by the token's rank among
-// those of the head that may go: the part of the others that have less of it, from 0 to 1. By rank and not by size,
-// since attention is so uneven that as parts of the largest almost all tokens would have the same. A weight below 0
-// lets go what has much.
+// multi: the token with the lowest weighted sum of measures goes. A measure counts by the token's rank among those of
+// the head that may go: the share of the others that have less of it, from 0 to 1. Sizes would not do: attention is so
+// uneven that, divided by the largest, almost all tokens would have about 0. A positive weight keeps tokens that have
+// much of a measure, a negative one lets them go.
 //   attention   A of the recurrence
-//   frequency   how often the token's id is in the text so far
+//   frequency   how often the token's id occurs in the text so far
 //   textrank    PageRank over what the last rows attend to (attention_rank.h)
 //   value       the L1 norm of the token's value
-//   age         how long it has been there
+//   age         how long ago the token came
 #include <a2sf/hook.h>
 
 #include <fmt/format.h>
@@ -31,7 +31,7 @@ using Weights = std::array<double, kMeasures>;
 constexpr Weights kDefault = {1, 0, 0, 0.5, 0.5};
 constexpr double kMostWeight = 100;
 
-constexpr int kRows = 16;  // of the graph
+constexpr int kRows = 16;  // of attention, which make the graph of textrank
 
 class MultiHook final : public Hook {
  public:

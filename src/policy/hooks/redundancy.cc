@@ -1,8 +1,9 @@
-// r-kv: little attended to or much like the others goes (R-KV, arXiv 2505.24133): the lowest
+// r-kv: what is little attended to, or much like the others, goes (R-KV, arXiv 2505.24133): the lowest
 //   lambda I - (1 - lambda) R
-// I being the token's share of the head's accumulated attention A, where the paper takes the attention of the last
-// queries, and R the softmax over the head of the mean cosine of the token's key to the others. Of tokens much alike
-// the newest should stay, so that a token's cosine to the newest one that is like it does not count against that one.
+// The importance I is the token's share of the head's accumulated attention A; the paper takes the attention of the
+// last queries. The redundancy R follows the published code: the softmax over the head of the mean cosine of the
+// token's key to the others. Of similar tokens the newest should stay, so for each token the newest similar one is not
+// charged with their cosine. Where only two are similar, neither is charged.
 #include <a2sf/hook.h>
 
 #include <fmt/format.h>
@@ -19,8 +20,8 @@
 namespace a2sf {
 namespace {
 
-constexpr double kLambda = 0.3;     // the paper has 0.1, with its own importance
-constexpr float kMuchAlike = 0.5F;  // the cosine from which on two keys are
+constexpr double kLambda = 0.3;   // the paper has 0.1, its code 0.07, for another importance
+constexpr float kSimilar = 0.5F;  // two keys are similar if their cosine is above it (the published code)
 
 class RedundancyHook final : public Hook {
  public:
@@ -51,16 +52,16 @@ class RedundancyHook final : public Hook {
     }
     std::sort(slots_.begin(), slots_.end(), [&](int a, int b) { return head.position(a) < head.position(b); });
     keys_.read(head, slots_);
-    sum_cosines(head.head_dim());
+    average_cosines(head.head_dim());
     const double most = *std::max_element(redundancy_.begin(), redundancy_.end());
     for (double& r : redundancy_) r = std::exp(r - most);
     const double sum = std::accumulate(redundancy_.begin(), redundancy_.end(), 0.0);
     for (double& r : redundancy_) r /= sum;
   }
 
-  // The mean over all tokens of the cosine to each. All cosines of a key together are one product with the sum of keys;
-  // one by one they are needed only until the newest key that is much alike is found.
-  void sum_cosines(int dim) {
+  // The sum of all cosines of a key is one product with the sum of keys. Single cosines are needed only until the
+  // newest similar key is found. The mean counts the token itself, as the published code does.
+  void average_cosines(int dim) {
     const std::size_t count = slots_.size();
     sum_.assign(static_cast<std::size_t>(dim), 0);
     for (std::size_t i = 0; i < count; ++i) {
@@ -71,7 +72,7 @@ class RedundancyHook final : public Hook {
     for (std::size_t i = 0; i < count; ++i) {
       for (std::size_t newest = count; newest-- > 0;) {
         const float cosine = newest == i ? 0 : dot(keys_[i], keys_[newest]);
-        if (cosine <= kMuchAlike) continue;
+        if (cosine <= kSimilar) continue;
         redundancy_[newest] -= cosine;
         break;
       }

@@ -1,5 +1,5 @@
-// The directions of keys, which is what rules of similarity compare. Keys are stored rotated: the same word far away
-// has another direction, so that what is similar is near in position too.
+// The directions of keys, whose products are cosines. Keys are stored rotated: the same word far away has another
+// direction, so similar keys are mostly near each other.
 #pragma once
 
 #include <a2sf/hook.h>
@@ -11,7 +11,7 @@
 
 namespace a2sf {
 
-// In eight sums, which compilers turn into vectors.
+// Eight sums at a time, which compilers turn into vectors.
 inline float dot(std::span<const float> a, std::span<const float> b) {
   constexpr std::size_t kSums = 8;
   float sums[kSums] = {};

@@ -1,5 +1,5 @@
-// vatp: what counts is how much of a value attention has read, A |v|_1 (VATP, arXiv 2406.12335). A token that is much
-// attended to for a small value, as a sink is, adds little to the output.
+// vatp: the lowest A |v|_1 goes (VATP, arXiv 2406.12335). A token with a small value adds little to the output however
+// much it is attended to.
 #include <a2sf/hook.h>
 
 #include "policy/hooks/hooks.h"
