@@ -25,10 +25,12 @@ PolicyRow row(const char* name, ScoreRule score, KeepRule keep, const char* alph
           summary};
 }
 
-PolicyRow hook_row(std::shared_ptr<const HookFactory> factory, const char* summary) {
+PolicyRow hook_row(std::shared_ptr<const HookFactory> factory, const char* summary, std::int64_t block = 1) {
   const std::string name(factory->name());
-  return row(name.c_str(), Hooked{std::move(factory), {}}, {.sink = {}, .recent = kHalf}, "auto", "0",
-             "half the budget", summary);
+  PolicyRow row_of_hook = row(name.c_str(), Hooked{std::move(factory), {}}, {.sink = {}, .recent = kHalf}, "auto", "0",
+                              "half the budget", summary);
+  row_of_hook.spec.schedule = EvictEvery{block};
+  return row_of_hook;
 }
 
 // A published rule that cuts once at the end of a prompt, as kvpress has it. A keep rule that was published with it
@@ -44,6 +46,9 @@ PolicyRow prompt_row(std::shared_ptr<const HookFactory> factory, std::int64_t si
   published.spec.schedule = EvictAtPromptEnd{};
   return published;
 }
+
+// Hooks that read or sort all tokens of a head do so once in sixteen rows.
+constexpr std::int64_t kReadingBlock = 16;
 
 // Where the keep rule leaves one token to choose, its score decides nothing.
 constexpr Accumulate kLastRow{.alpha = 0.0};
@@ -68,6 +73,12 @@ std::vector<PolicyRow> built_in_rows() {
       prompt_row(keydiff(), 0, 0, "KeyDiff: the key that is most like the others goes"),
       prompt_row(expected(), 4, 0, "expected attention: queries to come are taken for a Gaussian like the last ones"),
       prompt_row(tova_mean(), 0, 0, "TOVA as published: one token leaves all heads of a layer"),
+      hook_row(vatp(), "VATP: accumulated attention times the norm of the value", kReadingBlock),
+      hook_row(redundancy(), "R-KV: accumulated attention less the similarity of the key to others", kReadingBlock),
+      hook_row(merge(), "after D2O: the value of what goes is merged into the token of the most similar key",
+               kReadingBlock),
+      hook_row(lazy(), "LazyEviction: tokens that are attended to at intervals", kReadingBlock),
+      hook_row(multi(), "a weighted sum of attention, frequency, TextRank, value and age", kReadingBlock),
   };
 }
 

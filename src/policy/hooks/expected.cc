@@ -98,7 +98,7 @@ class Expected final : public HookFactory {
   }
   Result<std::shared_ptr<const HookFactory>> with(std::string_view option, std::string_view value) const override {
     if (option != "window") return HookFactory::with(option, value);
-    const auto rows = parse_whole(option, value, 1, 1024);
+    const auto rows = read_whole_number(option, value, 1, 1024);
     if (!rows) return tl::unexpected(rows.error());
     auto changed = std::make_shared<Expected>(*this);
     changed->rows_ = *rows;

@@ -14,5 +14,10 @@ std::shared_ptr<const HookFactory> pyramidkv();
 std::shared_ptr<const HookFactory> keydiff();
 std::shared_ptr<const HookFactory> expected();
 std::shared_ptr<const HookFactory> tova_mean();
+std::shared_ptr<const HookFactory> vatp();
+std::shared_ptr<const HookFactory> redundancy();
+std::shared_ptr<const HookFactory> merge();
+std::shared_ptr<const HookFactory> lazy();
+std::shared_ptr<const HookFactory> multi();
 
 }  // namespace a2sf

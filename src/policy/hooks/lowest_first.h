@@ -10,10 +10,11 @@
 
 namespace a2sf {
 
-// Evicts the tokens of the lowest score that may go, of equal ones the older, until the head holds `most`.
-// `scores`: [slot]; `victims`: the caller's memory, kept from call to call.
+// The slots of the lowest score that may go, of equal scores the older token first: as many as leave `most` in the
+// head. `scores`: [slot]; `victims`: the caller's memory, kept from call to call.
 template <class Score>
-void evict_lowest(HookHead& head, const std::vector<Score>& scores, std::int64_t most, std::vector<int>& victims) {
+void select_lowest(const HookHead& head, const std::vector<Score>& scores, std::int64_t most,
+                   std::vector<int>& victims) {
   victims.clear();
   for (int slot = 0; slot < head.slots(); ++slot) {
     if (head.may_go(slot)) victims.push_back(slot);
@@ -22,7 +23,14 @@ void evict_lowest(HookHead& head, const std::vector<Score>& scores, std::int64_t
   const auto excess = std::clamp<std::int64_t>(head.held() - most, 0, std::ssize(victims));
   std::partial_sort(victims.begin(), victims.begin() + excess, victims.end(),
                     [&](int a, int b) { return goes_before(score(a), head.position(a), score(b), head.position(b)); });
-  for (std::int64_t i = 0; i < excess; ++i) head.evict(victims[static_cast<std::size_t>(i)]);
+  victims.resize(static_cast<std::size_t>(excess));
+}
+
+// Evicts the slots that select_lowest() selects.
+template <class Score>
+void evict_lowest(HookHead& head, const std::vector<Score>& scores, std::int64_t most, std::vector<int>& victims) {
+  select_lowest(head, scores, most, victims);
+  for (const int slot : victims) head.evict(slot);
 }
 
 }  // namespace a2sf

@@ -27,7 +27,7 @@ std::shared_ptr<const HookFactory> snapkv() { return std::make_shared<SnapKv>();
 
 Result<bool> ObservationWindow::set(std::string_view option, std::string_view value) {
   if (option != "window" && option != "kernel") return false;
-  const auto number = parse_whole(option, value, 1, 1024);
+  const auto number = read_whole_number(option, value, 1, 1024);
   if (!number) return tl::unexpected(number.error());
   if (option == "kernel" && *number % 2 == 0)
     return fail(ErrorKind::bad_input, fmt::format("kernel '{}' has no middle: it must be odd", value));
