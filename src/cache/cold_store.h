@@ -9,7 +9,8 @@
 
 namespace a2sf {
 
-inline constexpr int kRecentRows = 16;  // whose queries choose what comes back
+// Every second of the last rows chooses what comes back: neighbours ask for much the same.
+inline constexpr int kRecentRows = 16, kRecallRows = 8;
 
 // The queries of a KV head's group in the last rows. A row's place is its position modulo kRecentRows.
 struct RecentQueries {
@@ -19,8 +20,8 @@ struct RecentQueries {
 
   float* query(std::int64_t position, int query_head) const { return queries + place(position, query_head) * dim; }
   float& log_sum(std::int64_t position, int query_head) const { return log_sums[place(position, query_head)]; }
-  // Of the queries after the row at `now`, which are the first ones of the arrays.
-  int count(std::int64_t now) const { return static_cast<int>(std::min<std::int64_t>(now + 1, kRecentRows)) * group; }
+  // The position of the row number i that chooses after the row at `now`, the latest first; negative: there is none.
+  static std::int64_t row(std::int64_t now, int i) { return now - std::int64_t{i} * (kRecentRows / kRecallRows); }
 
  private:
   std::ptrdiff_t place(std::int64_t position, int query_head) const {

@@ -26,6 +26,20 @@ std::uint64_t slots_for_budgets(const ResolvedRetention& resolved, std::int64_t 
   return slots;
 }
 
+// The cold tier of a sequence of so many tokens.
+std::uint64_t cold_cost(const SequenceShape& shape, const Retention& retention, std::int64_t tokens) {
+  if (retention.cold.tokens == 0) return 0;
+  const CacheShape cold = cache_shape(shape, retention);
+  const SlotPlans plans = cold_plans(shape, retention);
+  std::uint64_t slots = 0;
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    const HeadRule& rule = retention.rules[i];
+    if (rule.mode == RetentionMode::score && tokens > rule.budget)
+      slots += static_cast<std::uint64_t>(plans[i].room_for(tokens - rule.budget));
+  }
+  return recent_bytes(cold, shape.heads / shape.kv_heads) + slots * slot_bytes(cold);
+}
+
 }  // namespace
 
 Result<std::uint64_t> cache_cost(const ModelInfo& info, const SessionOptions& options, std::int64_t tokens) {
@@ -42,7 +56,9 @@ Result<std::uint64_t> cache_cost(const ModelInfo& info, const SessionOptions& op
       slots = std::max(slots + slots_for_budgets(*resolved, tokens), slots_for(resolved->bounded_slots, tokens));
     const auto& hook = resolved->retention.hook;
     const std::uint64_t queries = hook == nullptr ? 0 : QueryHistory::bytes_for(shape, hook->needs().last_rows);
-    return slots == 0 ? 0 : slots * slot_bytes(cache) + caches * fixed_bytes(cache) + queries;
+    if (slots == 0) return 0;
+    return slots * slot_bytes(cache) + caches * fixed_bytes(cache) + queries +
+           cold_cost(shape, resolved->retention, tokens);
   });
 }
 

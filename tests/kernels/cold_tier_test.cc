@@ -129,9 +129,9 @@ class Simulation {
   // The most that one of the last rows would have added.
   double addition(const Token& token) const {
     double most = 0;
-    for (const Group& group : rows_) {
+    for (std::size_t back = 0; back < rows_.size(); back += 2) {
       double sum = 0;
-      for (const Query& query : group) {
+      for (const Query& query : rows_[rows_.size() - 1 - back]) {
         const double x = exponential(query.x, token.key);
         sum += std::pow(x / (query.sum + x), rule_.power);
       }

@@ -80,7 +80,8 @@ void Attention::reserve(const Span& span, int heads) {
   tiles_.resize(std::max(tiles_.size(), kv_heads));
   for (QueryTile& tile : tiles_) {
     tile.reserve(std::int64_t{rows} * group, slots, round_up(shape.head_dim, kTile), keeps);
-    if (store.most_cold_slots() > 0) tile.recall().reserve(store.most_cold_slots(), slots, group);
+    if (store.most_cold_slots() > 0)
+      tile.recall().reserve(store.most_cold_slots(), slots, group, round_up(shape.head_dim, kTile));
   }
   first_slots_.resize(std::max(first_slots_.size(), kv_heads));
   lowest_.resize(first_slots_.size());

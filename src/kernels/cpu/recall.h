@@ -12,15 +12,19 @@ namespace a2sf::cpu {
 class Recall {
  public:
   // For a cold tier of so many slots and the recent queries of a group. May throw std::bad_alloc.
-  void reserve(std::int64_t cold_slots, std::int64_t hot_slots, int group);
+  void reserve(std::int64_t cold_slots, std::int64_t hot_slots, int group, std::int64_t dim);
   // choose_recalled() of policy/recall.h, with the additions that it asks for. `scale`: of the logits.
   const RecallChoice& choose(const RowKernels& kernels, const HeadCache& head, const ColdHead& cold,
                              const HeadRule& rule, std::int64_t now, std::int64_t most, float scale);
   std::span<const float> additions() const { return additions_; }  // [cold slot], of the last choice
 
  private:
-  std::vector<float> logits_;     // [recent query][kChunk]
-  std::vector<float> additions_;  // [cold slot]
+  // Copies the queries that choose. Returns how many there are.
+  int gather(const RecentQueries& recent, std::int64_t now);
+
+  std::vector<float> queries_, log_sums_;  // [row that chooses][query head]([dim])
+  std::vector<float> logits_;              // [such a query][kChunk]
+  std::vector<float> additions_;           // [cold slot]
   RecallChoice choice_;
 };
 

@@ -55,6 +55,7 @@ class QueryHistory {
 
 // The cache that a sequence under these rules needs.
 CacheShape cache_shape(const SequenceShape& shape, const Retention& retention);
+SlotPlans cold_plans(const SequenceShape& shape, const Retention& retention);  // of its cold tier
 
 class HostStore final : public SequenceStore {
  public:

@@ -118,9 +118,9 @@ std::vector<float> additions(const Row& row) {
   std::vector<float> most(static_cast<std::size_t>(cold.used())), key(static_cast<std::size_t>(row.head_dim));
   for (int slot = 0; slot < cold.used(); ++slot) {
     cold.read_key(slot, key);
-    for (std::int64_t now = std::max<std::int64_t>(0, row.position - kRecentRows + 1); now <= row.position; ++now) {
+    for (int i = 0; i < kRecallRows && RecentQueries::row(row.position, i) >= 0; ++i) {
       float& x = most[static_cast<std::size_t>(slot)];
-      x = std::max(x, static_cast<float>(addition(row, now, key)));
+      x = std::max(x, static_cast<float>(addition(row, RecentQueries::row(row.position, i), key)));
     }
   }
   return most;
