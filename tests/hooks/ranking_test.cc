@@ -49,6 +49,15 @@ TEST_P(RankingOn, AResizeRanksAfresh) {
   replay.expect_same();
 }
 
+// The first ranking would have served for what the second question evicts.
+TEST_P(RankingOn, TheRowsOfASecondQuestionVote) {
+  Replay replay(parse_policy("snapkv:budget=300").value(), model(), snapkv_cuts());
+  replay.feed_prompt(random_tokens(306));
+  replay.feed(random_tokens(3, 3));
+  replay.feed_prompt(random_tokens(15, 4));
+  replay.expect_same();
+}
+
 TEST_P(RankingOn, AWindowGoesFirst) {
   for (const char* options : {"budget=8:recent=2", "budget=24:recent=4"}) {
     SCOPED_TRACE(options);

@@ -20,6 +20,7 @@ struct ShownHead {
   HeadRule rule;
   int now = 0;  // the position of the row
   double scale = 0;
+  bool prompt_ends = false;                   // the row is the last of a prompt that was held whole
   std::map<int, Token> tokens;                // by position
   std::vector<std::vector<Doubles>> queries;  // [back][query head]
 
@@ -41,9 +42,10 @@ struct ShownHead {
 };
 using ShownLayer = std::vector<ShownHead>;  // [KV head]
 
-inline ShownHead shown(const HookHead& head, const HeadRule& rule, std::int64_t now, const HookNeeds& needs) {
+inline ShownHead shown(const HookHead& head, const HeadRule& rule, std::int64_t now, bool prompt_ends,
+                       const HookNeeds& needs) {
   const auto doubles = [](std::span<const float> x) { return Doubles(x.begin(), x.end()); };
-  ShownHead shown{rule, static_cast<int>(now), static_cast<double>(head.scale()), {}, {}};
+  ShownHead shown{rule, static_cast<int>(now), static_cast<double>(head.scale()), prompt_ends, {}, {}};
   for (int back = 0; back < needs.last_rows && !head.query(back, 0).empty(); ++back) {
     auto& queries = shown.queries.emplace_back();
     for (int g = 0; g < head.group(); ++g) queries.push_back(doubles(head.query(back, g)));
@@ -82,6 +84,7 @@ class Replay {
     for (auto& [layer, heads] : last_) {
       for (std::size_t h = 0; h < heads.size(); ++h) {
         heads[h].rule = session_.rule(layer, static_cast<int>(h));
+        heads[h].prompt_ends = false;
         const std::set<int>& kept = kept_[layer][h];
         std::erase_if(heads[h].tokens, [&](const auto& token) { return !kept.contains(token.first); });
       }
@@ -102,10 +105,12 @@ class Replay {
  private:
   void row(const HookLayer& layer) {
     const std::int64_t now = layer.position();
+    const bool prompt_ends = now == prompt_end_;
+    EXPECT_EQ(layer.prompt_ends(), prompt_ends) << "layer " << layer.layer() << ", position " << now;
     ShownLayer heads;
     Kept held;
     for (int h = 0; h < layer.kv_heads(); ++h) {
-      heads.push_back(shown(layer.head(h), session_.rule(layer.layer(), h), now, needs_));
+      heads.push_back(shown(layer.head(h), session_.rule(layer.layer(), h), now, prompt_ends, needs_));
       auto& positions = held.emplace_back();
       for (const auto& [position, token] : heads.back().tokens) positions.insert(position);
     }
@@ -158,7 +163,7 @@ inline int lowest_ranked(const ShownHead& head, const std::set<int>& kept, const
   return lowest;
 }
 
-// Ranks of a layer that serve until an eighth of what was ranked has gone.
+// Ranks of a layer that serve until an eighth of what was ranked has gone, or a prompt ends.
 class RankedCuts {
  public:
   using RankOf = std::function<Ranks(const ShownHead&)>;
@@ -168,7 +173,7 @@ class RankedCuts {
   // The ranks of each head, when `going` tokens go.
   const std::vector<Ranks>& ranks(int layer, const ShownLayer& shown, std::int64_t going) {
     Ranking& ranking = rankings_[layer];
-    if (going > ranking.serves) {
+    if (shown.front().prompt_ends || going > ranking.serves) {
       ranking = {};
       std::int64_t ranked = 0;
       for (const ShownHead& head : shown) {

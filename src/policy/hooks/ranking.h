@@ -15,7 +15,8 @@
 namespace a2sf {
 
 // A ranking serves until an eighth of the tokens that it ranked has gone: at a budget of 256 and 32 recent tokens every
-// 28th row pays for one. The scores lie in a number beside each token, so that they move with it.
+// 28th row pays for one. The end of a prompt is ranked afresh, since its last rows say what is asked for. The scores
+// lie in a number beside each token, so that they move with it.
 class RankingHook : public Hook {
  public:
   static constexpr HookNeeds with_rank(HookNeeds needs) {
@@ -28,7 +29,7 @@ class RankingHook : public Hook {
   void evict(HookLayer& layer) final {
     std::int64_t& serves = serves_[static_cast<std::size_t>(layer.layer())];
     const std::int64_t going = excess(layer);
-    if (going > serves) serves = rank(layer) / 8;
+    if (layer.prompt_ends() || going > serves) serves = rank(layer) / 8;
     serves -= going;
     cut(layer);
   }
