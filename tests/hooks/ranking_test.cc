@@ -58,6 +58,14 @@ TEST_P(RankingOn, TheRowsOfASecondQuestionVote) {
   replay.expect_same();
 }
 
+// An eighth of what a layer has ranked can be all that its smallest head has.
+TEST_P(RankingOn, TheSmallestHeadWearsARankingOut) {
+  PolicySpec spec = parse_policy("snapkv:recent=4").value();
+  spec.budget.budget = BudgetTable{{{10, 80}, {80, 30}}, ""};
+  Replay replay(spec, model(), snapkv_cuts());
+  converse(replay);
+}
+
 TEST_P(RankingOn, AWindowGoesFirst) {
   for (const char* options : {"budget=8:recent=2", "budget=24:recent=4"}) {
     SCOPED_TRACE(options);

@@ -163,24 +163,28 @@ inline int lowest_ranked(const ShownHead& head, const std::set<int>& kept, const
   return lowest;
 }
 
-// Ranks of a layer that serve until an eighth of what was ranked has gone, or a prompt ends.
+// Ranks of a layer that serve until a prompt ends or an eighth of what was ranked may have gone: in one head, or where
+// the heads share what goes, in all.
 class RankedCuts {
  public:
   using RankOf = std::function<Ranks(const ShownHead&)>;
 
-  explicit RankedCuts(RankOf rank_of) : rank_of_(std::move(rank_of)) {}
+  explicit RankedCuts(RankOf rank_of, bool shared = false) : rank_of_(std::move(rank_of)), shared_(shared) {}
 
-  // The ranks of each head, when `going` tokens go.
+  // The ranks of each head, when `going` tokens go of one head, or of all that share.
   const std::vector<Ranks>& ranks(int layer, const ShownLayer& shown, std::int64_t going) {
     Ranking& ranking = rankings_[layer];
     if (shown.front().prompt_ends || going > ranking.serves) {
       ranking = {};
-      std::int64_t ranked = 0;
+      std::vector<std::int64_t> ranked;
       for (const ShownHead& head : shown) {
-        ranking.heads.push_back(rank_of_(head));
-        for (const auto& [position, rank] : ranking.heads.back()) ranked += head.may_go(position) ? 1 : 0;
+        const Ranks& ranks = ranking.heads.emplace_back(rank_of_(head));
+        ranked.push_back(
+            std::count_if(ranks.begin(), ranks.end(), [&](const auto& r) { return head.may_go(r.first); }));
       }
-      ranking.serves = ranked / 8;
+      ranking.serves = (shared_ ? std::accumulate(ranked.begin(), ranked.end(), std::int64_t{0})
+                                : *std::min_element(ranked.begin(), ranked.end())) /
+                       8;
     }
     ranking.serves -= going;
     return ranking.heads;
@@ -188,7 +192,7 @@ class RankedCuts {
   // Each head to its budget.
   void operator()(int layer, const ShownLayer& shown, Kept& kept) {
     std::int64_t going = 0;
-    for (const ShownHead& head : shown) going += std::max<std::int64_t>(0, std::ssize(head.tokens) - head.rule.budget);
+    for (const ShownHead& head : shown) going = std::max(going, std::ssize(head.tokens) - head.rule.budget);
     const auto& all = ranks(layer, shown, going);
     for (std::size_t h = 0; h < shown.size(); ++h) {
       while (std::ssize(kept[h]) > shown[h].rule.budget) kept[h].erase(lowest_ranked(shown[h], kept[h], all[h]));
@@ -201,6 +205,7 @@ class RankedCuts {
     std::vector<Ranks> heads;
   };
   RankOf rank_of_;
+  bool shared_;
   std::map<int, Ranking> rankings_;  // [layer]
 };
 
