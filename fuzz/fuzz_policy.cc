@@ -42,8 +42,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string text = a2sf::to_string(*spec);
   const auto again = a2sf::parse_policy(text);
   require(again && again->name == spec->name && a2sf::to_string(*again) == text);
-  const auto asked = a2sf::resolve(*spec, 0, 0, input.sequence_tokens, 0);
-  const auto rule = a2sf::resolve(*spec, 0, 0, input.sequence_tokens, input.window);
+  const auto asked = a2sf::resolve(*spec, 0, 0, 0, input.sequence_tokens, 0);
+  const auto rule = a2sf::resolve(*spec, 0, 0, 0, input.sequence_tokens, input.window);
   require(!rule || asked);  // a window makes nothing acceptable
   if (!rule || spec->keeps_all()) return 0;
   require(rule->budget >= 1 && (input.window == 0 || rule->budget <= input.window));

@@ -50,7 +50,7 @@ void pin_system(const Flags& flags, const Tokenizer& tokenizer, PolicySpec& spec
   if (!length)
     fail_with(kFailed, fmt::format("--pin system: {}; --pin N pins the first N tokens", length.error().message));
   spec.keep.pin = static_cast<std::int64_t>(*length);
-  need(resolve(spec, bounded_layer(spec), 0, 0, 0));
+  need(resolve(spec, bounded_layer(spec), 0, 0, 0, 0));
 }
 
 Tokenizer load_tokenizer(const Flags& flags) {

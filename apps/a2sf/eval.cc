@@ -21,7 +21,7 @@ namespace a2sf::app {
 namespace {
 
 constexpr const char* kBudgets = "0.2,0.4,0.6";  // where none are given
-constexpr int kResultsVersion = 1;
+constexpr int kResultsVersion = 2;
 
 struct Flags {
   ModelFlags model;

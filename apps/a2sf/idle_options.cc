@@ -52,7 +52,7 @@ std::int64_t smallest_budget(const PolicySpec& spec, const ModelInfo& info, std:
   std::int64_t smallest = static_cast<std::int64_t>(tokens);
   for (int layer = 0; layer < info.layers; ++layer) {
     for (int head = 0; head < info.kv_heads; ++head) {
-      const auto rule = resolve(spec, layer, head, static_cast<std::int64_t>(tokens), 0);
+      const auto rule = resolve(spec, layer, info.layers, head, static_cast<std::int64_t>(tokens), 0);
       if (!rule) return 0;  // a session will say why
       smallest = layer + head == 0 ? rule->budget : std::min(smallest, rule->budget);
     }

@@ -73,7 +73,7 @@ Costs costs_of(const Flags& flags, const PolicySpec& spec, const ModelInfo& info
   costs.bounded_bytes = cost(spec);
   for (int layer = 0; layer < info.layers; ++layer) {
     for (int head = 0; head < info.kv_heads; ++head) {
-      const std::int64_t budget = need(resolve(spec, layer, head, costs.context, 0)).budget;
+      const std::int64_t budget = need(resolve(spec, layer, info.layers, head, costs.context, 0)).budget;
       costs.budget += static_cast<double>(budget == kKeepAll ? costs.context : budget);
     }
   }

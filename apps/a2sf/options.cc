@@ -69,14 +69,18 @@ CLI::Validator is_device() {
 // The number that was written: 0.7, where a float as a double is 0.699999988079071.
 double as_written(float number) { return std::strtod(fmt::format("{}", number).c_str(), nullptr); }
 
-// Refuses counts that do not fit the budget before a model is loaded; the first head of a table stands for all.
+// Refuses counts that do not fit the budget before a model is loaded; the first head of a table stands for all. Where
+// all have one budget, a hook may give the last layer the least of it: the last of two stands for that of any model.
 void check_fit(const PolicySpec& spec) {
-  need(resolve(spec, bounded_layer(spec), 0, spec.has_ratio() ? kAnyLength : 0, 0), kWrongUsage);
+  const std::int64_t length = spec.has_ratio() ? kAnyLength : 0;
+  need(resolve(spec, bounded_layer(spec), 0, 0, length, 0), kWrongUsage);
+  const bool is_even = spec.budget.layers.empty() && spec.budget_table() == nullptr && spec.profile() == nullptr;
+  if (is_even) need(resolve(spec, 1, 2, 0, length, 0), kWrongUsage);
 }
 
 void warn_of_freezing(const PolicySpec& spec) {
   if (spec.has_ratio()) return;
-  const HeadRule rule = need(resolve(spec, bounded_layer(spec), 0, 0, 0), kWrongUsage);
+  const HeadRule rule = need(resolve(spec, bounded_layer(spec), 0, 0, 0, 0), kWrongUsage);
   const bool remembers_longer = rule.alpha >= 1 || 1 / (1 - rule.alpha) > static_cast<double>(rule.budget);
   if (rule.mode == RetentionMode::score && rule.recent == 0 && remembers_longer) {
     warn(fmt::format(
@@ -260,7 +264,7 @@ std::vector<PolicyOption> given_options(const CacheFlags& flags) {
 int bounded_layer(const PolicySpec& spec) { return spec.budget.layers.empty() ? 0 : spec.budget.layers.front().first; }
 
 bool scores_decide(const PolicySpec& spec) {
-  const auto rule = resolve(spec, bounded_layer(spec), 0, spec.has_ratio() ? kAnyLength : 0, 0);
+  const auto rule = resolve(spec, bounded_layer(spec), 0, 0, spec.has_ratio() ? kAnyLength : 0, 0);
   return !rule || std::max(rule->sink, rule->pin) + rule->recent < rule->budget;
 }
 

@@ -96,12 +96,15 @@ class HookHead {
 
 class HookLayer {
  public:
-  HookLayer(int layer, std::int64_t position, std::span<const std::int32_t> token_ids, std::span<HookHead* const> heads)
-      : layer_(layer), position_(position), token_ids_(token_ids), heads_(heads) {}
+  HookLayer(int layer, std::int64_t position, std::span<const std::int32_t> token_ids, std::span<HookHead* const> heads,
+            bool prompt_ends = false)
+      : layer_(layer), position_(position), token_ids_(token_ids), heads_(heads), prompt_ends_(prompt_ends) {}
 
   int layer() const { return layer_; }
   std::int64_t position() const { return position_; }                     // of the last row
   std::span<const std::int32_t> token_ids() const { return token_ids_; }  // by position, 0 .. position()
+  // Whether the row is the last of a prompt that was held whole (EvictAtPromptEnd).
+  bool prompt_ends() const { return prompt_ends_; }
   int kv_heads() const { return static_cast<int>(heads_.size()); }
   const HookHead& head(int kv_head) const { return *heads_[static_cast<std::size_t>(kv_head)]; }
   HookHead& head(int kv_head) { return *heads_[static_cast<std::size_t>(kv_head)]; }
@@ -111,6 +114,7 @@ class HookLayer {
   std::int64_t position_;
   std::span<const std::int32_t> token_ids_;
   std::span<HookHead* const> heads_;
+  bool prompt_ends_;
 };
 
 // A token that left the cache of one KV head.

@@ -224,8 +224,9 @@ struct HeadRule {
 
 // Resolves a spec for one KV head. Every number of the spec that is out of its range is an error that names it.
 // `sequence_tokens` is what a ratio is a ratio of (0: ratios are an error);
-// `window` is the layer's sliding window (0: none), which bounds the budget. HookFactory::layer_budget is not asked.
-Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::int64_t sequence_tokens,
+// `window` is the layer's sliding window (0: none), which bounds the budget; `layers` are those of the model (0: not
+// known yet, and no hook shifts tokens between them).
+Result<HeadRule> resolve(const PolicySpec& spec, int layer, int layers, int kv_head, std::int64_t sequence_tokens,
                          std::int64_t window);
 
 }  // namespace a2sf

@@ -82,19 +82,28 @@ HeadRule rule_of_all(const PolicySpec& spec, std::int64_t window) {
   return {.budget = window > 0 ? window : kKeepAll, .value_weight = weighs_values(spec)};
 }
 
-// `layers`: of the model; 0: they are not known, and no hook shifts budgets between them.
+// What the hook's layer_budget makes of a planned budget.
+std::int64_t shifted_budget(const PolicySpec& spec, std::int64_t planned, int layer, int layers) {
+  const auto* hooked = std::get_if<Hooked>(&spec.score);
+  return hooked == nullptr || layers == 0 ? planned : hooked->factory->layer_budget(planned, layer, layers);
+}
+
 Result<HeadRule> resolve_head(const PolicySpec& spec, const HeadBudgets& budgets, int layer, int layers, int kv_head,
                               std::int64_t window) {
-  auto budget = budgets.of_head(layer, kv_head);
-  if (!budget) return tl::unexpected(budget.error());
-  if (*budget == kKeepAll && !spec.is_oracle()) return rule_of_all(spec, window);
-  if (const auto* hooked = std::get_if<Hooked>(&spec.score); hooked != nullptr && layers > 0)
-    budget = hooked->factory->layer_budget(*budget, layer, layers);
+  const auto planned = budgets.of_head(layer, kv_head);
+  if (!planned) return tl::unexpected(planned.error());
+  if (*planned == kKeepAll && !spec.is_oracle()) return rule_of_all(spec, window);
+  const std::int64_t budget = shifted_budget(spec, *planned, layer, layers);
   // A window is no excuse for what does not fit the budget that was asked for.
-  auto rule = fitting_rule(spec, *budget);
+  auto rule = fitting_rule(spec, budget);
+  if (!rule && budget != *planned) {
+    const std::string name = layer == layers - 1 ? "the last layer" : fmt::format("layer {}", layer);
+    return fail(rule.error().kind, fmt::format("of the budget {} '{}' gives {} to {}: {}", *planned, spec.name, budget,
+                                               name, rule.error().message));
+  }
   if (!rule) return rule;
   // Within a window tokens leave with it and only so: what must stay does as long as anything does, however much it is.
-  if (window > 0 && window <= *budget) rule = rule_at(spec, window, true);
+  if (window > 0 && window <= budget) rule = rule_at(spec, window, true);
   if (asks_profile_for_alpha(spec))
     rule->alpha = alpha_at(budgets.profile_alpha(layer, kv_head), rule->power, rule->budget);
   return rule;
@@ -164,13 +173,13 @@ Result<HeadRule> fitting_rule(const PolicySpec& spec, std::int64_t budget) {
                   budget, std::max(rule.sink, rule.pin), rule.sink, rule.pin, rule.recent));
 }
 
-Result<HeadRule> resolve(const PolicySpec& spec, int layer, int kv_head, std::int64_t sequence_tokens,
+Result<HeadRule> resolve(const PolicySpec& spec, int layer, int layers, int kv_head, std::int64_t sequence_tokens,
                          std::int64_t window) {
   if (auto valid = check_options(spec); !valid) return tl::unexpected(valid.error());
   if (spec.keeps_all()) return rule_of_all(spec, window);
   const auto budgets = HeadBudgets::of(spec, sequence_tokens);
   if (!budgets) return tl::unexpected(budgets.error());
-  return resolve_head(spec, *budgets, layer, 0, kv_head, window);
+  return resolve_head(spec, *budgets, layer, layers, kv_head, window);
 }
 
 Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const int> windows, int kv_heads,

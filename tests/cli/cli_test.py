@@ -168,7 +168,9 @@ class RunTest(CliTest):
         for arguments in (["--alpha", "1.5"], ["--alpha", "x"], ["--alpha", ""], ["--budget", "0"], ["--budget", "-3"],
                           ["--policy", "lru"], ["--policy", "a2sf:beta=1"], ["--temp", "-1"], ["--temp", "nan"],
                           ["--top-p", "0"], ["--min-p", "2"], ["--seed", "-2"], ["--repeat-penalty", "0"],
-                          ["--budget", "8", "--sink", "9"], ["--kv-type", "q4"], ["--threads", "-1"], ["--nonsense"]):
+                          ["--budget", "8", "--sink", "9"],
+                          ["--policy", "pyramidkv", "--budget", "40", "--sink", "35"],
+                          ["--kv-type", "q4"], ["--threads", "-1"], ["--nonsense"]):
             with self.subTest(arguments=arguments):
                 self.refuse(2, "", "run", "-m", MODEL, "-p", "x", "-n", 1, *arguments)
         self.refuse(2, "", "run", "-m", MODEL)
@@ -306,6 +308,7 @@ class IdleOptionTest(CliTest):
         self.assertEqual(self.warned("inspect", MODEL, "--ctx", 100, "--budget", 100),
                          ["a2sf evicts nothing: a budget of 100 holds all 100 tokens of a sequence"])
         self.assertEqual(self.warned("inspect", MODEL, "--ctx", 100), [])
+        self.assertEqual(self.warned("compare", *text, "--policies", "pyramidkv", "--budget", 40, "--prompt", 20), [])
         self.assertEqual(self.warned("trace", *text, "-o", "/dev/null", "--layers", 0),
                          ["a2sf evicts nothing: a budget of 1024 holds all 40 tokens of the text"])
 

@@ -40,7 +40,7 @@ class SharedCuts {
   }
 
  private:
-  RankedCuts cuts_{[](const ShownHead& head) { return window_votes(head, 32, 5); }};
+  RankedCuts cuts_{[](const ShownHead& head) { return window_votes(head, 32, 5); }, true};
 };
 
 class AdaKvOn : public OnEveryDevice {};

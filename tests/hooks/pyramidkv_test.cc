@@ -35,6 +35,26 @@ TEST(PyramidKv, ASessionsLayersHaveThoseBudgets) {
   EXPECT_EQ(session.rule(1, 1).budget, 32 + 1);
 }
 
+TEST(PyramidKv, AHeadIsResolvedAsASessionDoesWhereTheLayersAreKnown) {
+  const PolicySpec spec = parse_policy("pyramidkv:budget=52").value();
+  EXPECT_EQ(resolve(spec, 0, 2, 0, 0, 0).value().budget, 32 + 39);
+  EXPECT_EQ(resolve(spec, 1, 2, 0, 0, 0).value().budget, 32 + 1);
+  EXPECT_EQ(resolve(spec, 1, 0, 0, 0, 0).value().budget, 52);
+}
+
+TEST(PyramidKv, ALayerWhoseBudgetIsTooSmallIsNamedBesideTheBudgetThatWasAskedFor) {
+  const auto session = Session::create(tiny(reference_device()), {parse_policy("pyramidkv:budget=40:sink=35").value()});
+  ASSERT_FALSE(session);
+  EXPECT_EQ(
+      session.error().message,
+      "of the budget 40 'pyramidkv' gives 32 to the last layer: budget 32 is smaller than what must stay: 35 first "
+      "tokens (sink 35, pin 0) and 0 recent ones");
+  const auto middle = resolve(parse_policy("pyramidkv:budget=40:sink=38").value(), 3, 5, 0, 0, 0);
+  ASSERT_FALSE(middle);
+  EXPECT_EQ(middle.error().message.find("of the budget 40 'pyramidkv' gives 36 to layer 3: "), 0U)
+      << middle.error().message;
+}
+
 class PyramidKvOn : public OnEveryDevice {};
 A2SF_ON_EVERY_DEVICE(PyramidKvOn);
 

@@ -49,6 +49,23 @@ TEST_P(RankingOn, AResizeRanksAfresh) {
   replay.expect_same();
 }
 
+// The first ranking would have served for what the second question evicts.
+TEST_P(RankingOn, TheRowsOfASecondQuestionVote) {
+  Replay replay(parse_policy("snapkv:budget=300").value(), model(), snapkv_cuts());
+  replay.feed_prompt(random_tokens(306));
+  replay.feed(random_tokens(3, 3));
+  replay.feed_prompt(random_tokens(15, 4));
+  replay.expect_same();
+}
+
+// An eighth of what a layer has ranked can be all that its smallest head has.
+TEST_P(RankingOn, TheSmallestHeadWearsARankingOut) {
+  PolicySpec spec = parse_policy("snapkv:recent=4").value();
+  spec.budget.budget = BudgetTable{{{10, 80}, {80, 30}}, ""};
+  Replay replay(spec, model(), snapkv_cuts());
+  converse(replay);
+}
+
 TEST_P(RankingOn, AWindowGoesFirst) {
   for (const char* options : {"budget=8:recent=2", "budget=24:recent=4"}) {
     SCOPED_TRACE(options);

@@ -20,6 +20,7 @@ struct ShownHead {
   HeadRule rule;
   int now = 0;  // the position of the row
   double scale = 0;
+  bool prompt_ends = false;                   // the row is the last of a prompt that was held whole
   std::map<int, Token> tokens;                // by position
   std::vector<std::vector<Doubles>> queries;  // [back][query head]
 
@@ -41,9 +42,10 @@ struct ShownHead {
 };
 using ShownLayer = std::vector<ShownHead>;  // [KV head]
 
-inline ShownHead shown(const HookHead& head, const HeadRule& rule, std::int64_t now, const HookNeeds& needs) {
+inline ShownHead shown(const HookHead& head, const HeadRule& rule, std::int64_t now, bool prompt_ends,
+                       const HookNeeds& needs) {
   const auto doubles = [](std::span<const float> x) { return Doubles(x.begin(), x.end()); };
-  ShownHead shown{rule, static_cast<int>(now), static_cast<double>(head.scale()), {}, {}};
+  ShownHead shown{rule, static_cast<int>(now), static_cast<double>(head.scale()), prompt_ends, {}, {}};
   for (int back = 0; back < needs.last_rows && !head.query(back, 0).empty(); ++back) {
     auto& queries = shown.queries.emplace_back();
     for (int g = 0; g < head.group(); ++g) queries.push_back(doubles(head.query(back, g)));
@@ -82,6 +84,7 @@ class Replay {
     for (auto& [layer, heads] : last_) {
       for (std::size_t h = 0; h < heads.size(); ++h) {
         heads[h].rule = session_.rule(layer, static_cast<int>(h));
+        heads[h].prompt_ends = false;
         const std::set<int>& kept = kept_[layer][h];
         std::erase_if(heads[h].tokens, [&](const auto& token) { return !kept.contains(token.first); });
       }
@@ -102,10 +105,12 @@ class Replay {
  private:
   void row(const HookLayer& layer) {
     const std::int64_t now = layer.position();
+    const bool prompt_ends = now == prompt_end_;
+    EXPECT_EQ(layer.prompt_ends(), prompt_ends) << "layer " << layer.layer() << ", position " << now;
     ShownLayer heads;
     Kept held;
     for (int h = 0; h < layer.kv_heads(); ++h) {
-      heads.push_back(shown(layer.head(h), session_.rule(layer.layer(), h), now, needs_));
+      heads.push_back(shown(layer.head(h), session_.rule(layer.layer(), h), now, prompt_ends, needs_));
       auto& positions = held.emplace_back();
       for (const auto& [position, token] : heads.back().tokens) positions.insert(position);
     }
@@ -158,24 +163,28 @@ inline int lowest_ranked(const ShownHead& head, const std::set<int>& kept, const
   return lowest;
 }
 
-// Ranks of a layer that serve until an eighth of what was ranked has gone.
+// Ranks of a layer that serve until a prompt ends or an eighth of what was ranked may have gone: in one head, or where
+// the heads share what goes, in all.
 class RankedCuts {
  public:
   using RankOf = std::function<Ranks(const ShownHead&)>;
 
-  explicit RankedCuts(RankOf rank_of) : rank_of_(std::move(rank_of)) {}
+  explicit RankedCuts(RankOf rank_of, bool shared = false) : rank_of_(std::move(rank_of)), shared_(shared) {}
 
-  // The ranks of each head, when `going` tokens go.
+  // The ranks of each head, when `going` tokens go of one head, or of all that share.
   const std::vector<Ranks>& ranks(int layer, const ShownLayer& shown, std::int64_t going) {
     Ranking& ranking = rankings_[layer];
-    if (going > ranking.serves) {
+    if (shown.front().prompt_ends || going > ranking.serves) {
       ranking = {};
-      std::int64_t ranked = 0;
+      std::vector<std::int64_t> ranked;
       for (const ShownHead& head : shown) {
-        ranking.heads.push_back(rank_of_(head));
-        for (const auto& [position, rank] : ranking.heads.back()) ranked += head.may_go(position) ? 1 : 0;
+        const Ranks& ranks = ranking.heads.emplace_back(rank_of_(head));
+        ranked.push_back(
+            std::count_if(ranks.begin(), ranks.end(), [&](const auto& r) { return head.may_go(r.first); }));
       }
-      ranking.serves = ranked / 8;
+      ranking.serves = (shared_ ? std::accumulate(ranked.begin(), ranked.end(), std::int64_t{0})
+                                : *std::min_element(ranked.begin(), ranked.end())) /
+                       8;
     }
     ranking.serves -= going;
     return ranking.heads;
@@ -183,7 +192,7 @@ class RankedCuts {
   // Each head to its budget.
   void operator()(int layer, const ShownLayer& shown, Kept& kept) {
     std::int64_t going = 0;
-    for (const ShownHead& head : shown) going += std::max<std::int64_t>(0, std::ssize(head.tokens) - head.rule.budget);
+    for (const ShownHead& head : shown) going = std::max(going, std::ssize(head.tokens) - head.rule.budget);
     const auto& all = ranks(layer, shown, going);
     for (std::size_t h = 0; h < shown.size(); ++h) {
       while (std::ssize(kept[h]) > shown[h].rule.budget) kept[h].erase(lowest_ranked(shown[h], kept[h], all[h]));
@@ -196,6 +205,7 @@ class RankedCuts {
     std::vector<Ranks> heads;
   };
   RankOf rank_of_;
+  bool shared_;
   std::map<int, Ranking> rankings_;  // [layer]
 };
 

@@ -1,4 +1,5 @@
 // TOVA over all heads of a layer against a plain simulation.
+#include "hooks/fake_head.h"
 #include "hooks/replay.h"
 
 namespace a2sf::test {
@@ -46,6 +47,26 @@ TEST_P(TovaMeanOn, HeadsOfOtherBudgetsAreSummedUpTokenByToken) {
   spec.budget.budget = BudgetTable{{{10, 30}, {25, 12}}, ""};
   Replay replay(spec, model(), cut);
   converse(replay);
+}
+
+// It may have scores of before, when it was bounded. Alone it would have the other end of the text stay.
+TEST(TovaMean, AHeadThatKeepsAllHasNoSay) {
+  constexpr std::int64_t kTokens = 20, kBudget = 5;
+  const auto attends_to = [](std::size_t token, float how_much) {
+    Vectors keys(kTokens, Floats(kHeadDim, 0.0F));
+    for (std::size_t i = 0; i < keys.size(); ++i)
+      keys[i].assign(kHeadDim, -how_much * std::abs(static_cast<float>(i) - static_cast<float>(token)));
+    return keys;
+  };
+  const Vectors queries(kTokens, Floats(kHeadDim, 1.0F));
+  FakeHead bounded({queries}, attends_to(kTokens - 1, 0.01F), queries), unbounded({queries}, attends_to(0, 1), queries);
+  bounded.bound(kBudget, kBudget, 0, 0);
+  unbounded.bound(kKeepAll, kKeepAll, 0, 0);
+  HookHead* const heads[] = {&bounded, &unbounded};
+  HookLayer layer(0, kTokens - 1, {}, heads);
+  std::get<Hooked>(parse_policy("tova-mean").value().score).factory->make({1, 2, 2, kHeadDim})->evict(layer);
+  EXPECT_EQ(bounded.kept(), (std::vector<int>{15, 16, 17, 18, 19}));
+  EXPECT_EQ(unbounded.kept().size(), static_cast<std::size_t>(kTokens));
 }
 
 }  // namespace

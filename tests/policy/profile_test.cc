@@ -31,7 +31,7 @@ PolicySpec spec_with(const char* text, const char* profile = kTwoByTwo) {
 }
 
 HeadRule rule_of(const PolicySpec& spec, int layer, int kv_head, std::int64_t tokens = 0, std::int64_t window = 0) {
-  return resolve(spec, layer, kv_head, tokens, window).value();
+  return resolve(spec, layer, 0, kv_head, tokens, window).value();
 }
 
 TEST(Profile, SharesOutInProportion) {
@@ -107,7 +107,7 @@ TEST(Profile, EveryHeadGetsWhatMustStay) {
   EXPECT_EQ(rule_of(counts, 0, 0).budget + rule_of(counts, 0, 1).budget, 42);
   const PolicySpec ratio = spec_with("a2sf:budget=16:pin=5:recent=0.5");
   EXPECT_EQ(rule_of(ratio, 1, 1).budget, 9) << "5 pinned tokens and 4 recent ones";
-  EXPECT_FALSE(resolve(spec_with("a2sf:budget=10:sink=6:recent=5"), 0, 0, 0, 0));
+  EXPECT_FALSE(resolve(spec_with("a2sf:budget=10:sink=6:recent=5"), 0, 0, 0, 0, 0));
 }
 
 TEST(Profile, ItsAlphasHoldUnlessOneIsGiven) {
@@ -185,7 +185,7 @@ TEST(Profile, IsReadFromAFileAndPrintedInTheSpec) {
 TEST(Profile, OneThatWasNeverParsedIsCheckedToo) {
   PolicySpec spec = parse_policy("a2sf:budget=16").value();
   ASSERT_TRUE(share_by(spec, std::make_shared<const Profile>(Profile{.tables = {{.shares = {{1, 2}, {3}}}}})));
-  EXPECT_FALSE(resolve(spec, 1, 0, 0, 0));
+  EXPECT_FALSE(resolve(spec, 1, 0, 0, 0, 0));
 }
 
 constexpr const char* kTwoTables = R"({"tables": [{"mean": 16, "shares": [[1, 3]], "alphas": [[0.5, 0.25]]},

@@ -21,7 +21,7 @@ namespace {
 using testing::HasSubstr;
 
 HeadRule rule_of(const std::string& spec, std::int64_t sequence_tokens = 0) {
-  return resolve(parse_policy(spec).value(), 0, 0, sequence_tokens, 0).value();
+  return resolve(parse_policy(spec).value(), 0, 0, 0, sequence_tokens, 0).value();
 }
 
 TEST(PolicySpec, DefaultsAreThePolicyTable) {
@@ -43,7 +43,7 @@ TEST(PolicySpec, RatiosAreRoundedUpForBudgetsAndDownForRecent) {
   EXPECT_EQ(rule_of("a2sf:budget=21:recent=0.5").recent, 10);
 }
 
-TEST(PolicySpec, ARatioNeedsALength) { EXPECT_FALSE(resolve(parse_policy("a2sf:budget=0.2").value(), 0, 0, 0, 0)); }
+TEST(PolicySpec, ARatioNeedsALength) { EXPECT_FALSE(resolve(parse_policy("a2sf:budget=0.2").value(), 0, 0, 0, 0, 0)); }
 
 TEST(PolicySpec, PrintsWhatItReads) {
   for (const std::string text :
@@ -98,7 +98,7 @@ INSTANTIATE_TEST_SUITE_P(Texts, BadSpec,
                                          WrongText{"shared-budget:colour=red", "'colour'"}));
 
 TEST(PolicySpec, CountsThatDoNotFitTheBudgetAreAnError) {
-  const auto rule = resolve(parse_policy("a2sf:budget=8:sink=5:recent=4").value(), 0, 0, 0, 0);
+  const auto rule = resolve(parse_policy("a2sf:budget=8:sink=5:recent=4").value(), 0, 0, 0, 0, 0);
   ASSERT_FALSE(rule);
   EXPECT_THAT(rule.error().message, HasSubstr("budget 8"));
 }
@@ -109,7 +109,7 @@ TEST(PolicySpec, ARatioThatIsNoneIsAnErrorOfOneLine) {
     budget.budget.budget = BudgetRatio{ratio};
     recent.keep.recent = {.size = ratio};
     for (const PolicySpec& spec : {budget, recent}) {
-      const auto rule = resolve(spec, 0, 0, 100, 0);
+      const auto rule = resolve(spec, 0, 0, 0, 100, 0);
       ASSERT_FALSE(rule) << ratio;
       EXPECT_EQ(rule.error().kind, ErrorKind::bad_input);
       EXPECT_THAT(rule.error().message, HasSubstr(fmt::format("{}", ratio)));
@@ -123,7 +123,7 @@ TEST(PolicySpec, ANumberOutOfItsRangeIsAnErrorThatNamesIt) {
   const auto expect_error = [](const char* name, const std::function<void(PolicySpec&)>& spoil) {
     PolicySpec spec;
     spoil(spec);
-    const auto rule = resolve(spec, 0, 0, 0, 0);
+    const auto rule = resolve(spec, 0, 0, 0, 0, 0);
     ASSERT_FALSE(rule) << name;
     EXPECT_EQ(rule.error().kind, ErrorKind::bad_input);
     EXPECT_THAT(rule.error().message, HasSubstr(name));
@@ -150,7 +150,7 @@ TEST(PolicySpec, ARatioOfALengthThatNoSequenceHasIsAnError) {
   const PolicySpec spec = parse_policy("a2sf:budget=100%").value();
   for (const std::int64_t tokens :
        {std::numeric_limits<std::int64_t>::min(), std::int64_t{-1}, std::numeric_limits<std::int64_t>::max()})
-    EXPECT_FALSE(resolve(spec, 0, 0, tokens, 0)) << tokens;
+    EXPECT_FALSE(resolve(spec, 0, 0, 0, tokens, 0)) << tokens;
 }
 
 TEST(PolicySpec, UnderARatioCountsAreClamped) {
@@ -164,7 +164,7 @@ TEST(PolicySpec, UnderARatioRecentGivesWayToPinsAndOnlyAPinBeyondTheBudgetIsAnEr
   EXPECT_EQ(rule.budget, 10);
   EXPECT_EQ(rule.recent, 4);
   EXPECT_EQ(rule_of("h2o:budget=10%:recent=9:sink=8:pin=10", 100).recent, 0);
-  const auto beyond = resolve(parse_policy("a2sf:budget=10%:pin=11").value(), 0, 0, 100, 0);
+  const auto beyond = resolve(parse_policy("a2sf:budget=10%:pin=11").value(), 0, 0, 0, 100, 0);
   ASSERT_FALSE(beyond);
   EXPECT_THAT(beyond.error().message, HasSubstr("pin"));
 }
@@ -178,9 +178,9 @@ TEST(PolicySpec, TheLongestWindowHasARingForItAndTheRowsBesideIt) {
 
 TEST(PolicySpec, AWindowHidesNothingThatDoesNotFitTheBudget) {
   constexpr std::int64_t kWindow = 205;
-  EXPECT_FALSE(resolve(parse_policy("h2o:budget=1024:pin=10111111").value(), 0, 0, 0, kWindow));
-  EXPECT_FALSE(resolve(parse_policy("a2sf:budget=1024:sink=1000:recent=100").value(), 0, 0, 0, kWindow));
-  const auto rule = resolve(parse_policy("a2sf:budget=1024:pin=300").value(), 0, 0, 0, kWindow);
+  EXPECT_FALSE(resolve(parse_policy("h2o:budget=1024:pin=10111111").value(), 0, 0, 0, 0, kWindow));
+  EXPECT_FALSE(resolve(parse_policy("a2sf:budget=1024:sink=1000:recent=100").value(), 0, 0, 0, 0, kWindow));
+  const auto rule = resolve(parse_policy("a2sf:budget=1024:pin=300").value(), 0, 0, 0, 0, kWindow);
   ASSERT_TRUE(rule) << "pins leave with the window";
   EXPECT_EQ(rule->budget, kWindow);
 }
@@ -211,7 +211,7 @@ TEST(PolicySpec, MemoryIsInBudgets) {
 }
 
 TEST(PolicySpec, ValueWeightsNeedASink) {
-  const auto without = resolve(parse_policy("a2sf:budget=8:value-weight=on").value(), 0, 0, 0, 0);
+  const auto without = resolve(parse_policy("a2sf:budget=8:value-weight=on").value(), 0, 0, 0, 0, 0);
   ASSERT_FALSE(without);
   EXPECT_THAT(without.error().message, HasSubstr("sink"));
   EXPECT_TRUE(rule_of("a2sf:budget=8:value-weight=on:sink=1").value_weight);
@@ -220,12 +220,12 @@ TEST(PolicySpec, ValueWeightsNeedASink) {
 TEST(PolicySpec, LayersThatAreNotNamedKeepEverything) {
   const PolicySpec spec = parse_policy("a2sf:budget=8:layers=1-2+4").value();
   for (const int layer : {0, 3, 5}) {
-    const HeadRule rule = resolve(spec, layer, 0, 0, 0).value();
+    const HeadRule rule = resolve(spec, layer, 0, 0, 0, 0).value();
     EXPECT_EQ(rule.mode, RetentionMode::all) << layer;
     EXPECT_EQ(rule.budget, kKeepAll) << layer;
   }
-  for (const int layer : {1, 2, 4}) EXPECT_EQ(resolve(spec, layer, 0, 0, 0).value().budget, 8) << layer;
-  EXPECT_EQ(resolve(spec, 0, 0, 0, 30).value().budget, 30) << "but for what a window leaves behind";
+  for (const int layer : {1, 2, 4}) EXPECT_EQ(resolve(spec, layer, 0, 0, 0, 0).value().budget, 8) << layer;
+  EXPECT_EQ(resolve(spec, 0, 0, 0, 0, 30).value().budget, 30) << "but for what a window leaves behind";
   EXPECT_TRUE(resolve_all(spec, std::vector<int>(5, 0), 1, 0));
   const auto shorter = resolve_all(spec, std::vector<int>(4, 0), 1, 0);
   ASSERT_FALSE(shorter);
@@ -250,10 +250,10 @@ TEST(PolicySpec, ABudgetTableHasOneEntryPerHead) {
   const std::string path = temporary_path("budgets.json");
   std::ofstream(path) << R"({"budgets": [[16, 32], [64, 8]]})";
   const PolicySpec spec = parse_policy("a2sf:budget=@" + path).value();
-  EXPECT_EQ(resolve(spec, 1, 0, 0, 0).value().budget, 64);
-  EXPECT_FALSE(resolve(spec, 2, 0, 0, 0));
+  EXPECT_EQ(resolve(spec, 1, 0, 0, 0, 0).value().budget, 64);
+  EXPECT_FALSE(resolve(spec, 2, 0, 0, 0, 0));
   std::ofstream(path) << R"({"budgets": [[16, "all"]]})";
-  EXPECT_EQ(resolve(parse_policy("a2sf:budget=@" + path).value(), 0, 1, 0, 0).value().mode, RetentionMode::all);
+  EXPECT_EQ(resolve(parse_policy("a2sf:budget=@" + path).value(), 0, 0, 1, 0, 0).value().mode, RetentionMode::all);
   std::ofstream(path) << R"({"budgets": [[16, "al"]]})";
   EXPECT_FALSE(parse_policy("a2sf:budget=@" + path));
   std::ofstream(path) << R"({"budgets": [[16, -1]]})";

@@ -22,9 +22,11 @@ constexpr std::array<std::string_view, 24> kPlaces = {"harbour", "library",  "mi
                                                       "chapel",  "school",   "garden",  "bakery",  "valley",  "museum",
                                                       "theatre", "castle",   "village", "factory", "bridge",  "forest",
                                                       "cellar",  "hospital", "tower",   "stable",  "square",  "island"};
-constexpr std::array<std::string_view, 20> kVerbs = {
-    "carried", "repaired", "sold",    "painted", "borrowed", "cleaned", "lost",     "found",   "measured",  "admired",
-    "drew",    "hid",      "wrapped", "bought",  "lifted",   "dropped", "polished", "counted", "described", "returned"};
+// Of verbs whose participle is their past tense.
+constexpr std::array<std::string_view, 20> kVerbs = {"carried",  "repaired", "sold",    "painted",   "borrowed",
+                                                     "cleaned",  "lost",     "found",   "measured",  "admired",
+                                                     "sketched", "buried",   "wrapped", "bought",    "lifted",
+                                                     "dropped",  "polished", "counted", "described", "returned"};
 constexpr std::array<std::string_view, 12> kTimes = {
     "that morning",    "late in the evening",    "on the first day of spring", "after supper",     "one afternoon",
     "before the rain", "while the others slept", "in the cold of winter",      "during the feast", "without a word",

@@ -185,10 +185,10 @@ LayerWatch::LayerWatch(HostStore& store, const WatchedRow& row, ProbabilitySourc
 LayerWatch::~LayerWatch() = default;
 
 Status LayerWatch::after_row(bool in_prompt, bool prompt_ends) {
+  prompt_ends_ = in_prompt && prompt_ends;
   if (auto observed = observe(); !observed || store_.hook() == nullptr) return observed;
-  const bool cuts = in_prompt && prompt_ends;
-  if (in_prompt && !cuts) return {};
-  return is_over_budget(cuts ? 0 : store_.retention().block) ? evict() : Status();
+  if (in_prompt && !prompt_ends_) return {};
+  return is_over_budget(prompt_ends_ ? 0 : store_.retention().block) ? evict() : Status();
 }
 
 template <class Call>
@@ -201,7 +201,7 @@ void LayerWatch::call_hook(Call call) {
 }
 
 Status LayerWatch::observe() {
-  HookLayer layer(row_.layer, row_.position, row_.token_ids, views_);
+  HookLayer layer = this->layer();
   if (store_.observer() != nullptr && store_.observer_needs().every_row) {
     needs_ = &store_.observer_needs();
     numbers_ = 0;
@@ -227,7 +227,7 @@ bool LayerWatch::is_over_budget(std::int64_t block) const {
 
 Status LayerWatch::evict() {
   const HookFactory& factory = *store_.retention().hook;
-  HookLayer layer(row_.layer, row_.position, row_.token_ids, views_);
+  HookLayer layer = this->layer();
   may_evict_ = true;
   call_hook([&](Hook& hook) { hook.evict(layer); });
   may_evict_ = false;

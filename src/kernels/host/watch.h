@@ -69,6 +69,7 @@ class LayerWatch {
   Status observe();
   template <class Call>
   void call_hook(Call call);
+  HookLayer layer() const { return {row_.layer, row_.position, row_.token_ids, views_, prompt_ends_}; }
   Status hook_error() const;
 
   HostStore& store_;
@@ -78,6 +79,7 @@ class LayerWatch {
   std::vector<HookHead*> views_;
   const HookNeeds* needs_ = nullptr;  // of whoever is being called
   int numbers_ = 0;                   // that it may see
+  bool prompt_ends_ = false;          // the row is the last of a prompt that evicted nothing
   bool may_change_ = false, may_evict_ = false;
   std::string wrong_;  // what it did first that it must not
 };

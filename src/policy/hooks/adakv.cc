@@ -2,6 +2,7 @@
 // sure of a fifth of its own, as in kvpress (alpha_safeguard). The authors' code gives a head four fifths of what it
 // wins and a fifth of an even share instead.
 #include <algorithm>
+#include <numeric>
 #include <tuple>
 
 #include "policy/hooks/hooks.h"
@@ -31,7 +32,7 @@ class AdaKvHook final : public SnapKvHook {
   static std::int64_t sure_of(const HookHead& head) { return std::max<std::int64_t>(1, head.budget() / 5); }
 
   // What one head has too many, others may have too few. What is beyond a head's capacity goes even so.
-  std::int64_t excess(const HookLayer& layer) const override {
+  std::int64_t going(const HookLayer& layer) const override {
     std::int64_t over_budgets = 0, over_capacities = 0;
     for (int h = 0; h < layer.kv_heads(); ++h) {
       const HookHead& head = layer.head(h);
@@ -41,6 +42,10 @@ class AdaKvHook final : public SnapKvHook {
     }
     return std::max(over_budgets, over_capacities);
   }
+  // The heads share what goes.
+  std::int64_t serving(const std::vector<std::int64_t>& ranked) const override {
+    return std::accumulate(ranked.begin(), ranked.end(), std::int64_t{0});
+  }
 
   void cut(HookLayer& layer) override {
     candidates_.clear();
@@ -48,7 +53,7 @@ class AdaKvHook final : public SnapKvHook {
       if (is_bounded(layer.head(h))) cut_to_capacity(layer.head(h), h);
     }
     std::make_heap(candidates_.begin(), candidates_.end(), goes_later);
-    for (std::int64_t left = excess(layer); left > 0 && !candidates_.empty(); candidates_.pop_back()) {
+    for (std::int64_t left = going(layer); left > 0 && !candidates_.empty(); candidates_.pop_back()) {
       std::pop_heap(candidates_.begin(), candidates_.end(), goes_later);
       const Candidate& lowest = candidates_.back();
       HookHead& head = layer.head(lowest.kv_head);

@@ -1,4 +1,4 @@
-// What hooks of the registry share: the lowest score goes first.
+// What hooks of the registry share: slots in the order of their tokens, and the lowest score goes first.
 #pragma once
 
 #include <a2sf/hook.h>
@@ -9,6 +9,10 @@
 #include "policy/retention.h"
 
 namespace a2sf {
+
+inline void sort_by_position(const HookHead& head, std::vector<int>& slots) {
+  std::sort(slots.begin(), slots.end(), [&](int a, int b) { return head.position(a) < head.position(b); });
+}
 
 // The slots of the lowest score that may go, of equal scores the older token first: as many as leave `most` in the
 // head. `scores`: [slot]; `victims`: the caller's memory, kept from call to call.

@@ -10,8 +10,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "policy/hooks/hooks.h"
 #include "policy/hooks/lowest_first.h"
 #include "policy/hooks/options.h"
@@ -61,7 +59,7 @@ class MergeHook final : public Hook {
     for (int slot = 0; slot < head.slots(); ++slot) {
       if (head.position(slot) >= 0 && !goes_[static_cast<std::size_t>(slot)]) kept_.push_back(slot);
     }
-    std::sort(kept_.begin(), kept_.end(), [&](int a, int b) { return head.position(a) < head.position(b); });
+    sort_by_position(head, kept_);
   }
 
   // Of equal cosines the older token. No cosine is as low as -2.

@@ -50,7 +50,7 @@ class RedundancyHook final : public Hook {
     for (int slot = 0; slot < head.slots(); ++slot) {
       if (head.position(slot) >= 0) slots_.push_back(slot);
     }
-    std::sort(slots_.begin(), slots_.end(), [&](int a, int b) { return head.position(a) < head.position(b); });
+    sort_by_position(head, slots_);
     keys_.read(head, slots_);
     average_cosines(head.head_dim());
     const double most = *std::max_element(redundancy_.begin(), redundancy_.end());

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "policy/hooks/hooks.h"
+#include "policy/hooks/lowest_first.h"
 #include "policy/hooks/options.h"
 
 namespace a2sf {
@@ -67,7 +68,7 @@ void SnapKvHook::find_older(const HookHead& head) {
   for (int slot = 0; slot < head.slots(); ++slot) {
     if (head.position(slot) >= 0 && head.position(slot) <= newest) older_.push_back(slot);
   }
-  std::sort(older_.begin(), older_.end(), [&](int a, int b) { return head.position(a) < head.position(b); });
+  sort_by_position(head, older_);
 }
 
 // There are fewer rows where the sequence is shorter than the window.

@@ -1,5 +1,10 @@
 // TOVA as published (arXiv 2401.06104): the last row's probabilities are averaged over all heads of a layer,
 // so that one token leaves all of its KV heads. The row `tova` chooses for each KV head by itself.
+#include <a2sf/policy.h>
+
+#include <algorithm>
+#include <vector>
+
 #include "policy/hooks/hooks.h"
 #include "policy/hooks/lowest_first.h"
 
@@ -13,35 +18,42 @@ class TovaMeanHook final : public Hook {
 
   // All heads are summed up before one evicts.
   void evict(HookLayer& layer) override {
-    sums_.resize(static_cast<std::size_t>(layer.kv_heads()));
-    for (int h = 0; h < layer.kv_heads(); ++h) sum_up(layer, layer.head(h), sums_[static_cast<std::size_t>(h)]);
-    for (int h = 0; h < layer.kv_heads(); ++h)
-      evict_lowest(layer.head(h), sums_[static_cast<std::size_t>(h)], layer.head(h).budget(), victims_);
+    sum_up(layer);
+    for (int h = 0; h < layer.kv_heads(); ++h) {
+      HookHead& head = layer.head(h);
+      if (!is_bounded(head)) continue;
+      scores_.assign(static_cast<std::size_t>(head.slots()), 0);
+      for_each_token(head, [&](int slot, double sum) { scores_[static_cast<std::size_t>(slot)] = sum; });
+      evict_lowest(head, scores_, head.budget(), victims_);
+    }
   }
 
  private:
-  // sums: [slot of the head], of the scores of the same positions in all heads. Sums rank as means do.
-  static void sum_up(const HookLayer& layer, const HookHead& head, std::vector<double>& sums) {
-    sums.assign(static_cast<std::size_t>(head.slots()), 0.0);
-    for (int slot = 0; slot < head.slots(); ++slot) {
-      if (!head.may_go(slot)) continue;
-      for (int h = 0; h < layer.kv_heads(); ++h) {
-        const int same = slot_of(layer.head(h), head.position(slot), slot);
-        if (same >= 0) sums[static_cast<std::size_t>(slot)] += static_cast<double>(layer.head(h).score(same));
-      }
+  // The others have no scores, but for what is left of them where a resize has freed a head.
+  static bool is_bounded(const HookHead& head) { return head.budget() != kKeepAll; }
+
+  // Sums rank as means do. A head whose budget is smaller than another's adds nothing to tokens that it has evicted.
+  void sum_up(const HookLayer& layer) {
+    sums_.resize(std::max(sums_.size(), static_cast<std::size_t>(layer.position()) + 1));
+    for (int h = 0; h < layer.kv_heads(); ++h) for_each_token(layer.head(h), [](int, double& sum) { sum = 0; });
+    for (int h = 0; h < layer.kv_heads(); ++h) {
+      const HookHead& head = layer.head(h);
+      if (is_bounded(head))
+        for_each_token(head, [&](int slot, double& sum) { sum += static_cast<double>(head.score(slot)); });
     }
   }
 
-  // -1: the head has no such token, since its budget is another. Otherwise heads give a token the same slot.
-  static int slot_of(const HookHead& head, std::int32_t position, int likely) {
-    if (likely < head.slots() && head.position(likely) == position) return likely;
+  // Calls act(slot, the sum of its position).
+  template <class Act>
+  void for_each_token(const HookHead& head, Act act) {
     for (int slot = 0; slot < head.slots(); ++slot) {
-      if (head.position(slot) == position) return slot;
+      const std::int32_t position = head.position(slot);
+      if (position >= 0) act(slot, sums_[static_cast<std::size_t>(position)]);
     }
-    return -1;
   }
 
-  std::vector<std::vector<double>> sums_;  // [KV head][slot]
+  std::vector<double> sums_;    // [position], valid where a head holds it
+  std::vector<double> scores_;  // [slot], memory for one head
   std::vector<int> victims_;
 };
 

@@ -132,7 +132,7 @@ TEST(Haystack, ItemsAreTheSameOnEveryMachine) {
   for (const char* name : {"passkey-1k", "needles-2k"}) {
     for (const AnswerItem& item : items_of(name)) all += item.prompt + item.golds[0];
   }
-  EXPECT_EQ(fnv1a(std::as_bytes(std::span(all))), 12426606375130847044U);
+  EXPECT_EQ(fnv1a(std::as_bytes(std::span(all))), 2547614791555289593U);
 }
 
 TEST(Haystack, WhatCannotBeCountedIsAnError) {
