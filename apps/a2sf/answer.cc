@@ -39,6 +39,8 @@ std::string figures(const Model& model, const Session& session, const Generation
   line += fmt::format("; {} of {} tokens kept per head; KV cache {}", with_commas(kept),
                       with_commas(static_cast<std::uint64_t>(session.position())),
                       bytes_text(static_cast<double>(session.kv_bytes())));
+  if (session.cold_bytes() > 0)
+    line += fmt::format(" ({} of it cold)", bytes_text(static_cast<double>(session.cold_bytes())));
   if (options.temperature > 0) line += fmt::format("; seed {}", options.seed);
   return line;
 }

@@ -65,6 +65,7 @@ Json row_json(const SpeedTest& test, const SpeedResult& result) {
                   {"tokens_per_s_max", result.tokens_per_s.back()},
                   {"repeats", test.repeats},
                   {"kv_bytes", result.kv_bytes},
+                  {"cold_bytes", result.cold_bytes},
                   {"peak_rss_bytes", peak_rss_bytes()}});
   return row;
 }

@@ -160,6 +160,7 @@ void run(const Flags& flags) {
   document["interrupted"] = interrupted();
   document["tokens"] = chat.session().position();
   document["kv_bytes"] = chat.session().peak_kv_bytes();
+  document["cold_bytes"] = chat.session().cold_bytes();
   delivery.deliver(document, "");
   stop_if_interrupted();
 }

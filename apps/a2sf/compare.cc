@@ -43,6 +43,7 @@ Json row_json(const ComparisonRow& row) {
                    {"kl_to_full", row.kl_to_full},
                    {"top1_agreement", row.top1_agreement},
                    {"kv_bytes", row.kv_bytes},
+                   {"cold_bytes", row.cold_bytes},
                    {"prompt_tokens_per_s", row.prompt_tokens_per_s},
                    {"decode_tokens_per_s", row.decode_tokens_per_s}});
   return json;

@@ -36,6 +36,8 @@ bool uses(const PolicySpec& spec, const std::string& option) {
   if (spec.keeps_all()) return false;
   if (spec.is_oracle()) return option == "budget" || option == "profile" || option == "layers";
   if (option == "value-weight" && std::holds_alternative<Hooked>(spec.score)) return false;
+  if (option == "cold") return std::holds_alternative<Accumulate>(spec.score) && scores_decide(spec);
+  if (option == "recall") return spec.has_cold_tier() && scores_decide(spec);
   const bool is_of_score = option == "alpha" || option == "memory" || option == "power" || option == "value-weight";
   return !is_of_score || scores_decide(spec);
 }

@@ -168,8 +168,13 @@ void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick) {
   add_value(command, "--recent", &flags->recent, "Newest tokens that always stay: a count, or a ratio of the budget",
             "N", "the policy's");
   add_value(command, "--block", &flags->block, "Evict every N tokens; prompt: once, at the end of the prompt", "N",
-            "1");
+            "1, with --cold 16");
   add_value(command, "--pin", &flags->pin, "First tokens that are never evicted, part of the budget", "N", "0");
+  add_value(command, "--cold", &flags->cold,
+            "Keep so many evicted tokens per KV head outside attention's reach, and bring back what the last tokens "
+            "ask for: a count, or all",
+            "N", "0");
+  add_value(command, "--recall", &flags->recall, "With --cold: at most so many come back at once", "N", "32");
   add_kv_type_flag(command, flags);
 }
 
@@ -256,7 +261,9 @@ std::vector<PolicyOption> given_options(const CacheFlags& flags) {
                                        {"sink", flags.sink},
                                        {"recent", flags.recent},
                                        {"block", flags.block},
-                                       {"pin", flags.pin}};
+                                       {"pin", flags.pin},
+                                       {"cold", flags.cold},
+                                       {"recall", flags.recall}};
   std::erase_if(options, [](const PolicyOption& option) { return option.value.empty(); });
   return options;
 }

@@ -42,7 +42,8 @@ void add_json_flag(CLI::App* command, OutputFlags* flags);
 void add_output_file(CLI::App* command, OutputFlags* flags);  // "-": instead of --json
 
 struct CacheFlags {
-  std::string policy = "a2sf", alpha, power, value_weight, budget, profile, sink, recent, block, pin, kv_type = "f16";
+  std::string policy = "a2sf", alpha, power, value_weight, budget, profile, sink, recent, block, pin, cold, recall,
+              kv_type = "f16";
   const char* standard_profile = "none";  // where --profile is not given: "none" or "auto" (auto_profile.h)
 };
 // Without `pick`: neither --policy nor --budget, which the command has as lists.

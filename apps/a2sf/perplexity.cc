@@ -58,6 +58,7 @@ Json document_of(const Model& model, const Flags& flags, const PolicySpec& spec,
   document["windows"] = report.windows;
   document["tokens_scored"] = report.tokens_scored;
   document["kv_bytes"] = report.kv_bytes;
+  document["cold_bytes"] = report.cold_bytes;
   document["tokens_per_s"] = report.tokens_per_s;
   return document;
 }

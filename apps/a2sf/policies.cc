@@ -23,19 +23,30 @@ constexpr const char* kOptions =
     "                them; the budget is then the mean per bounded head: a2sf:budget=256:profile=model.profile.json\n"
     "  sink          the first positions, never evicted\n"
     "  recent        the newest positions, never evicted: a count, or a ratio of the budget\n"
-    "  block         evict every N tokens (default 1), or `prompt`: once, at the end of the prompt\n"
-    "  pin           the first tokens, never evicted (default 0); part of the budget, like sink and recent\n";
+    "  block         evict every N tokens, or `prompt`: once, at the end of the prompt\n"
+    "  pin           the first tokens, never evicted (default 0); part of the budget, like sink and recent\n"
+    "  cold          tokens per KV head that are kept when they are evicted, a count (default 0) or all; what the "
+    "last\n"
+    "                tokens ask for comes back when tokens are evicted and at the end of a prompt; sets block to 16\n"
+    "  recall        with cold: at most so many come back at once (default 32)\n"
+    "docs/policies.md says more of each policy, and which options hooks have of their own.\n";
+
+std::string block_text(const PolicySpec& spec) {
+  if (spec.keeps_all() || spec.is_oracle()) return "-";
+  return spec.evicts_at_prompt_end() ? "prompt" : fmt::format("{}", spec.block());
+}
 
 void run(const OutputFlags& flags) {
   const std::vector<PolicyRow> known = policies();
-  std::vector<std::vector<std::string>> rows = {{"policy", "alpha", "sink", "recent"}};
+  std::vector<std::vector<std::string>> rows = {{"policy", "alpha", "sink", "recent", "block"}};
   Json document = {{"command", "policies"}, {"version", version()}, {"rows", Json::array()}};
   for (const PolicyRow& row : known) {
-    rows.push_back({row.spec.name, row.alpha, row.sink, row.recent});
+    rows.push_back({row.spec.name, row.alpha, row.sink, row.recent, block_text(row.spec)});
     document["rows"].push_back({{"policy", row.spec.name},
                                 {"alpha", row.alpha},
                                 {"sink", row.sink},
                                 {"recent", row.recent},
+                                {"block", block_text(row.spec)},
                                 {"summary", row.summary}});
   }
   std::string text = aligned_table(rows) + "\n";

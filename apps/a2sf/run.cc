@@ -102,6 +102,7 @@ Json document_of(const Model& model, const Flags& flags, const PolicySpec& spec,
   document["text"] = generation.text;
   document["tokens"] = generation.tokens;
   document["kv_bytes"] = session.peak_kv_bytes();
+  document["cold_bytes"] = session.cold_bytes();
   document["prompt_tokens_per_s"] = rate_json(prompt.size(), done.prompt_seconds);
   document["decode_tokens_per_s"] = rate_json(generation.fed, generation.seconds);
   return document;

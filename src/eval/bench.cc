@@ -73,6 +73,7 @@ class SpeedRun {
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     result.tokens_per_s.push_back(static_cast<double>(tokens.size()) / seconds);
     result.kv_bytes = std::max(result.kv_bytes, session->peak_kv_bytes());
+    result.cold_bytes = std::max(result.cold_bytes, session->cold_bytes());
     if (!status) return tl::unexpected(status.error());
     return session;
   }
@@ -101,7 +102,7 @@ Result<SpeedResult> measure_speed(const std::shared_ptr<const Model>& model, con
   if (test.depth > 0) status = run.read(*start, Tokens(tokens).first(test.depth));
   const Tokens measured = Tokens(tokens).last(test.tokens);
   if (status) status = run.warm_up(*start, measured);
-  SpeedResult result{{}, start->peak_kv_bytes(), 0, 0, 0};
+  SpeedResult result{{}, start->peak_kv_bytes(), start->cold_bytes(), 0, 0, 0};
   const Backend& backend = *model->parts().backend;
   const OperationSeconds before = backend.seconds();
   for (std::size_t i = 0; status && i < test.repeats; ++i) {

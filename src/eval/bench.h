@@ -22,6 +22,7 @@ struct SpeedTest {
 struct SpeedResult {
   std::vector<double> tokens_per_s;  // of each repeat, ascending
   std::size_t kv_bytes;              // the peak
+  std::size_t cold_bytes;            // of these, those of the cold tier
   double attended;                   // tokens that a token attends to, on average over the test, layers and heads
   double matmul_seconds_per_token, attend_seconds_per_token;
 };

@@ -126,6 +126,7 @@ ComparisonReport Comparison::report(const SegmentPlan& plan) const {
                            .kl_to_full = runner.divergence / count,
                            .top1_agreement = is_full ? 1.0 : static_cast<double>(runner.agreed) / count,
                            .kv_bytes = runner.session.peak_kv_bytes(),
+                           .cold_bytes = runner.session.cold_bytes(),
                            .prompt_tokens_per_s = read / runner.seconds[0],
                            .decode_tokens_per_s = decoded / runner.seconds[1]});
   }

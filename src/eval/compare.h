@@ -21,6 +21,7 @@ struct ComparisonRow {
   PolicySpec spec;
   double perplexity, kl_to_full, top1_agreement;
   std::size_t kv_bytes;
+  std::size_t cold_bytes;  // of these, those of the cold tier
   double prompt_tokens_per_s, decode_tokens_per_s;
 };
 

@@ -19,7 +19,7 @@ using Clock = std::chrono::steady_clock;
 
 struct Sums {
   double loss = 0, squares = 0, seconds = 0;
-  std::size_t scored = 0, kv_bytes = 0;
+  std::size_t scored = 0, kv_bytes = 0, cold_bytes = 0;
 };
 
 void add_loss(double loss, Sums& sums) {
@@ -75,6 +75,7 @@ Status read_window(const std::shared_ptr<const Model>& model, std::span<const st
     if (segment.logits == WantLogits::last) score_last(*session, segment, window, sums);
   }
   sums.kv_bytes = std::max(sums.kv_bytes, session->peak_kv_bytes());
+  sums.cold_bytes = std::max(sums.cold_bytes, session->cold_bytes());
   return {};
 }
 
@@ -106,6 +107,7 @@ PerplexityReport make_report(const Sums& sums, std::size_t windows, std::size_t 
           .windows = windows,
           .tokens_scored = sums.scored,
           .kv_bytes = sums.kv_bytes,
+          .cold_bytes = sums.cold_bytes,
           .tokens_per_s = static_cast<double>(tokens_read) / sums.seconds};
 }
 

@@ -20,7 +20,8 @@ struct PerplexityReport {
   double perplexity;
   double standard_error;  // of the perplexity
   std::size_t windows, tokens_scored;
-  std::size_t kv_bytes;  // the peak of one window
+  std::size_t kv_bytes;    // the peak of one window
+  std::size_t cold_bytes;  // of these, those of the cold tier
   double tokens_per_s;
 };
 

@@ -33,7 +33,7 @@ void expect_what_a_session_allocates(const Loaded& loaded, const PolicySpec& pol
     const SessionOptions options{policy, type, kTokens, most_tokens};
     auto session = Session::create(loaded.model, options).value();
     EXPECT_EQ(session.kv_bytes(), 0U);
-    ASSERT_TRUE(session.feed(tokens, WantLogits::none, policy.evicts_at_prompt_end()));
+    ASSERT_TRUE(session.feed(tokens, WantLogits::none, policy.heeds_prompts()));
     EXPECT_EQ(cache_cost(loaded.info, options, kTokens).value(), session.peak_kv_bytes()) << to_string(policy);
   }
 }
@@ -50,7 +50,8 @@ TEST_P(CacheCost, IsWhatASessionAllocatesAtMost) {
         "a2sf:budget=20:block=prompt", "shared-budget:budget=20", "ideal:budget=20",
         "shared-budget:budget=20:block=prompt", "a2sf:budget=20:layers=1", "a2sf:budget=20:sink=1:value-weight=on",
         "a2sf:budget=20:sink=1:value-weight=on:block=prompt", "snapkv:budget=20", "adakv:budget=20",
-        "pyramidkv:budget=40", "expected:budget=20"}) {
+        "pyramidkv:budget=40", "expected:budget=20", "a2sf:budget=20:cold=all", "a2sf:budget=20:cold=50:block=prompt",
+        "a2sf:budget=20:sink=1:value-weight=on:cold=all"}) {
     for (const KvType type : {KvType::f16, KvType::f32})
       expect_what_a_session_allocates(loaded, parse_policy(text).value(), type);
   }

@@ -172,7 +172,8 @@ TEST_P(BatchInvariance, BytesDoNotDependOnTheOtherSequencesOfAStep) {
 INSTANTIATE_TEST_SUITE_P(Policies, BatchInvariance,
                          testing::Values("full", "local:budget=16", "streaming:budget=16", "h2o:budget=16",
                                          "tova:budget=16", "a2sf:budget=16", "a2sf:budget=16:block=5",
-                                         "ideal:budget=16", "shared-budget:budget=16"),
+                                         "ideal:budget=16", "shared-budget:budget=16",
+                                         "a2sf:budget=16:alpha=0.5:cold=20:block=5"),
                          test_name);
 
 // A single row over more than 512 slots is shared out over the threads piece by piece.
@@ -414,7 +415,8 @@ TEST_P(Fork, ContinuesWithTheBytesOfTheOriginal) {
 
 INSTANTIATE_TEST_SUITE_P(Policies, Fork,
                          testing::Values("full", "a2sf:budget=16", "h2o:budget=16:block=7",
-                                         "a2sf:budget=16:block=prompt", "ideal:budget=16", "shared-budget:budget=16"),
+                                         "a2sf:budget=16:block=prompt", "ideal:budget=16", "shared-budget:budget=16",
+                                         "a2sf:budget=16:alpha=0.5:cold=20:block=5"),
                          test_name);
 
 TEST(Resize, DownKeepsTheHighestScoresAndContinues) {
@@ -457,6 +459,20 @@ TEST(Resize, UpKeepsEverythingAndFillsTheNewBudget) {
   for_each_head([&](int layer, int h) { EXPECT_EQ(held(session, layer, h), 35); });
   ASSERT_TRUE(session.feed(random_tokens(25, 3)));
   for_each_head([&](int layer, int h) { EXPECT_EQ(held(session, layer, h), 40); });
+}
+
+TEST(Resize, WhatASmallerBudgetEvictsGoesIntoTheColdTier) {
+  Session session = session_of("a2sf:budget=30:alpha=0.5:cold=all:block=5");
+  ASSERT_TRUE(session.feed(random_tokens(30)));
+  const std::size_t before = session.cold_bytes();
+  ASSERT_TRUE(session.resize({BudgetCount{12}}));
+  EXPECT_GT(session.cold_bytes(), before);
+  const Tokens kept = session.retained(1, 1);
+  ASSERT_TRUE(session.feed(random_tokens(40, 2)));
+  const Tokens later = session.retained(1, 1);
+  EXPECT_TRUE(std::any_of(later.begin(), later.end(), [&](std::int32_t position) {
+    return position < 30 && std::find(kept.begin(), kept.end(), position) == kept.end();
+  })) << "nothing came back";
 }
 
 TEST(Resize, ABudgetThatDoesNotFitLeavesTheSessionAsItWas) {

@@ -49,8 +49,20 @@ TEST(PolicySpec, PrintsWhatItReads) {
   for (const std::string text :
        {"a2sf:alpha=0.9:budget=128:sink=4:recent=32:block=8:pin=2", "full", "h2o:budget=20%:block=prompt",
         "h2o:power=1.5:value-weight=on:budget=64:layers=2-29+31:sink=1", "tova:budget=all", "streaming:budget=8:sink=4",
-        "h2o:alpha=auto:budget=64", "a2sf:memory=0.25:budget=64"}) {
+        "h2o:alpha=auto:budget=64", "a2sf:memory=0.25:budget=64", "a2sf:budget=64:cold=all:recall=8",
+        "h2o:budget=9:cold=50:block=1", "tova:budget=9:cold=50:block=prompt:pin=2"}) {
     EXPECT_EQ(to_string(parse_policy(text).value()), text);
+  }
+}
+
+TEST(PolicySpec, AColdTierIsSearchedEverySixteenTokensUnlessABlockIsGiven) {
+  EXPECT_EQ(parse_policy("a2sf:cold=all").value().block(), 16);
+  EXPECT_EQ(parse_policy("a2sf:block=4:cold=all").value().block(), 4);
+  EXPECT_EQ(parse_policy("a2sf:cold=0").value(), parse_policy("a2sf").value());
+  for (const char* text : {"full:cold=all", "ideal:cold=all", "shared-budget:cold=all:recall=3"}) {
+    const PolicySpec spec = parse_policy(text).value();
+    EXPECT_FALSE(spec.has_cold_tier()) << text;
+    EXPECT_EQ(spec.block(), 1) << text;
   }
 }
 
@@ -94,7 +106,8 @@ INSTANTIATE_TEST_SUITE_P(Texts, BadSpec,
                                          WrongText{"a2sf:budget=12x", "'12x'"}, WrongText{"a2sf:power=2", "'2'"},
                                          WrongText{"a2sf:value-weight=yes", "'yes'"}, WrongText{"a2sf:layers=", "''"},
                                          WrongText{"a2sf:layers=3-1", "'3-1'"}, WrongText{"a2sf:layers=1+", "'1+'"},
-                                         WrongText{"a2sf:layers=-2", "'-2'"},
+                                         WrongText{"a2sf:layers=-2", "'-2'"}, WrongText{"a2sf:cold=-1", "'-1'"},
+                                         WrongText{"a2sf:cold=some", "'some'"}, WrongText{"a2sf:recall=0", "'0'"},
                                          WrongText{"shared-budget:colour=red", "'colour'"}));
 
 TEST(PolicySpec, CountsThatDoNotFitTheBudgetAreAnError) {
@@ -135,6 +148,8 @@ TEST(PolicySpec, ANumberOutOfItsRangeIsAnErrorThatNamesIt) {
     expect_error("recent", [&](PolicySpec& spec) { spec.keep.recent.size = count; });
     expect_error("block", [&](PolicySpec& spec) { spec.schedule = EvictEvery{count}; });
     expect_error("pin", [&](PolicySpec& spec) { spec.keep.pin = count; });
+    expect_error("cold", [&](PolicySpec& spec) { spec.cold.tokens = count; });
+    expect_error("recall", [&](PolicySpec& spec) { spec.cold.recall = count; });
   }
   expect_error("budget", [](PolicySpec& spec) { spec.budget.budget = BudgetCount{0}; });
   expect_error("block", [](PolicySpec& spec) { spec.schedule = EvictEvery{0}; });

@@ -218,7 +218,8 @@ TEST(OutOfMemory, WhileASequenceFailsLeavesItsNeighbourAlone) {
 INSTANTIATE_TEST_SUITE_P(Policies, SteadyState,
                          testing::Values("full", "a2sf:budget=64", "a2sf:budget=64:block=8", "tova:budget=33",
                                          "streaming:budget=40", "ideal:budget=20", "a2sf:budget=20:block=prompt",
-                                         "a2sf:budget=64:layers=1", "a2sf:power=1.5:value-weight=on:budget=64:sink=1"),
+                                         "a2sf:budget=64:layers=1", "a2sf:power=1.5:value-weight=on:budget=64:sink=1",
+                                         "a2sf:budget=64:cold=32"),
                          [](const auto& policy) {
                            std::string name = policy.param;
                            for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
