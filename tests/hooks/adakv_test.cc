@@ -17,7 +17,7 @@ class SharedCuts {
     std::int64_t over_capacities = 0;
     for (std::size_t h = 0; h < shown.size(); ++h)
       over_capacities += std::max<std::int64_t>(0, std::ssize(kept[h]) - 2 * shown[h].rule.budget);
-    const auto ranks = cuts_.ranks(layer, shown, std::max(excess(), over_capacities));
+    const auto ranks = cuts_.ranks({layer, 0}, shown, std::max(excess(), over_capacities));
     const auto rank = [&](std::size_t h, int position) {
       return ranks[h].contains(position) ? ranks[h].at(position) : INFINITY;
     };
@@ -40,7 +40,7 @@ class SharedCuts {
   }
 
  private:
-  RankedCuts cuts_{[](const ShownHead& head) { return window_votes(head, 32, 5); }, true};
+  RankedCuts cuts_{[](const ShownHead& head) { return window_votes(head, 32, 5); }};
 };
 
 class AdaKvOn : public OnEveryDevice {};

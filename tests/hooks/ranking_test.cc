@@ -58,12 +58,16 @@ TEST_P(RankingOn, TheRowsOfASecondQuestionVote) {
   replay.expect_same();
 }
 
-// An eighth of what a layer has ranked can be all that its smallest head has.
-TEST_P(RankingOn, TheSmallestHeadWearsARankingOut) {
+// An eighth of a large head's tokens can be all that a small one has; a head of recent tokens alone has nothing to
+// rank.
+TEST_P(RankingOn, EachHeadWearsOutARankingOfItsOwn) {
   PolicySpec spec = parse_policy("snapkv:recent=4").value();
-  spec.budget.budget = BudgetTable{{{10, 80}, {80, 30}}, ""};
-  Replay replay(spec, model(), snapkv_cuts());
-  converse(replay);
+  for (const std::int64_t small : {4, 10, 30}) {
+    SCOPED_TRACE(small);
+    spec.budget.budget = BudgetTable{{{small, 80}, {80, small}}, ""};
+    Replay replay(spec, model(), snapkv_cuts());
+    converse(replay);
+  }
 }
 
 TEST_P(RankingOn, AWindowGoesFirst) {

@@ -163,39 +163,36 @@ inline int lowest_ranked(const ShownHead& head, const std::set<int>& kept, const
   return lowest;
 }
 
-// Ranks of a layer that serve until a prompt ends or an eighth of what was ranked may have gone: in one head, or where
-// the heads share what goes, in all.
+// The ranks of a head serve until a prompt ends or an eighth of what was ranked may have gone.
 class RankedCuts {
  public:
   using RankOf = std::function<Ranks(const ShownHead&)>;
 
-  explicit RankedCuts(RankOf rank_of, bool shared = false) : rank_of_(std::move(rank_of)), shared_(shared) {}
+  explicit RankedCuts(RankOf rank_of) : rank_of_(std::move(rank_of)) {}
 
-  // The ranks of each head, when `going` tokens go of one head, or of all that share.
-  const std::vector<Ranks>& ranks(int layer, const ShownLayer& shown, std::int64_t going) {
-    Ranking& ranking = rankings_[layer];
-    if (shown.front().prompt_ends || going > ranking.serves) {
+  // The ranks of heads that share what goes, now `going` tokens; `first` is the first of them.
+  const std::vector<Ranks>& ranks(HeadKey first, std::span<const ShownHead> sharing, std::int64_t going) {
+    Ranking& ranking = rankings_[first];
+    if (sharing.front().prompt_ends || going > ranking.serves) {
       ranking = {};
-      std::vector<std::int64_t> ranked;
-      for (const ShownHead& head : shown) {
+      std::int64_t ranked = 0;
+      for (const ShownHead& head : sharing) {
         const Ranks& ranks = ranking.heads.emplace_back(rank_of_(head));
-        ranked.push_back(
-            std::count_if(ranks.begin(), ranks.end(), [&](const auto& r) { return head.may_go(r.first); }));
+        ranked += std::count_if(ranks.begin(), ranks.end(), [&](const auto& r) { return head.may_go(r.first); });
       }
-      ranking.serves = (shared_ ? std::accumulate(ranked.begin(), ranked.end(), std::int64_t{0})
-                                : *std::min_element(ranked.begin(), ranked.end())) /
-                       8;
+      ranking.serves = ranked / 8;
     }
     ranking.serves -= going;
     return ranking.heads;
   }
   // Each head to its budget.
   void operator()(int layer, const ShownLayer& shown, Kept& kept) {
-    std::int64_t going = 0;
-    for (const ShownHead& head : shown) going = std::max(going, std::ssize(head.tokens) - head.rule.budget);
-    const auto& all = ranks(layer, shown, going);
     for (std::size_t h = 0; h < shown.size(); ++h) {
-      while (std::ssize(kept[h]) > shown[h].rule.budget) kept[h].erase(lowest_ranked(shown[h], kept[h], all[h]));
+      const ShownHead& head = shown[h];
+      const auto going = std::ssize(head.tokens) - head.rule.budget;
+      if (going <= 0 && !head.prompt_ends) continue;
+      const Ranks& own = ranks({layer, static_cast<int>(h)}, {&head, 1}, std::max<std::int64_t>(0, going)).front();
+      while (std::ssize(kept[h]) > head.rule.budget) kept[h].erase(lowest_ranked(head, kept[h], own));
     }
   }
 
@@ -205,8 +202,7 @@ class RankedCuts {
     std::vector<Ranks> heads;
   };
   RankOf rank_of_;
-  bool shared_;
-  std::map<int, Ranking> rankings_;  // [layer]
+  std::map<HeadKey, Ranking> rankings_;
 };
 
 // A prompt, an answer, a second turn.

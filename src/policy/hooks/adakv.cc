@@ -2,7 +2,6 @@
 // sure of a fifth of its own, as in kvpress (alpha_safeguard). The authors' code gives a head four fifths of what it
 // wins and a fifth of an even share instead.
 #include <algorithm>
-#include <numeric>
 #include <tuple>
 
 #include "policy/hooks/hooks.h"
@@ -27,27 +26,8 @@ class AdaKvHook final : public SnapKvHook {
   using SnapKvHook::SnapKvHook;
   std::unique_ptr<Hook> clone() const override { return std::make_unique<AdaKvHook>(*this); }
 
- private:
-  static bool is_bounded(const HookHead& head) { return head.budget() != kKeepAll; }
-  static std::int64_t sure_of(const HookHead& head) { return std::max<std::int64_t>(1, head.budget() / 5); }
-
-  // What one head has too many, others may have too few. What is beyond a head's capacity goes even so.
-  std::int64_t going(const HookLayer& layer) const override {
-    std::int64_t over_budgets = 0, over_capacities = 0;
-    for (int h = 0; h < layer.kv_heads(); ++h) {
-      const HookHead& head = layer.head(h);
-      if (!is_bounded(head)) continue;
-      over_budgets += head.held() - head.budget();
-      over_capacities += std::max<std::int64_t>(0, head.held() - head.capacity());
-    }
-    return std::max(over_budgets, over_capacities);
-  }
-  // The heads share what goes.
-  std::int64_t serving(const std::vector<std::int64_t>& ranked) const override {
-    return std::accumulate(ranked.begin(), ranked.end(), std::int64_t{0});
-  }
-
-  void cut(HookLayer& layer) override {
+  void evict(HookLayer& layer) override {
+    rank_if_worn(layer, 0, layer.kv_heads(), going(layer));
     candidates_.clear();
     for (int h = 0; h < layer.kv_heads(); ++h) {
       if (is_bounded(layer.head(h))) cut_to_capacity(layer.head(h), h);
@@ -63,6 +43,21 @@ class AdaKvHook final : public SnapKvHook {
     }
   }
 
+ private:
+  static bool is_bounded(const HookHead& head) { return head.budget() != kKeepAll; }
+  static std::int64_t sure_of(const HookHead& head) { return std::max<std::int64_t>(1, head.budget() / 5); }
+
+  // What one head has too many, others may have too few. What is beyond a head's capacity goes even so.
+  static std::int64_t going(const HookLayer& layer) {
+    std::int64_t over_budgets = 0, over_capacities = 0;
+    for (int h = 0; h < layer.kv_heads(); ++h) {
+      const HookHead& head = layer.head(h);
+      if (!is_bounded(head)) continue;
+      over_budgets += head.held() - head.budget();
+      over_capacities += std::max<std::int64_t>(0, head.held() - head.capacity());
+    }
+    return std::max(over_budgets, over_capacities);
+  }
   void cut_to_capacity(HookHead& head, int kv_head) {
     const std::vector<float>& scores = ranks(head);
     evict_lowest(head, scores, head.capacity(), victims_);

@@ -1,4 +1,4 @@
-// What hooks share whose scores cost many rows of attention, or a pass over all keys. They rank the tokens of a layer
+// What hooks share whose scores cost many rows of attention, or a pass over all keys. They rank the tokens of a head
 // now and then; until the next time the lowest ranked go.
 #pragma once
 
@@ -14,9 +14,9 @@
 
 namespace a2sf {
 
-// A ranking serves until a head may have lost an eighth of its ranked tokens: at a budget of 256 and 32 recent tokens
-// every 28th row pays for one. The end of a prompt is ranked afresh, since its last rows say what is asked for. The
-// scores lie in a number beside each token, so that they move with it.
+// The ranking of a head serves until an eighth of its ranked tokens may have gone: at a budget of 256 and 32 recent
+// tokens every 28th row pays for one. The end of a prompt is ranked afresh, since its last rows say what is asked for.
+// The scores lie in a number beside each token, so that they move with it.
 class RankingHook : public Hook {
  public:
   static constexpr HookNeeds with_rank(HookNeeds needs) {
@@ -24,38 +24,28 @@ class RankingHook : public Hook {
     return needs;
   }
 
-  explicit RankingHook(const HookShape& shape) : serves_(static_cast<std::size_t>(shape.layers)) {}
+  explicit RankingHook(const HookShape& shape) : serves_(static_cast<std::size_t>(shape.layers * shape.kv_heads)) {}
 
-  void evict(HookLayer& layer) final {
-    std::int64_t& serves = serves_[static_cast<std::size_t>(layer.layer())];
-    const std::int64_t wear = going(layer);
-    if (layer.prompt_ends() || wear > serves) {
-      rank(layer);
-      serves = serving(ranked_) / 8;
+  void evict(HookLayer& layer) override {
+    for (int h = 0; h < layer.kv_heads(); ++h) {
+      HookHead& head = layer.head(h);
+      rank_if_worn(layer, h, h + 1, std::max<std::int64_t>(0, head.held() - head.budget()));
+      evict_lowest(head, ranks(head), head.budget(), victims_);
     }
-    serves -= wear;
-    cut(layer);
   }
 
  protected:
   // scores: [slot], all 0. Gives those tokens that can be told apart a score above 0; the others have no rank.
   virtual void score(const HookHead& head, std::vector<float>& scores) = 0;
-  // How many tokens go now: of the head that loses most.
-  virtual std::int64_t going(const HookLayer& layer) const {
-    std::int64_t most = 0;
-    for (int h = 0; h < layer.kv_heads(); ++h) most = std::max(most, layer.head(h).held() - layer.head(h).budget());
-    return most;
-  }
-  // Of how many ranked tokens those are a part, given how many may go of each bounded head: of the head with fewest.
-  virtual std::int64_t serving(const std::vector<std::int64_t>& ranked) const {
-    return ranked.empty() ? 0 : *std::min_element(ranked.begin(), ranked.end());
-  }
-  // Evicts them by their ranks.
-  virtual void cut(HookLayer& layer) {
-    for (int h = 0; h < layer.kv_heads(); ++h) {
-      HookHead& head = layer.head(h);
-      evict_lowest(head, ranks(head), head.budget(), victims_);
+  // Before `going` tokens go of the heads from `first` to before `end`, which wear out one ranking together.
+  void rank_if_worn(HookLayer& layer, int first, int end, std::int64_t going) {
+    std::int64_t& serves = serves_[static_cast<std::size_t>(layer.layer() * layer.kv_heads() + first)];
+    if (layer.prompt_ends() || going > serves) {
+      std::int64_t ranked = 0;
+      for (int h = first; h < end; ++h) ranked += rank(layer.head(h));
+      serves = ranked / 8;
     }
+    serves = std::max<std::int64_t>(0, serves - going);
   }
   // [slot]: tokens without a rank, which came after the ranking or were recent then, go last.
   const std::vector<float>& ranks(const HookHead& head) {
@@ -72,24 +62,21 @@ class RankingHook : public Hook {
  private:
   static constexpr int kRank = 0;
 
-  void rank(HookLayer& layer) {
-    ranked_.clear();
-    for (int h = 0; h < layer.kv_heads(); ++h) {
-      HookHead& head = layer.head(h);
-      if (head.budget() == kKeepAll) continue;
-      scores_.assign(static_cast<std::size_t>(head.slots()), 0.0F);
-      score(head, scores_);
-      ranked_.push_back(0);
-      for (int slot = 0; slot < head.slots(); ++slot) {
-        const float rank = scores_[static_cast<std::size_t>(slot)];
-        head.set_number(slot, kRank, rank);
-        ranked_.back() += static_cast<std::int64_t>(rank > 0 && head.may_go(slot));
-      }
+  // How many tokens with a rank may go.
+  std::int64_t rank(HookHead& head) {
+    if (head.budget() == kKeepAll) return 0;
+    scores_.assign(static_cast<std::size_t>(head.slots()), 0.0F);
+    score(head, scores_);
+    std::int64_t ranked = 0;
+    for (int slot = 0; slot < head.slots(); ++slot) {
+      const float rank = scores_[static_cast<std::size_t>(slot)];
+      head.set_number(slot, kRank, rank);
+      ranked += static_cast<std::int64_t>(rank > 0 && head.may_go(slot));
     }
+    return ranked;
   }
 
-  std::vector<std::int64_t> serves_;  // [layer]: how many more tokens may go by the ranking
-  std::vector<std::int64_t> ranked_;  // [bounded KV head of a layer]: tokens with a rank that may go
+  std::vector<std::int64_t> serves_;  // [layer][KV head]: how many more tokens may go by the ranking
   std::vector<float> scores_;         // [slot], memory for one head
 };
 
