@@ -24,7 +24,7 @@ std::shared_ptr<const Model> tiny(ggml_type type) {
 constexpr double kNoTime = 1e30;  // per second: costs nothing
 
 SpeedBound bound(ggml_type type, const SpeedTest& test, const MachineRates& rates) {
-  const SpeedResult measured{{1}, 0, 10, 0.5, 0.25};  // every token attends to 10
+  const SpeedResult measured{{1}, 0, 0, 10, 0.5, 0.25};  // every token attends to 10
   return bound_of(rates, *tiny(type), test, measured);
 }
 
