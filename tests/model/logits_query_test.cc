@@ -116,7 +116,7 @@ TEST_P(StepLogits, ARowThatIsNotFiniteFailsWhateverIsAskedOfIt) {
 INSTANTIATE_TEST_SUITE_P(Devices, StepLogits, testing::ValuesIn(test::all_devices()),
                          [](const auto& each) { return each.param.name; });
 
-// What a device without hooks, f32 and options of scores refuses.
+// What a device without hooks, f32, options of scores and a cold tier refuses.
 TEST(Capabilities, ASequenceThatNeedsMoreIsRefusedInOneLine) {
   const Capabilities device{.name = "small",
                             .kv_types = {KvType::f16},
@@ -124,6 +124,7 @@ TEST(Capabilities, ASequenceThatNeedsMoreIsRefusedInOneLine) {
                             .whole_prompt = false,
                             .power = false,
                             .value_weight = false,
+                            .cold_tier = false,
                             .most_rows = 8,
                             .exact_bytes = false};
   const auto refusal = [&](const char* spec, KvType type = KvType::f16) {
@@ -138,6 +139,7 @@ TEST(Capabilities, ASequenceThatNeedsMoreIsRefusedInOneLine) {
   EXPECT_EQ(refusal("a2sf:budget=9:block=prompt"), "device 'small' has no block = prompt");
   EXPECT_EQ(refusal("a2sf:budget=9:power=1.5"), "device 'small' has no power of scores");
   EXPECT_EQ(refusal("a2sf:budget=9:sink=1:value-weight=on"), "device 'small' has no value weights");
+  EXPECT_EQ(refusal("a2sf:budget=9:cold=all"), "device 'small' has no cold tier");
 }
 
 }  // namespace
