@@ -462,7 +462,7 @@ TEST(Resize, UpKeepsEverythingAndFillsTheNewBudget) {
 }
 
 TEST(Resize, WhatASmallerBudgetEvictsGoesIntoTheColdTier) {
-  Session session = session_of("a2sf:budget=30:alpha=0.5:cold=all:block=5");
+  Session session = session_of("a2sf:budget=30:alpha=0:cold=all:block=5");
   ASSERT_TRUE(session.feed(random_tokens(30)));
   const std::size_t before = session.cold_bytes();
   ASSERT_TRUE(session.resize({BudgetCount{12}}));
