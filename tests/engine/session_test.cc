@@ -173,7 +173,7 @@ INSTANTIATE_TEST_SUITE_P(Policies, BatchInvariance,
                          testing::Values("full", "local:budget=16", "streaming:budget=16", "h2o:budget=16",
                                          "tova:budget=16", "a2sf:budget=16", "a2sf:budget=16:block=5",
                                          "ideal:budget=16", "shared-budget:budget=16",
-                                         "a2sf:budget=16:alpha=0.5:cold=20:block=5"),
+                                         "a2sf:budget=16:alpha=0:cold=20:block=5"),
                          test_name);
 
 // A single row over more than 512 slots is shared out over the threads piece by piece.
@@ -416,7 +416,7 @@ TEST_P(Fork, ContinuesWithTheBytesOfTheOriginal) {
 INSTANTIATE_TEST_SUITE_P(Policies, Fork,
                          testing::Values("full", "a2sf:budget=16", "h2o:budget=16:block=7",
                                          "a2sf:budget=16:block=prompt", "ideal:budget=16", "shared-budget:budget=16",
-                                         "a2sf:budget=16:alpha=0.5:cold=20:block=5"),
+                                         "a2sf:budget=16:alpha=0:cold=20:block=5"),
                          test_name);
 
 TEST(Resize, DownKeepsTheHighestScoresAndContinues) {
