@@ -136,11 +136,12 @@ using EvictionSchedule = std::variant<EvictEvery, EvictAtPromptEnd>;
 
 // What leaves a head by its score is kept in host memory, at most `tokens` of each KV head: then the one goes for good
 // that was least often recalled, of equal ones the oldest. Whenever tokens leave, and at a prompt's end, cold tokens
-// change places with the lowest scores. Let a be the most that one of every second of the last 16 rows would have added to a cold
-// token's score, by the probability it would have had beside what the head held then. It comes back for a token that
-// may go and has a lower score than a, with the score that it would have had every row given it so much since it was
-// first there: a (1 - alpha^n) / (1 - alpha) after n rows. (Ours; Quest, arXiv 2406.10774, reads the keys that match a
-// query best instead.) Attention costs the budget as before. Layers with a sliding window have no cold tier.
+// change places with the lowest scores. Let a be the most that one of the last rows (every second of 16) would have
+// added to a cold token's score, by the probability it would have had beside what the head held then. It comes back for
+// a token that may go and has a lower score than a, with the score that it would have had every row given it so much
+// since it was first there: a (1 - alpha^n) / (1 - alpha) after n rows. (Ours; Quest, arXiv 2406.10774, reads the keys
+// that match a query best instead.) Attention costs the budget as before. Layers with a sliding window have no cold
+// tier.
 struct ColdTier {
   std::int64_t tokens = 0;   // 0: there is none; kKeepAll: any number
   std::int64_t recall = 32;  // at most so many change places at once
