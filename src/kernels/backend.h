@@ -141,8 +141,8 @@ struct Capabilities {
   bool whole_prompt;         // block = prompt
   bool power, value_weight;  // options of scores
   bool cold_tier;
-  int most_rows;             // of a step
-  bool exact_bytes;          // a row's bytes depend on its sequence alone: on no neighbour, chunk or count of threads
+  int most_rows;     // of a step
+  bool exact_bytes;  // a row's bytes depend on its sequence alone: on no neighbour, chunk or count of threads
 
   // Whether a sequence of these rules and this format can be had; else one line that says what is missing.
   Status check(const Retention& retention, KvType kv_type) const;
