@@ -75,7 +75,7 @@ std::vector<PolicyRow> built_in_rows() {
       prompt_row(tova_mean(), 0, 0, "TOVA as published: one token leaves all heads of a layer"),
       hook_row(vatp(), "VATP: accumulated attention times the norm of the value", kReadingBlock),
       hook_row(redundancy(), "R-KV: accumulated attention less the similarity of the key to others", kReadingBlock),
-      hook_row(merge(), "after D2O: the value of what goes is merged into the token of the most similar key",
+      hook_row(merge(), "after D2O: the value of what goes is merged into the most similar key; not recommended",
                kReadingBlock),
       hook_row(lazy(), "LazyEviction: tokens that are attended to at intervals", kReadingBlock),
       hook_row(multi(), "a weighted sum of attention, frequency, TextRank, value and age", kReadingBlock),
