@@ -52,7 +52,6 @@ class ColdStore {
 
   bool exists() const { return group_ > 0; }
   ColdHead head(int layer, int kv_head);
-  const HeadCache& tokens(int layer, int kv_head) const { return cache_.head(layer, kv_head); }
   // Makes room for so many tokens more in each head ([layer][kv head]), as far as its plan allows.
   Status make_room(std::span<const std::int64_t> tokens);
   std::int64_t most_slots() const { return cache_.most_room(); }  // of a head

@@ -6,14 +6,12 @@
 // token that was never attended to again has no interval and goes first.
 #include <a2sf/hook.h>
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <limits>
 
 #include "policy/hooks/hooks.h"
 #include "policy/hooks/lowest_first.h"
-#include "policy/hooks/options.h"
+#include "policy/hooks/number_option.h"
 
 namespace a2sf {
 namespace {
@@ -74,25 +72,12 @@ class LazyHook final : public Hook {
   std::vector<int> victims_;
 };
 
-class Lazy final : public HookFactory {
+class Lazy final : public NumberOptionFactory<Lazy> {
  public:
+  Lazy() : NumberOptionFactory({"threshold", 0, 1, kThreshold}) {}
   std::string_view name() const override { return "lazy"; }
   HookNeeds needs() const override { return {.every_row = true, .last_rows = 1, .numbers = 2}; }
-  std::unique_ptr<Hook> make(const HookShape&) const override { return std::make_unique<LazyHook>(threshold_); }
-  Result<std::shared_ptr<const HookFactory>> with(std::string_view option, std::string_view value) const override {
-    if (option != "threshold") return HookFactory::with(option, value);
-    const auto threshold = read_number(option, value, 0, 1);
-    if (!threshold) return tl::unexpected(threshold.error());
-    auto changed = std::make_shared<Lazy>(*this);
-    changed->threshold_ = *threshold;
-    return changed;
-  }
-  std::string options() const override {
-    return threshold_ == kThreshold ? "" : fmt::format(":threshold={}", threshold_);
-  }
-
- private:
-  double threshold_ = kThreshold;
+  std::unique_ptr<Hook> make(const HookShape&) const override { return std::make_unique<LazyHook>(number()); }
 };
 
 }  // namespace

@@ -8,11 +8,9 @@
 // Attention does not know the count either: a token that stands for many still gets the probability of one.
 #include <a2sf/hook.h>
 
-#include <fmt/format.h>
-
 #include "policy/hooks/hooks.h"
 #include "policy/hooks/lowest_first.h"
-#include "policy/hooks/options.h"
+#include "policy/hooks/number_option.h"
 #include "policy/hooks/unit_keys.h"
 
 namespace a2sf {
@@ -95,25 +93,12 @@ class MergeHook final : public Hook {
   std::vector<float> victim_value_, kept_value_;
 };
 
-class Merge final : public HookFactory {
+class Merge final : public NumberOptionFactory<Merge> {
  public:
+  Merge() : NumberOptionFactory({"threshold", -1, 1, kThreshold}) {}
   std::string_view name() const override { return "merge"; }
   HookNeeds needs() const override { return {.keys_values = true, .numbers = 1}; }
-  std::unique_ptr<Hook> make(const HookShape&) const override { return std::make_unique<MergeHook>(threshold_); }
-  Result<std::shared_ptr<const HookFactory>> with(std::string_view option, std::string_view value) const override {
-    if (option != "threshold") return HookFactory::with(option, value);
-    const auto threshold = read_number(option, value, -1, 1);
-    if (!threshold) return tl::unexpected(threshold.error());
-    auto changed = std::make_shared<Merge>(*this);
-    changed->threshold_ = *threshold;
-    return changed;
-  }
-  std::string options() const override {
-    return threshold_ == kThreshold ? "" : fmt::format(":threshold={}", threshold_);
-  }
-
- private:
-  double threshold_ = kThreshold;
+  std::unique_ptr<Hook> make(const HookShape&) const override { return std::make_unique<MergeHook>(number()); }
 };
 
 }  // namespace

@@ -6,15 +6,13 @@
 // charged with their cosine. Where only two are similar, neither is charged.
 #include <a2sf/hook.h>
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "policy/hooks/hooks.h"
 #include "policy/hooks/lowest_first.h"
-#include "policy/hooks/options.h"
+#include "policy/hooks/number_option.h"
 #include "policy/hooks/unit_keys.h"
 
 namespace a2sf {
@@ -89,23 +87,12 @@ class RedundancyHook final : public Hook {
   std::vector<int> victims_;
 };
 
-class Redundancy final : public HookFactory {
+class Redundancy final : public NumberOptionFactory<Redundancy> {
  public:
+  Redundancy() : NumberOptionFactory({"lambda", 0, 1, kLambda}) {}
   std::string_view name() const override { return "r-kv"; }
   HookNeeds needs() const override { return {.keys_values = true}; }
-  std::unique_ptr<Hook> make(const HookShape&) const override { return std::make_unique<RedundancyHook>(lambda_); }
-  Result<std::shared_ptr<const HookFactory>> with(std::string_view option, std::string_view value) const override {
-    if (option != "lambda") return HookFactory::with(option, value);
-    const auto lambda = read_number(option, value, 0, 1);
-    if (!lambda) return tl::unexpected(lambda.error());
-    auto changed = std::make_shared<Redundancy>(*this);
-    changed->lambda_ = *lambda;
-    return changed;
-  }
-  std::string options() const override { return lambda_ == kLambda ? "" : fmt::format(":lambda={}", lambda_); }
-
- private:
-  double lambda_ = kLambda;
+  std::unique_ptr<Hook> make(const HookShape&) const override { return std::make_unique<RedundancyHook>(number()); }
 };
 
 }  // namespace
