@@ -1,6 +1,8 @@
 // Rules that give each token a score and let the lowest go, against a plain simulation of the rule.
 #pragma once
 
+#include <cmath>
+
 #include "hooks/hook_support.h"
 
 namespace a2sf::test {
@@ -109,6 +111,22 @@ inline void expect_lowest_first(const Device& device, const std::string& name,
   replay.feed(random_tokens(10, 3), 1);
   replay.feed_prompt(random_tokens(20, 4));
   replay.expect_same_victims();
+}
+
+inline double cosine(const Floats& a, const Floats& b) {
+  double product = 0, of_a = 0, of_b = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    product += static_cast<double>(a[i]) * b[i];
+    of_a += static_cast<double>(a[i]) * a[i];
+    of_b += static_cast<double>(b[i]) * b[i];
+  }
+  return product / std::sqrt(of_a * of_b);
+}
+
+// A hook with options under which it is the built-in policy, budget 12 in blocks of 5.
+inline void expect_bytes_of_a2sf(const Device& device, const std::string& policy) {
+  Session plain = session_of("a2sf:budget=12:block=5", tiny(device)), hook = session_of(policy, tiny(device));
+  EXPECT_TRUE(same_bytes(feed_all(hook, random_tokens(80)), feed_all(plain, random_tokens(80)))) << policy;
 }
 
 // The bytes of a sequence do not depend on how it is fed, and a fork goes on as the original does.

@@ -9,16 +9,6 @@ namespace {
 
 using Vector = std::vector<double>;
 
-double cosine(const Floats& a, const Floats& b) {
-  double product = 0, of_a = 0, of_b = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    product += static_cast<double>(a[i]) * b[i];
-    of_a += static_cast<double>(a[i]) * a[i];
-    of_b += static_cast<double>(b[i]) * b[i];
-  }
-  return product / std::sqrt(of_a * of_b);
-}
-
 struct Value {
   Vector value;
   double count = 1;
@@ -113,9 +103,7 @@ TEST_P(MergeHook, TheLowestScoreGoes) {
 }
 
 TEST_P(MergeHook, WithNothingSimilarEnoughIsTheBuiltInPolicy) {
-  Session plain = session_of("a2sf:budget=12:block=5", tiny(GetParam())),
-          hook = session_of("merge:threshold=1:budget=12:block=5", tiny(GetParam()));
-  EXPECT_TRUE(same_bytes(feed_all(hook, random_tokens(80)), feed_all(plain, random_tokens(80))));
+  expect_bytes_of_a2sf(GetParam(), "merge:threshold=1:budget=12:block=5");
 }
 
 TEST_P(MergeHook, AResizeAsksItToo) { expect_resizes(GetParam(), "merge:budget=12:block=5:threshold=0.3"); }

@@ -6,16 +6,6 @@
 namespace a2sf::test {
 namespace {
 
-double cosine(const Floats& a, const Floats& b) {
-  double product = 0, of_a = 0, of_b = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    product += static_cast<double>(a[i]) * b[i];
-    of_a += static_cast<double>(a[i]) * a[i];
-    of_b += static_cast<double>(b[i]) * b[i];
-  }
-  return product / std::sqrt(of_a * of_b);
-}
-
 // The mean of each column of the matrix of cosines, without the diagonal and, in each row, without the newest token
 // whose cosine is above a half.
 std::map<int, double> mean_cosines(const std::map<int, Floats>& keys) {
@@ -64,9 +54,7 @@ TEST_P(Redundancy, TheLeastAttendedToAndMostAlikeGoes) {
 }
 
 TEST_P(Redundancy, OfAttentionAloneIsTheBuiltInPolicy) {
-  Session plain = session_of("a2sf:budget=12:block=5", tiny(GetParam())),
-          hook = session_of("r-kv:lambda=1:budget=12:block=5", tiny(GetParam()));
-  EXPECT_TRUE(same_bytes(feed_all(hook, random_tokens(80)), feed_all(plain, random_tokens(80))));
+  expect_bytes_of_a2sf(GetParam(), "r-kv:lambda=1:budget=12:block=5");
 }
 
 TEST_P(Redundancy, AResizeAsksItToo) { expect_resizes(GetParam(), "r-kv:budget=12:block=5"); }
