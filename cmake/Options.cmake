@@ -1,9 +1,14 @@
 # a2sf_options: the compiler and linker flags of every target of this project; never exported.
 add_library(a2sf_options INTERFACE)
 target_compile_features(a2sf_options INTERFACE cxx_std_20)
-target_compile_options(a2sf_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow $<$<BOOL:${A2SF_WERROR}>:-Werror>)
+set(cxx_warnings -Wall -Wextra -Wpedantic -Wshadow $<$<BOOL:${A2SF_WERROR}>:-Werror>)
+target_compile_options(a2sf_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${cxx_warnings}>")
+target_compile_options(a2sf_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra;$<$<BOOL:${A2SF_WERROR}>:-Werror=all-warnings>>")
 # Assertions name their file as the repository does, whatever folder it was built in.
-target_compile_options(a2sf_options INTERFACE "-fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=")
+target_compile_options(a2sf_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:-fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=>")
 if(A2SF_SANITIZE)
   target_compile_options(a2sf_options INTERFACE
     -fsanitize=${A2SF_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
@@ -14,7 +19,8 @@ endif()
 
 # GCC 12 sees overflows in fmt and std::string at -O3 that are not there.
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  target_compile_options(a2sf_options INTERFACE -Wno-stringop-overflow -Wno-restrict)
+  target_compile_options(a2sf_options INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:-Wno-stringop-overflow;-Wno-restrict>")
   # Under sanitizers it sees members of a std::variant read that another alternative has.
   if(A2SF_SANITIZE)
     target_compile_options(a2sf_options INTERFACE -Wno-maybe-uninitialized)

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "core/available_memory.h"
 #include "core/machine_rates.h"
 #include "core/memory.h"
 #include "kernels/sequence_store.h"
@@ -160,6 +161,7 @@ class Backend {
   virtual const Capabilities& capabilities() const = 0;
   virtual int threads() const = 0;
   virtual const std::string& isa() const = 0;
+  virtual std::uint64_t free_memory() const { return available_memory(); }  // bytes that weights could take
 
   // Takes a tensor, once for each of its roles. Where the backend makes a form of its own (repacked, uploaded), it
   // keeps that and notes it in `loaded`; where it does not, it reads what is mapped.
@@ -206,5 +208,8 @@ Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions& options, Mem
 std::unique_ptr<Backend> make_reference_backend(Memory& memory = host_memory());
 // The CPU behind a fence, for tests: its buffers cannot be read or written but by its own operations.
 Result<std::unique_ptr<Backend>> make_fenced_backend(const CpuOptions& options);
+// The first NVIDIA GPU that the process may see. Fails with a line that says what is missing: a build with CUDA, a GPU,
+// a driver.
+Result<std::unique_ptr<Backend>> make_cuda_backend();
 
 }  // namespace a2sf

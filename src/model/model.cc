@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "core/available_memory.h"
 #include "model/model_parts.h"
 
 namespace a2sf {
@@ -13,8 +12,9 @@ Result<std::unique_ptr<Backend>> make_backend(const ModelOptions& options) {
   if (options.device == "cpu") return make_cpu_backend(cpu);
   if (options.device == "fenced") return make_fenced_backend(cpu);
   if (options.device == "reference") return make_reference_backend();
+  if (options.device == "cuda") return make_cuda_backend();
   return fail(ErrorKind::unsupported,
-              fmt::format("device '{}' is not in this build; it has cpu and reference", options.device));
+              fmt::format("there is no device '{}', but cpu, cuda and reference", options.device));
 }
 
 std::size_t bytes_of(const WeightView& weight) { return weight.row_bytes() * static_cast<std::size_t>(weight.rows); }
@@ -30,10 +30,9 @@ Status load_all(Weights& weights, Backend& backend) {
 }
 
 // Refused before it is begun: Linux promises memory that it does not have.
-Status check_memory(Weights& weights) {
+Status check_memory(Weights& weights, std::uint64_t there) {
   std::uint64_t needed = 0;
   for (const auto& [weight, role] : all_weights(weights)) needed += bytes_of(*weight);
-  const std::uint64_t there = available_memory();
   if (needed <= there) return {};
   return fail(ErrorKind::out_of_memory,
               fmt::format("{} needs {:.1f} GiB for its weights; {:.1f} GiB are available", weights.info.name,
@@ -68,7 +67,7 @@ Result<std::shared_ptr<const Model>> Model::random(const std::string& shape, con
   if (!backend) return tl::unexpected(backend.error());
   auto weights = shape_weights(shape);
   if (!weights) return tl::unexpected(weights.error());
-  if (Status fits = check_memory(*weights); !fits) return tl::unexpected(fits.error());
+  if (Status fits = check_memory(*weights, (*backend)->free_memory()); !fits) return tl::unexpected(fits.error());
   if (Status made = make_all(*weights, **backend, seed); !made) return tl::unexpected(made.error());
   return std::shared_ptr<const Model>(new Model(std::make_unique<Parts>(std::move(*weights), std::move(*backend))));
 }

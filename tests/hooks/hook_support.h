@@ -56,7 +56,7 @@ class OnEveryDevice : public testing::TestWithParam<Device> {
 };
 
 #define A2SF_ON_EVERY_DEVICE(Suite)                                          \
-  INSTANTIATE_TEST_SUITE_P(Devices, Suite, testing::ValuesIn(all_devices()), \
+  INSTANTIATE_TEST_SUITE_P(Devices, Suite, testing::ValuesIn(host_devices()), \
                            [](const auto& device) { return device.param.name; })
 
 inline Tokens random_tokens(std::size_t count, unsigned seed = 7) {

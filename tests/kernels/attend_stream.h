@@ -62,7 +62,8 @@ struct Stream {
     if (!in_prompt) return SlotPlan::bounded(rule.budget + block);
     return window > 0 ? SlotPlan::bounded(window) : SlotPlan();
   }
-  std::unique_ptr<HostStore> store() const {
+  SequenceShape shape() const { return {1, heads(), kv_heads(), dim, type, scale(), {window}}; }
+  ResolvedRetention resolved() const {
     ResolvedRetention resolved;
     const bool grows = prompt > 0 && whole_prompt;
     resolved.retention = {grows, block, kv_heads(), rules, nullptr, cold};
@@ -70,8 +71,10 @@ struct Stream {
       resolved.slots.push_back(plan(rule, grows));
       resolved.bounded_slots.push_back(plan(rule, false));
     }
-    auto store = std::make_unique<HostStore>(
-        host_memory(), SequenceShape{1, heads(), kv_heads(), dim, type, scale(), {window}}, std::move(resolved));
+    return resolved;
+  }
+  std::unique_ptr<HostStore> store() const {
+    auto store = std::make_unique<HostStore>(host_memory(), shape(), resolved());
     store->record_evictions();
     return store;
   }

@@ -131,17 +131,27 @@ TEST_P(Matrix, RunsWithinItsBudget) {
   EXPECT_TRUE(std::equal(again.logits().begin(), again.logits().end(), session.logits().begin()));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    , Matrix,
-    testing::Combine(testing::Values("llama", "qwen2", "qwen3", "gemma3", "phi3", "gpt2", "gptneox", "opt", "opt-350m"),
-                     testing::Values("full", "local:budget=10", "streaming:budget=10", "h2o:budget=10",
-                                     "tova:budget=10", "a2sf:budget=10", "a2sf:budget=10:block=4",
-                                     "a2sf:budget=10:block=prompt", "ideal:budget=10", "shared-budget:budget=10",
-                                     "a2sf:power=1.5:value-weight=on:budget=10:sink=1"),
-                     testing::ValuesIn(test::all_devices())),
-    [](const auto& each) {
-      return name_of_test(std::get<0>(each.param) + "_" + std::get<1>(each.param) + "_" + std::get<2>(each.param).name);
-    });
+std::string name_of_case(const testing::TestParamInfo<Matrix::ParamType>& each) {
+  return name_of_test(std::get<0>(each.param) + "_" + std::get<1>(each.param) + "_" + std::get<2>(each.param).name);
+}
+
+const auto kArchitectures =
+    testing::Values("llama", "qwen2", "qwen3", "gemma3", "phi3", "gpt2", "gptneox", "opt", "opt-350m");
+
+INSTANTIATE_TEST_SUITE_P(, Matrix,
+                         testing::Combine(kArchitectures,
+                                          testing::Values("full", "local:budget=10", "streaming:budget=10",
+                                                          "h2o:budget=10", "tova:budget=10", "a2sf:budget=10",
+                                                          "a2sf:budget=10:block=4", "a2sf:budget=10:block=prompt",
+                                                          "ideal:budget=10",
+                                                          "a2sf:power=1.5:value-weight=on:budget=10:sink=1"),
+                                          testing::ValuesIn(test::all_devices())),
+                         name_of_case);
+
+INSTANTIATE_TEST_SUITE_P(Hooks, Matrix,
+                         testing::Combine(kArchitectures, testing::Values("shared-budget:budget=10"),
+                                          testing::ValuesIn(test::host_devices())),
+                         name_of_case);
 
 // --- Sliding windows and budgets ---
 

@@ -1,0 +1,21 @@
+# The CUDA device: A2SF_CUDA is off from here on where no compiler for it is found. The runtime is linked statically, so that a
+# program starts on machines without a GPU too.
+if(A2SF_CUDA)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    # Ampere and what runs its code, and Hopper with what it alone has.
+    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES "80;90a-real")
+    endif()
+    enable_language(CUDA)
+    string(APPEND CMAKE_CUDA_FLAGS " -std=c++20")  # CMake 3.25 does not know that nvcc does
+    # Named again by packages, they would come before the compiler's own.
+    list(APPEND CMAKE_CUDA_IMPLICIT_INCLUDE_DIRECTORIES ${CMAKE_CXX_IMPLICIT_INCLUDE_DIRECTORIES})
+    find_package(CUDAToolkit REQUIRED)
+    message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER_VERSION}")
+  else()
+    message(STATUS "CUDA: no compiler found (nvcc); --device cuda is not built")
+    set(A2SF_CUDA OFF)
+  endif()
+endif()

@@ -1,0 +1,70 @@
+// What kernels know of a KV head, a sequence and a step: plain data in the GPU's memory.
+#pragma once
+
+#include <a2sf/hook.h>
+#include <a2sf/policy.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cache/sequence_cache.h"
+#include "kernels/cuda/dequantise.h"
+
+namespace a2sf::cuda {
+
+// The rule of one KV head, and which of its slots hold tokens.
+struct DeviceHead {
+  RetentionMode mode;
+  int budget;
+  int first, recent;  // the earliest position that may go (after sinks and pins), and how many of the newest stay
+  float alpha, power;
+  bool value_weight;
+  bool is_ring;       // SlotPlan::Kind::ring
+  std::int64_t most;  // slots that the plan has
+  // From here on kernels write.
+  int used, occupied;
+  int values_seen;  // in the mean of the head's values
+  int logged;       // entries of the log
+};
+
+// A sequence's heads are [layer][kv head].
+struct DeviceSequence {
+  DeviceHead* heads;
+  std::byte* const* chunks;  // [head][chunks_per_head]
+  int chunks_per_head;
+  float* mean_values;  // [head][head dim]; nullptr: values are not weighed
+  Eviction* log;       // [head][log_capacity]; nullptr: nobody asked
+  int log_capacity;
+};
+
+struct DeviceSpan {
+  DeviceSequence sequence;
+  int first_row, rows;
+  std::int64_t first_position;
+  std::int64_t block;
+  bool in_prompt;    // under block = prompt: nothing goes,
+  bool prompt_ends;  // but after its last row
+  bool f16;          // format of the cache; else f32
+};
+
+// Why a sequence failed. The first to report is heard.
+struct DeviceFailure {
+  int cause;  // FailureCause + 1; 0: none
+  int layer, kv_head;
+  std::int64_t position;
+};
+
+// Slots of a chunk, the last of which may be shorter than the others.
+A2SF_HOST_DEVICE inline int slots_of_chunk(std::int64_t most, int chunk) {
+  const std::int64_t left = most - std::int64_t{chunk} * kChunk;
+  return left >= kChunk ? kChunk : static_cast<int>((left + kTile - 1) / kTile * kTile);
+}
+
+// A2sf's one order of victims as a number, the lowest first: by score, which is not negative, then by position.
+A2SF_HOST_DEVICE inline std::uint64_t order_of(float score, std::int32_t position) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &score, 4);
+  return std::uint64_t{bits} << 32 | static_cast<std::uint32_t>(position);
+}
+
+}  // namespace a2sf::cuda

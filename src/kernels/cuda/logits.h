@@ -1,0 +1,25 @@
+// What is asked of rows of logits, on the GPU.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace a2sf::cuda {
+
+struct RowOfLogits {
+  double log_sum;  // log(sum(exp(logits)))
+  int is_finite;
+};
+
+// Enqueue. x = softcap * tanh(x / softcap) where that is above 0, then what each row is. logits: [rows][vocabulary].
+cudaError_t finish_logits(float* logits, int rows, int vocabulary, float softcap, RowOfLogits* of_rows,
+                          cudaStream_t stream);
+
+// One logit of one row.
+struct Pick {
+  int row, token;
+};
+cudaError_t pick(const float* logits, int vocabulary, const Pick* picks, int count, float* picked, cudaStream_t stream);
+
+}  // namespace a2sf::cuda

@@ -1,0 +1,42 @@
+// Operations on rows of activations that are no products: embeddings, norms, sums, activations.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/cuda/attend.h"
+#include "kernels/weight.h"
+
+namespace a2sf {
+enum class Activation;
+}
+
+namespace a2sf::cuda {
+
+// A tensor in the GPU's memory, rows of ggml blocks as in the file.
+struct DeviceWeight {
+  const std::uint8_t* data;
+  ggml_type type;
+  std::int64_t rows, columns;
+  std::int64_t row_bytes;
+};
+
+// All of them enqueue. Rows are dense: [count][columns].
+
+// out[i] (+)= scale * the table's row number ids[i] + offset.
+struct LookUp {
+  DeviceWeight table;
+  const std::int32_t* ids;
+  int offset;
+  float scale;
+  bool add;
+};
+cudaError_t look_up(const LookUp& look_up, int count, float* out, cudaStream_t stream);
+cudaError_t norm_rows(const float* in, const DeviceNorm& norm, int columns, int count, float* out, cudaStream_t stream);
+cudaError_t add_rows(const float* in, std::int64_t floats, float* out, cudaStream_t stream);
+// out = activation(gate), times `up` unless that is nullptr.
+cudaError_t activate(Activation activation, const float* gate, const float* up, std::int64_t floats, float* out,
+                     cudaStream_t stream);
+// out[i] = in[rows[i]]
+cudaError_t gather(const float* in, const std::int32_t* rows, int columns, int count, float* out, cudaStream_t stream);
+
+}  // namespace a2sf::cuda
