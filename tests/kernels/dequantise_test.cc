@@ -37,6 +37,16 @@ TEST_P(Dequantise, EveryValueIsThatOfGgml) {
         const float value = Format::value(data + i / Format::block * Format::bytes, i % Format::block);
         ASSERT_NEAR(value, expected[static_cast<std::size_t>(i)], 1e-6) << "row " << row << ", column " << i;
       }
+      for (int part = 0; part < kColumns / 8; ++part) {
+        const int column = part * 8 / Format::block * Format::block;
+        const cuda::Eight eight =
+            Format::eight(data + column / Format::block * Format::bytes, part % (Format::block / 8));
+        for (int i = 0; i < 8; ++i) {
+          const int at = column + (i < 4 ? eight.first + i : eight.second + i - 4);
+          ASSERT_NEAR(eight.values[i], expected[static_cast<std::size_t>(at)], 1e-6)
+              << "row " << row << ", part " << part;
+        }
+      }
     }));
   }
 }
