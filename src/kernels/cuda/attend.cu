@@ -134,13 +134,14 @@ class HeadTask {
 
   __device__ void normalise(float* x, const DeviceNorm& norm) {
     if (norm.weight == nullptr) return;
-    double sum = 0, squares = 0;
+    float sum = 0, squares = 0;
+    const auto columns = static_cast<float>(dim_);
     for (int i = static_cast<int>(threadIdx.x); norm.subtracts_mean && i < dim_; i += kThreads) sum += x[i];
-    const double mean = norm.subtracts_mean ? reduce(sum, Sum()) / dim_ : 0;
+    const float mean = norm.subtracts_mean ? reduce(sum, Sum()) / columns : 0;
     for (int i = static_cast<int>(threadIdx.x); i < dim_; i += kThreads) squares += (x[i] - mean) * (x[i] - mean);
-    const auto scale = static_cast<float>(1 / sqrt(reduce(squares, Sum()) / dim_ + norm.epsilon));
+    const float scale = 1 / sqrtf(reduce(squares, Sum()) / columns + norm.epsilon);
     for (int i = static_cast<int>(threadIdx.x); i < dim_; i += kThreads)
-      x[i] = (x[i] - static_cast<float>(mean)) * scale * norm.weight[i] + (norm.bias == nullptr ? 0 : norm.bias[i]);
+      x[i] = (x[i] - mean) * scale * norm.weight[i] + (norm.bias == nullptr ? 0 : norm.bias[i]);
     __syncthreads();
   }
 

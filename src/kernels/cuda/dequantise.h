@@ -54,6 +54,14 @@ A2SF_HOST_DEVICE inline void copy_16(const std::uint8_t* from, void* to) {
   std::memcpy(to, from, 16);
 }
 
+// float(number), exact below 2^23: conversions have a quarter of the other instructions' rate on a GPU.
+A2SF_HOST_DEVICE inline float float_of(std::uint32_t number) {
+  const std::uint32_t bits = 0x4b000000U | number;  // 2^23 + number
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x - 8388608.0F;
+}
+
 // Values of a block that are read together: those of the columns `first` to `first` + 3 and `second` to `second` + 3.
 struct Eight {
   float values[8];
@@ -104,7 +112,7 @@ struct Q8_0 {
     Eight all{{}, 8 * part, 8 * part + 4};
     for (int i = 0; i < 8; i += 4) {
       const std::uint32_t four = two_words_at(data + 2 + 8 * part + i);
-      for (int j = 0; j < 4; ++j) all.values[i + j] = d * static_cast<float>(static_cast<std::int8_t>(four >> 8 * j));
+      for (int j = 0; j < 4; ++j) all.values[i + j] = d * (float_of((four >> 8 * j & 255) ^ 128) - 128);
     }
     return all;
   }
@@ -118,8 +126,8 @@ A2SF_HOST_DEVICE inline Eight eight_nibbles(const std::uint8_t* data, int part, 
   const std::uint32_t four = two_words_at(data + 4 * part);
   Eight all{{}, 4 * part, 4 * part + 16};
   for (int j = 0; j < 4; ++j) {
-    all.values[j] = d * static_cast<float>(four >> 8 * j & 15) + m;
-    all.values[j + 4] = d * static_cast<float>(four >> (8 * j + 4) & 15) + m;
+    all.values[j] = d * float_of(four >> 8 * j & 15) + m;
+    all.values[j + 4] = d * float_of(four >> (8 * j + 4) & 15) + m;
   }
   return all;
 }

@@ -7,8 +7,8 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kRows = 8;      // that share a weight once it is read
-constexpr int kOutputs = 4;   // of large matrices, that share an input once it is read
-constexpr int kLarge = 4096;  // outputs
+constexpr int kOutputs = 2;   // of large matrices, that share an input once it is read
+constexpr int kLarge = 8192;  // outputs
 
 __device__ float4 four_at(const float* x) { return *reinterpret_cast<const float4*>(x); }
 
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kWarps* kWarp) multiply_rows(const __grid_cons
   for (int r = 0; r < rows; ++r)
     in[r] = launch.in + static_cast<std::int64_t>(min(first + r, launch.count - 1)) * columns;
   const int whole = columns % 8 == 0 ? columns : 0;  // else rows of inputs are not aligned
-#pragma unroll 2
+#pragma unroll 4
   for (int i = 8 * lane; i < whole; i += 8 * kWarp) {
     const int block = i / Format::block, part = i % Format::block / 8;
     Eight w[outputs];

@@ -22,16 +22,17 @@ __global__ void look_up_rows(const LookUp look_up, float* out) {
 }
 
 __global__ void norm_of_rows(const float* in, const DeviceNorm norm, int columns, float* out) {
-  __shared__ double scratch[kThreads / kWarp];
+  __shared__ float scratch[kThreads / kWarp];
   const float* const x = in + static_cast<std::int64_t>(blockIdx.x) * columns;
   float* const to = out + static_cast<std::int64_t>(blockIdx.x) * columns;
-  double sum = 0, squares = 0;
+  float sum = 0, squares = 0;
   for (int i = static_cast<int>(threadIdx.x); norm.subtracts_mean && i < columns; i += kThreads) sum += x[i];
-  const double mean = norm.subtracts_mean ? over_block(sum, Sum(), scratch) / columns : 0;
+  const float mean = norm.subtracts_mean ? over_block(sum, Sum(), scratch) / static_cast<float>(columns) : 0;
   for (int i = static_cast<int>(threadIdx.x); i < columns; i += kThreads) squares += (x[i] - mean) * (x[i] - mean);
-  const auto scale = static_cast<float>(1 / sqrt(over_block(squares, Sum(), scratch) / columns + norm.epsilon));
+  squares = over_block(squares, Sum(), scratch);
+  const float scale = 1 / sqrtf(squares / static_cast<float>(columns) + norm.epsilon);
   for (int i = static_cast<int>(threadIdx.x); i < columns; i += kThreads)
-    to[i] = (x[i] - static_cast<float>(mean)) * scale * norm.weight[i] + (norm.bias == nullptr ? 0 : norm.bias[i]);
+    to[i] = (x[i] - mean) * scale * norm.weight[i] + (norm.bias == nullptr ? 0 : norm.bias[i]);
 }
 
 __global__ void add_to(const float* in, std::int64_t floats, float* out) {
