@@ -24,6 +24,8 @@ class HeadBudgets {
   Result<std::int64_t> of_head(int layer, int kv_head) const;
   // What the profile says for the head; AutoAlpha where there is none.
   Alpha profile_alpha(int layer, int kv_head) const;
+  // Whether the profile says that the head is local.
+  bool is_local(int layer, int kv_head) const;
   // Tables and ranges of layers are those of the model.
   Status check_shape(int layers, int kv_heads) const;
 
