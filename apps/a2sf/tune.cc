@@ -267,8 +267,8 @@ void add_text_mode(CLI::App* command, Flags* flags) {
       ->capture_default_str();
   command
       ->add_option("--hybrid", flags->global_share,
-                   "So much of the heads choose tokens by score, 0 to 1: those that need it most; the others keep the "
-                   "first tokens and the newest")
+                   "The part of the heads that choose tokens by score, 0 to 1: those that lose most without; the "
+                   "others keep the first tokens and the newest")
       ->type_name("SHARE")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
