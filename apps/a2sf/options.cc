@@ -52,9 +52,9 @@ void add_profile_flag(CLI::App* command, CacheFlags* flags) {
   add_value(
       command, "--profile", &flags->profile,
       "Share the budget out over the heads, which need unlike parts of it, by a profile that a2sf tune has measured: a "
-      "file, or auto: MODEL.a2sf.json beside the model, else what is shipped for it, or a domain, what is shipped for "
-      "it "
-      "and texts of that kind (code, dialogue, mathematics, prose); the budget is then the mean of all heads",
+      "file, or auto: MODEL.a2sf.json beside the model, else what is shipped for it, or what is shipped for it and a "
+      "kind "
+      "of text: code, dialogue, mathematics, prose; the budget is then the mean of all heads",
       "P", flags->standard_profile);
 }
 

@@ -10,6 +10,9 @@ namespace a2sf {
 
 struct ShareTable;
 
+// The first tokens that a local head keeps (ShareTable::local), where its budget has room for them and the newest one.
+inline constexpr std::int64_t kLocalSinks = 4;
+
 // A count as part of a spec; `least` is 0 or 1. An error names it.
 Status check_count(const char* name, std::int64_t count, std::int64_t least);
 

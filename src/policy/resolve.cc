@@ -90,8 +90,7 @@ std::int64_t shifted_budget(const PolicySpec& spec, std::int64_t planned, int la
 
 // What a local head of a profile keeps: ShareTable::local.
 void make_local(HeadRule& rule) {
-  constexpr std::int64_t kSinks = 4;
-  rule.sink = std::max(rule.sink, std::min(kSinks, rule.budget - 1));
+  rule.sink = std::max(rule.sink, std::min(kLocalSinks, rule.budget - 1));
   rule.recent = std::max<std::int64_t>(0, rule.budget - std::max(rule.sink, rule.pin));
 }
 

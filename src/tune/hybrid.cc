@@ -39,8 +39,7 @@ double damage_of_layer(const DamageLadder& ladder, std::size_t layer, std::size_
 }  // namespace
 
 PolicySpec local_policy(PolicySpec spec) {
-  constexpr std::int64_t kSinks = 4;
-  spec.keep.sink = {.tokens = std::max(spec.keep.sink.tokens, kSinks), .yields = true};
+  spec.keep.sink = {.tokens = std::max(spec.keep.sink.tokens, kLocalSinks), .yields = true};
   spec.keep.recent = {.size = 1.0, .yields = true};
   return spec;
 }
