@@ -27,6 +27,15 @@ SharedProfile find_profile(const ModelInfo& model) {
   return shipped_profile(model.hash);
 }
 
+SharedProfile domain_profile(const std::string& domain, const ModelInfo& model) {
+  auto profile = shipped_profile(model.hash, domain);
+  if (profile == nullptr) {
+    fail_with(kFailed, fmt::format("--profile {}: no such profile comes with {}; a2sf tune makes one of a text", domain,
+                                   harmless(model.path)));
+  }
+  return profile;
+}
+
 bool holds_all(const PolicySpec& spec, const Sequence& sequence) {
   const auto* count = std::get_if<BudgetCount>(&spec.budget.budget);
   return count != nullptr && sequence.tokens > 0 && count->tokens >= sequence.tokens;
@@ -40,15 +49,22 @@ bool can_share(const PolicySpec& spec, const Sequence& sequence) {
 
 }  // namespace
 
+bool names_domain(const std::string& profile) {
+  const auto domains = shipped_domains();
+  return std::find(domains.begin(), domains.end(), profile) != domains.end();
+}
+
 std::string profile_beside(const std::string& model_file) { return model_file + ".a2sf.json"; }
 
 void use_auto_profile(const CacheFlags& flags, const ModelInfo& model, const Sequence& sequence,
                       std::span<PolicySpec> specs, bool quiet) {
-  if ((flags.profile.empty() ? flags.standard_profile : flags.profile) != "auto") return;
+  const std::string wanted = flags.profile.empty() ? flags.standard_profile : flags.profile;
+  const bool is_automatic = wanted == "auto";
+  if (!is_automatic && !names_domain(wanted)) return;
   if (std::none_of(specs.begin(), specs.end(), [&](const PolicySpec& spec) { return can_share(spec, sequence); }))
     return;
-  const SharedProfile profile = find_profile(model);
-  if (profile == nullptr || profile->was_tuned_on(sequence.text_hash)) return;
+  const SharedProfile profile = is_automatic ? find_profile(model) : domain_profile(wanted, model);
+  if (profile == nullptr || (is_automatic && profile->was_tuned_on(sequence.text_hash))) return;
   for (PolicySpec& spec : specs) {
     if (can_share(spec, sequence)) need(share_by(spec, profile));
   }

@@ -1,4 +1,4 @@
-// --profile auto: the profile that was measured on the very model at hand.
+// --profile auto, --profile DOMAIN: the profile that was measured on the very model at hand.
 #pragma once
 
 #include "options.h"
@@ -8,6 +8,8 @@
 
 namespace a2sf::app {
 
+// Whether --profile says a domain that profiles come with the library for.
+bool names_domain(const std::string& profile);
 // Where `tune` leaves a model's profile, and `auto` finds it.
 std::string profile_beside(const std::string& model_file);
 
@@ -18,8 +20,9 @@ struct Sequence {
 
 // Where the flags say auto: the profile beside the model's file, or else the shipped one of this model, shares out the
 // budgets of the policies that choose by score and whose budget is a count or a ratio. Nothing happens where there is
-// no profile, where the text is one that it was tuned on, and where the budget holds the whole sequence. Says in a line
-// on a terminal which one is used, unless `quiet`.
+// no profile, where the text is one that it was tuned on, and where the budget holds the whole sequence. Where they
+// name a domain, its shipped profile of this model does, and the command ends where there is none. Says in a line on a
+// terminal which one is used, unless `quiet`.
 void use_auto_profile(const CacheFlags& flags, const ModelInfo& model, const Sequence& sequence,
                       std::span<PolicySpec> specs, bool quiet);
 

@@ -1,5 +1,6 @@
 #include "options.h"
 
+#include "auto_profile.h"
 #include "idle_options.h"
 #include "model_names.h"
 #include "outcome.h"
@@ -51,9 +52,9 @@ void add_profile_flag(CLI::App* command, CacheFlags* flags) {
   add_value(
       command, "--profile", &flags->profile,
       "Share the budget out over the heads, which need unlike parts of it, by a profile that a2sf tune has measured: a "
-      "file, or auto: MODEL.a2sf.json beside the model, else what is shipped for it; the budget is then the mean of "
-      "all "
-      "heads",
+      "file, or auto: MODEL.a2sf.json beside the model, else what is shipped for it, or what is shipped for it and a "
+      "kind "
+      "of text: code, dialogue, mathematics, prose; the budget is then the mean of all heads",
       "P", flags->standard_profile);
 }
 
@@ -248,7 +249,7 @@ void add_text_flags(CLI::App* command, TextFlags* flags) {
 
 namespace {
 
-bool names_file(const std::string& profile) { return profile != "auto" && profile != "none"; }
+bool names_file(const std::string& profile) { return profile != "auto" && profile != "none" && !names_domain(profile); }
 
 }  // namespace
 
@@ -270,7 +271,10 @@ std::vector<PolicyOption> given_options(const CacheFlags& flags) {
 
 int bounded_layer(const PolicySpec& spec) { return spec.budget.layers.empty() ? 0 : spec.budget.layers.front().first; }
 
-bool scores_decide(const PolicySpec& spec) {
+bool scores_decide(const PolicySpec& policy) {
+  PolicySpec spec = policy;  // without a profile, whose first head may be local
+  if (const auto* shares = std::get_if<BudgetShares>(&policy.budget.budget))
+    std::visit([&](const auto& mean) { spec.budget.budget = mean; }, shares->mean);
   const auto rule = resolve(spec, bounded_layer(spec), 0, 0, spec.has_ratio() ? kAnyLength : 0, 0);
   return !rule || std::max(rule->sink, rule->pin) + rule->recent < rule->budget;
 }

@@ -39,7 +39,8 @@ struct Flags {
   TaskFlags tasks;
   OutputFlags output;
   std::string policy = "a2sf", budgets, file, measure = "output", alpha, cost, profile = "none";
-  std::size_t longest = 2048, windows = 2, calls = 0, shots = 0;
+  std::size_t longest = 2048, windows = 2, calls = 0, shots = 0, long_term = 0;
+  double global_share = 1;
 };
 
 // A row of one of the tables above.
@@ -64,10 +65,11 @@ std::vector<PolicySpec> read_tuned_policies(const Flags& flags) {
   return policies;
 }
 
-// What a profile says of the policy that it was made for: its options without the budget; nothing of a plain one.
-std::string options_of(PolicySpec policy) {
+// What a profile says of the policy that it was made for: its options without the budget, and the layers that are
+// bounded; nothing of a plain one.
+std::string options_of(PolicySpec policy, const std::vector<LayerRange>& bounded) {
   const PolicySpec plain = need(parse_policy(policy.name));
-  policy.budget = plain.budget;
+  policy.budget = {plain.budget.budget, bounded};
   if (policy == plain) return "";
   const std::string text = to_string(policy), budget = to_string(plain).substr(plain.name.size());
   return std::string(text).erase(text.find(budget), budget.size());
@@ -93,13 +95,15 @@ TuneOptions read_text_options(const Flags& flags) {
   options.measure = choice_of("--measure", flags.measure, kMeasures);
   if (!flags.alpha.empty()) options.memories = {choice_of("--alpha", flags.alpha, kGroups), flags.calls};
   options.memory_cost = choice_of("--cost", flags.cost.empty() ? "kl" : flags.cost, kTextCosts);
+  options.global_share = flags.global_share;
+  options.long_term = flags.long_term;
   return options;
 }
 
-Profile make_profile(const ModelInfo& model, const PolicySpec& policy, std::vector<ShareTable> tables,
+Profile make_profile(const ModelInfo& model, const PolicySpec& policy, TunedBudgets budgets,
                      std::vector<TunedText> texts) {
-  return {.tables = std::move(tables),
-          .policy = options_of(policy),
+  return {.tables = std::move(budgets.tables),
+          .policy = options_of(policy, budgets.bounded),
           .model = model.name,
           .model_hash = model.hash,
           .texts = std::move(texts),
@@ -118,7 +122,7 @@ Profile tune_on_text(const Flags& flags, const std::vector<PolicySpec>& policies
   Progress progress("tune");
   auto chosen = need(choose_policy(model, tokens, policies, options,
                                    [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
-  return make_profile(model->info(), policies[chosen.policy], std::move(chosen.tables),
+  return make_profile(model->info(), policies[chosen.policy], std::move(chosen.budgets),
                       {{name_of(flags.text.file), text_hash}});
 }
 
@@ -153,7 +157,7 @@ Profile tune_on_tasks(const Flags& flags, const std::vector<PolicySpec>& policie
   Progress progress("tune");
   auto tables = need(tune_memories(model, tokenizer, tuning,
                                    [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
-  return make_profile(model->info(), tuning.specs.front(), std::move(tables), std::move(texts));
+  return make_profile(model->info(), tuning.specs.front(), {std::move(tables)}, std::move(texts));
 }
 
 // The least, the middle and the largest of a table's numbers, each as `text` has it.
@@ -165,10 +169,21 @@ std::vector<std::string> spread_of(const std::vector<std::vector<double>>& table
   return {text(values.front()), text(values[values.size() / 2]), text(values.back())};
 }
 
-// For people: the heads' budgets at each mean, and how long they remember.
+std::string count_of_local_heads(const ShareTable& table) {
+  std::ptrdiff_t count = 0, heads = 0;
+  for (const auto& layer : table.local) {
+    count += std::count(layer.begin(), layer.end(), 1);
+    heads += std::ssize(layer);
+  }
+  return fmt::format("{} of {}", count, heads);
+}
+
+// For people: the heads' budgets at each mean, how many are local, and how long they remember.
 std::string table_of(const Profile& profile) {
   const bool has_memories = !profile.tables.front().memories.empty();
+  const bool is_hybrid = !profile.tables.front().local.empty();
   std::vector<std::vector<std::string>> rows = {{"mean budget", "least", "median", "largest"}};
+  if (is_hybrid) rows.front().emplace_back("local heads");
   if (has_memories) rows.front().insert(rows.front().end(), {"least memory", "median", "largest"});
   for (const ShareTable& table : profile.tables) {
     const auto budget = [&](double share) {
@@ -178,6 +193,7 @@ std::string table_of(const Profile& profile) {
     auto& row = rows.emplace_back();
     row.push_back(table.mean == 0 ? "any" : with_commas(static_cast<std::uint64_t>(table.mean)));
     for (std::string& cell : spread_of(table.shares, budget)) row.push_back(std::move(cell));
+    if (is_hybrid) row.push_back(count_of_local_heads(table));
     if (!has_memories) continue;
     const auto memory = [](double budgets) { return fmt::format("{:.2f}", budgets); };
     for (std::string& cell : spread_of(table.memories, memory)) row.push_back(std::move(cell));
@@ -185,9 +201,15 @@ std::string table_of(const Profile& profile) {
   return aligned_table(rows) + (has_memories ? "A memory is in budgets: alpha = 1 - 1/(memory * budget)\n" : "");
 }
 
+// The policy that the profile brings with it, if it is not the plain one.
+std::string made_for(const Profile& profile) {
+  return profile.policy.empty() ? "" : fmt::format("for {}\n", profile.policy);
+}
+
 Json settings_json(const Flags& flags) {
   if (!flags.text.file.empty()) {
-    return {{"text", flags.text.file}, {"ctx", flags.longest}, {"windows", flags.windows}, {"measure", flags.measure}};
+    return {{"text", flags.text.file},  {"ctx", flags.longest},         {"windows", flags.windows},
+            {"measure", flags.measure}, {"hybrid", flags.global_share}, {"long_term", flags.long_term}};
   }
   return {{"data", flags.tasks.data},
           {"tasks", flags.tasks.tasks},
@@ -199,6 +221,8 @@ Json settings_json(const Flags& flags) {
 void run(const Flags& flags) {
   if (flags.text.file.empty() == flags.tasks.data.empty())
     fail_with(kWrongUsage, "say what to tune on: a text (-f FILE) or the examples of tasks (--data DIR)");
+  if (flags.text.file.empty() && (flags.global_share < 1 || flags.long_term > 0))
+    fail_with(kWrongUsage, "--hybrid and --long-term need a text to measure damage on (-f FILE)");
   const auto policies = read_tuned_policies(flags);  // what is wrong with them is said before a model is loaded
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
   const auto model = load_model(flags.model);
@@ -219,7 +243,8 @@ void run(const Flags& flags) {
   document["file"] = target;
   document["profile"] = Json::parse(to_json(profile));
   Delivery({.json = flags.output.json, .file = ""})
-      .deliver(document, table_of(profile) + fmt::format("{} written in {:.0f} s\n", harmless(target), seconds));
+      .deliver(document, table_of(profile) + made_for(profile) +
+                             fmt::format("{} written in {:.0f} s\n", harmless(target), seconds));
 }
 
 void add_text_mode(CLI::App* command, Flags* flags) {
@@ -239,6 +264,20 @@ void add_text_mode(CLI::App* command, Flags* flags) {
                    "What a budget costs a head: output, the error of its output; kl, that of the predictions where it "
                    "alone is bounded (slow); mass, the attention to what it evicted")
       ->type_name("M")
+      ->capture_default_str();
+  command
+      ->add_option("--hybrid", flags->global_share,
+                   "The part of the heads that choose tokens by score, 0 to 1: those that lose most without; the "
+                   "others keep the first tokens and the newest")
+      ->type_name("SHARE")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command
+      ->add_option("--long-term", flags->long_term,
+                   "So many layers keep everything: those that a small budget hurts most; the mean budget is that of "
+                   "the others")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
 }
 

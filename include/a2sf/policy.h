@@ -198,7 +198,7 @@ Status set_option(PolicySpec& spec, std::string_view option, std::string_view va
 // A count, a ratio ("0.2", "20%"), "all" or "@FILE".
 Result<BudgetPlan> parse_budget(std::string_view text);
 // Has a profile share the budget out, which must be a count or a ratio. Where the profile was made for options of the
-// score, sink or recent (Profile::policy), a policy of that name takes over those that it has not set itself.
+// score, sink, recent or layers (Profile::policy), a policy of that name takes over those that it has not set itself.
 Status share_by(PolicySpec& spec, std::shared_ptr<const Profile> profile);
 // The shortest spec that parse_policy reads as the same policy and options, as long as the files that it names are the
 // same. A table or a profile that was read from no file prints as "unnamed".

@@ -7,7 +7,9 @@
 //                "alphas": [[0.99, 0.9], ...]},    [layer][kv head], 0 to 1; may be left out
 //               ...],                              by ascending mean; instead of alphas there may be
 //                "memories": [[1.5, 3], ...]       [layer][kv head], finite and above 0: AutoAlpha::memory
-//    "policy": "a2sf:power=1.5",                   the policy whose score it was made for; left out: the plain one
+//                "local": [[0, 1], ...]            [layer][kv head], 1: the head is local; may be left out
+//    "policy": "a2sf:power=1.5",                   the policy that it was made for: its score, its keep rule and which
+//                                                  layers are bounded; left out: the plain one
 //    "model": "...", "model_hash": "...",          ModelInfo::name and hash of the model that it was measured on
 //    "texts": [{"name": "...", "hash": "..."}]}    what it was measured on: text_hash() of each text
 // All but the tables may be left out. {"shares": ...} is a profile of one table, for any budget.
@@ -29,6 +31,9 @@ struct ShareTable {
   std::vector<std::vector<double>> shares;
   // Forgetting factors, or memories in budgets (AutoAlpha): as many as shares, or none. Not both.
   std::vector<std::vector<double>> alphas = {}, memories = {};
+  // 1 where a head is local: whatever its scores, all of its budget is for the first 4 tokens and the newest
+  // (StreamingLLM, arXiv 2309.17453). 0 elsewhere; none: no head is.
+  std::vector<std::vector<double>> local = {};
 };
 
 struct TunedText {
@@ -37,7 +42,7 @@ struct TunedText {
 
 struct Profile {
   std::vector<ShareTable> tables;  // at least one, all of one shape, by ascending mean
-  std::string policy = {};         // the policy whose score it was made for, as text: share_by(); empty: any
+  std::string policy = {};         // the policy that it was made for, as text: share_by(); empty: any
   std::string model = {}, model_hash = {};
   std::vector<TunedText> texts = {};
   std::string file = {};  // where it was read from, as given; empty: from elsewhere
@@ -60,8 +65,11 @@ Result<Profile> read_profile(const std::string& path);
 // The text of a profile's file.
 std::string to_json(const Profile& profile);
 
-// The profile of the model with this hash (ModelInfo::hash) that comes with the library; nullptr: there is none.
-std::shared_ptr<const Profile> shipped_profile(std::string_view model_hash);
+// The profile of the model with this hash (ModelInfo::hash) that comes with the library, for texts of a domain or,
+// without one, for any; nullptr: there is none.
+std::shared_ptr<const Profile> shipped_profile(std::string_view model_hash, std::string_view domain = {});
+// The domains that a model has shipped profiles for ("code"), in alphabetical order.
+std::vector<std::string> shipped_domains();
 
 // The budget for each head by a valid profile's table for `mean`, [layer][kv head]: whole tokens in the proportions of
 // the shares, `mean` per head, so that all heads together have exactly mean * heads. Every head gets at least `least`

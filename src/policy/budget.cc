@@ -121,6 +121,11 @@ Alpha HeadBudgets::profile_alpha(int layer, int kv_head) const {
   return AutoAlpha{};
 }
 
+bool HeadBudgets::is_local(int layer, int kv_head) const {
+  if (shares_ == nullptr || shares_->local.empty()) return false;
+  return shares_->local[static_cast<std::size_t>(layer)][static_cast<std::size_t>(kv_head)] == 1;
+}
+
 Status HeadBudgets::check_shape(int layers, int kv_heads) const {
   for (const LayerRange& range : layers_) {
     if (range.last < layers) continue;

@@ -10,6 +10,9 @@ namespace a2sf {
 
 struct ShareTable;
 
+// The first tokens that a local head keeps (ShareTable::local), where its budget has room for them and the newest one.
+inline constexpr std::int64_t kLocalSinks = 4;
+
 // A count as part of a spec; `least` is 0 or 1. An error names it.
 Status check_count(const char* name, std::int64_t count, std::int64_t least);
 
@@ -24,6 +27,8 @@ class HeadBudgets {
   Result<std::int64_t> of_head(int layer, int kv_head) const;
   // What the profile says for the head; AutoAlpha where there is none.
   Alpha profile_alpha(int layer, int kv_head) const;
+  // Whether the profile says that the head is local.
+  bool is_local(int layer, int kv_head) const;
   // Tables and ranges of layers are those of the model.
   Status check_shape(int layers, int kv_heads) const;
 

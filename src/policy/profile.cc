@@ -63,8 +63,10 @@ Result<ShareTable> read_table(const Json& json) {
   if (!json.is_object() || !json.contains("shares"))
     return fail(ErrorKind::bad_input, "it should hold {\"shares\": [[number per KV head] per layer]}");
   ShareTable table;
-  for (const auto& [key, numbers] :
-       {std::pair{"shares", &table.shares}, {"alphas", &table.alphas}, {"memories", &table.memories}}) {
+  for (const auto& [key, numbers] : {std::pair{"shares", &table.shares},
+                                     {"alphas", &table.alphas},
+                                     {"memories", &table.memories},
+                                     {"local", &table.local}}) {
     if (!json.contains(key)) continue;
     auto read = read_numbers(json[key], key);
     if (!read) return tl::unexpected(read.error());
@@ -107,6 +109,7 @@ Json table_json(const ShareTable& table) {
   json["shares"] = table.shares;
   if (!table.alphas.empty()) json["alphas"] = table.alphas;
   if (!table.memories.empty()) json["memories"] = table.memories;
+  if (!table.local.empty()) json["local"] = table.local;
   return json;
 }
 
@@ -131,6 +134,7 @@ std::string text_hash(std::string_view text) {
 Status validate(const Profile& profile) {
   const auto is_positive = [](double number) { return number > 0 && std::isfinite(number); };
   const auto is_alpha = [](double alpha) { return alpha >= 0 && alpha <= 1; };
+  const auto is_flag = [](double flag) { return flag == 0 || flag == 1; };
   if (profile.tables.empty()) return fail(ErrorKind::bad_input, "there is no table");
   std::int64_t mean = -1;
   for (const ShareTable& table : profile.tables) {
@@ -141,6 +145,7 @@ Status validate(const Profile& profile) {
       valid = check_table(table.alphas, table.shares, "alphas", is_alpha, "from 0 to 1");
     if (valid && !table.memories.empty())
       valid = check_table(table.memories, table.shares, "memories", is_positive, "finite and above 0");
+    if (valid && !table.local.empty()) valid = check_table(table.local, table.shares, "local", is_flag, "0 or 1");
     if (!valid) return valid;
     if (!table.alphas.empty() && !table.memories.empty())
       return fail(ErrorKind::bad_input, "a table has alphas or memories, not both");

@@ -88,6 +88,12 @@ std::int64_t shifted_budget(const PolicySpec& spec, std::int64_t planned, int la
   return hooked == nullptr || layers == 0 ? planned : hooked->factory->layer_budget(planned, layer, layers);
 }
 
+// What a local head of a profile keeps: ShareTable::local.
+void make_local(HeadRule& rule) {
+  rule.sink = std::max(rule.sink, std::min(kLocalSinks, rule.budget - 1));
+  rule.recent = std::max<std::int64_t>(0, rule.budget - std::max(rule.sink, rule.pin));
+}
+
 Result<HeadRule> resolve_head(const PolicySpec& spec, const HeadBudgets& budgets, int layer, int layers, int kv_head,
                               std::int64_t window) {
   const auto planned = budgets.of_head(layer, kv_head);
@@ -106,6 +112,7 @@ Result<HeadRule> resolve_head(const PolicySpec& spec, const HeadBudgets& budgets
   if (window > 0 && window <= budget) rule = rule_at(spec, window, true);
   if (asks_profile_for_alpha(spec))
     rule->alpha = alpha_at(budgets.profile_alpha(layer, kv_head), rule->power, rule->budget);
+  if (budgets.is_local(layer, kv_head) && !spec.is_oracle()) make_local(*rule);
   return rule;
 }
 

@@ -1,4 +1,4 @@
-// The profiles that come with the library: the files of profiles/, compiled in.
+// The profiles that come with the library: the files of profiles/ and of its folders, one for each domain, compiled in.
 #pragma once
 
 #include <a2sf/profile.h>
@@ -9,7 +9,7 @@
 namespace a2sf {
 
 struct ShippedText {
-  std::string_view name, json;  // of profiles/NAME.json
+  std::string_view name, json;  // of profiles/NAME.json, where NAME may be DOMAIN/MODEL
 };
 // Made by src/CMakeLists.txt.
 extern const std::span<const ShippedText> kShippedTexts;

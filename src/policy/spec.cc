@@ -145,12 +145,13 @@ void take_over(Value& own, const Value& plain, const Value& tuned) {
   if (own == plain) own = tuned;
 }
 
-// The options of the score that a profile was made for, each where the spec has the plain policy's.
-Status take_over_score(PolicySpec& spec, const std::string& made_for) {
+// The options that a profile was made for, each where the spec has the plain policy's.
+Status take_over_options(PolicySpec& spec, const std::string& made_for) {
   // These read files: the profile's own would be read for ever.
   for (const char* option : {":profile=", ":budget="}) {
     if (made_for.find(option) != std::string::npos)
-      return fail(ErrorKind::bad_input, "the profile's policy: it should name options of the score, sink and recent");
+      return fail(ErrorKind::bad_input,
+                  "the profile's policy: it should name options of the score, sink, recent and layers");
   }
   const auto tuned = parse_policy(made_for);
   if (!tuned) return fail(tuned.error().kind, "the profile's policy: " + tuned.error().message);
@@ -164,6 +165,7 @@ Status take_over_score(PolicySpec& spec, const std::string& made_for) {
   take_over(own->value_weight, before->value_weight, after->value_weight);
   take_over(spec.keep.sink, plain->keep.sink, tuned->keep.sink);
   take_over(spec.keep.recent, plain->keep.recent, tuned->keep.recent);
+  take_over(spec.budget.layers, plain->budget.layers, tuned->budget.layers);
   return {};
 }
 
@@ -374,7 +376,7 @@ Status share_by(PolicySpec& spec, std::shared_ptr<const Profile> profile) {
   auto shared = shared_by(std::move(profile), spec.budget);
   if (!shared) return tl::unexpected(shared.error());
   spec.budget.budget = std::move(*shared);
-  return made_for.empty() ? Status() : take_over_score(spec, made_for);
+  return made_for.empty() ? Status() : take_over_options(spec, made_for);
 }
 
 Status set_option(PolicySpec& spec, std::string_view option, std::string_view value) {

@@ -17,15 +17,15 @@ class Chooser {
     double least = 0;
     for (std::size_t i = 0; i < policies_.size(); ++i) {
       options_.policy = policies_[i];
-      auto tables = tune_budgets(model_, tokens_, options_, counted());
-      if (!tables) return tl::unexpected(tables.error());
+      auto budgets = tune_budgets(model_, tokens_, options_, counted());
+      if (!budgets) return tl::unexpected(budgets.error());
       done_ += total_;
-      if (policies_.size() == 1) return ChosenPolicy{0, std::move(*tables)};
-      const auto cost = mean_log_divergence(*tables);
+      if (policies_.size() == 1) return ChosenPolicy{0, std::move(*budgets)};
+      const auto cost = mean_log_divergence(*budgets);
       if (!cost) return tl::unexpected(cost.error());
       if (i == 0 || *cost < least) {
         least = *cost;
-        best = {i, std::move(*tables)};
+        best = {i, std::move(*budgets)};
       }
     }
     return best;
@@ -40,10 +40,11 @@ class Chooser {
     };
   }
 
-  Result<double> mean_log_divergence(const std::vector<ShareTable>& tables) const {
+  Result<double> mean_log_divergence(const TunedBudgets& budgets) const {
     double sum = 0;
-    for (const ShareTable& table : tables) {
+    for (const ShareTable& table : budgets.tables) {
       PolicySpec spec = with_budget(options_.policy, table.mean);
+      spec.budget.layers = budgets.bounded;
       if (auto shared = share_by(spec, std::make_shared<const Profile>(Profile{.tables = {table}})); !shared)
         return tl::unexpected(shared.error());
       const auto keep_going = [this](std::size_t, std::size_t) {
@@ -54,7 +55,7 @@ class Chooser {
       if (!divergence) return divergence;
       sum += std::log(std::max(*divergence, 1e-12));
     }
-    return sum / static_cast<double>(tables.size());
+    return sum / static_cast<double>(budgets.tables.size());
   }
 
   const std::shared_ptr<const Model>& model_;

@@ -7,7 +7,7 @@ namespace a2sf {
 
 struct ChosenPolicy {
   std::size_t policy = 0;  // among those that were tried
-  std::vector<ShareTable> tables;
+  TunedBudgets budgets;
 };
 
 // Tunes every policy by itself, then takes the one whose predictions are nearest to the full cache's: of least KL in

@@ -15,17 +15,6 @@ struct Candidate {
 // What two heads or budgets can differ by, however small a damage is.
 constexpr double kNoDamage = 1e-12;
 
-// The damage at any budget, from the rungs of one head.
-double damage_at(double budget, const DamageLadder& ladder, const std::vector<double>& damage) {
-  if (budget >= static_cast<double>(ladder.length)) return 0;
-  const auto& rungs = ladder.budgets;
-  const auto above = std::upper_bound(rungs.begin() + 1, rungs.end() - 1, static_cast<std::int64_t>(budget));
-  const auto high = static_cast<std::size_t>(above - rungs.begin()), low = high - 1;
-  const double x0 = std::log(static_cast<double>(rungs[low])), x1 = std::log(static_cast<double>(rungs[high]));
-  const double y0 = std::log(std::max(damage[low], kNoDamage)), y1 = std::log(std::max(damage[high], kNoDamage));
-  return std::exp(y0 + (std::log(budget) - x0) * (y1 - y0) / (x1 - x0));
-}
-
 // Whether b lies on or above the line from a to c.
 bool is_above(const Candidate& a, const Candidate& b, const Candidate& c) {
   return (b.damage - a.damage) * (c.budget - a.budget) >= (c.damage - a.damage) * (b.budget - a.budget);
@@ -66,6 +55,16 @@ std::vector<Step> steps_of(const std::vector<std::vector<Candidate>>& hulls) {
 }
 
 }  // namespace
+
+double damage_at(double budget, const DamageLadder& ladder, const std::vector<double>& damage) {
+  if (budget >= static_cast<double>(ladder.length)) return 0;
+  const auto& rungs = ladder.budgets;
+  const auto above = std::upper_bound(rungs.begin() + 1, rungs.end() - 1, static_cast<std::int64_t>(budget));
+  const auto high = static_cast<std::size_t>(above - rungs.begin()), low = high - 1;
+  const double x0 = std::log(static_cast<double>(rungs[low])), x1 = std::log(static_cast<double>(rungs[high]));
+  const double y0 = std::log(std::max(damage[low], kNoDamage)), y1 = std::log(std::max(damage[high], kNoDamage));
+  return std::exp(y0 + (std::log(budget) - x0) * (y1 - y0) / (x1 - x0));
+}
 
 std::vector<std::vector<double>> least_damage_budgets(const DamageLadder& ladder, double mean, double least) {
   std::vector<std::vector<Candidate>> hulls;

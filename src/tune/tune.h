@@ -19,6 +19,13 @@ struct TuneOptions {
   DamageMeasure measure = DamageMeasure::output;
   std::optional<MemorySearch> memories = {};  // for each mean, after its shares; none: alphas are the policy's own
   TextCost memory_cost = TextCost::divergence;
+  double global_share = 1;    // of the heads of bounded layers; the others are local (hybrid.h)
+  std::size_t long_term = 0;  // so many layers keep everything: those that a small budget hurts most
+};
+
+struct TunedBudgets {
+  std::vector<ShareTable> tables;
+  std::vector<LayerRange> bounded = {};  // layers; empty: all
 };
 
 // How long a window is in which a table for this mean is measured. A budget is of use in texts some times as long as
@@ -27,10 +34,10 @@ std::size_t window_for(std::int64_t mean, std::size_t longest);
 // Those windows.
 TuneWindows windows_for(std::int64_t mean, std::span<const std::int32_t> tokens, const TuneOptions& options);
 
-// One table for each mean below the length of its window; a mean that is not has none. Fails on a text that is shorter
-// than a window. `progress` counts tokens of all passes; a search for memories may end before its part is full.
-Result<std::vector<ShareTable>> tune_budgets(const std::shared_ptr<const Model>& model,
-                                             std::span<const std::int32_t> tokens, const TuneOptions& options,
-                                             const TuneProgress& progress = {});
+// One table for each mean below the length of its window; a mean that is not has none. The mean is that of bounded
+// layers. Fails on a text that is shorter than a window, and where no layer would be bounded. `progress` counts tokens
+// of all passes; a search for memories may end before its part is full.
+Result<TunedBudgets> tune_budgets(const std::shared_ptr<const Model>& model, std::span<const std::int32_t> tokens,
+                                  const TuneOptions& options, const TuneProgress& progress = {});
 
 }  // namespace a2sf

@@ -258,6 +258,30 @@ class TuneTest(EvalTest):
         self.assertTrue(json.loads(a2sf(*run).stdout)["spec"].startswith("a2sf:power=1.5:"))
         self.assertTrue(json.loads(a2sf(*run, "--power", 1, "--recent", 4).stdout)["spec"].endswith(":recent=4"))
 
+    def test_hybrid_and_long_term_are_written_and_used(self):
+        path = self.folder / "hybrid.json"
+        done = self.tune("-o", path, "--hybrid", 0.5, "--long-term", 2)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        profile = json.loads(path.read_text())
+        self.assertRegex(profile["policy"], r"^a2sf:layers=[0-9+-]+$")
+        self.assertIn(f"for {profile['policy']}\n", done.stdout)
+        for table in profile["tables"]:
+            self.assertEqual(sum(local for layer in table["local"] for local in layer), 42)
+        self.assertIn("42 of 90", done.stdout)
+        run = ["run", "-m", self.model, "-f", self.text, "-n", 2, "--budget", 16, "--profile", path, "--alpha", 0.9, "--json"]
+        used = a2sf(*run)
+        self.assertEqual((used.returncode, used.stderr), (0, ""))
+        self.assertTrue(json.loads(used.stdout)["spec"].endswith(profile["policy"].removeprefix("a2sf")))
+
+    def test_a_domain_is_found_by_its_name(self):
+        run = ["run", "-m", MODEL, "-f", self.text, "-n", 2, "--budget", 32, "--json", "--profile", "code"]
+        if Path(MODEL).name == "SmolLM2-135M-Instruct.Q4_1.gguf":
+            done = a2sf(*run)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertEqual(json.loads(done.stdout)["profile"]["file"], "code/smollm2-135m")
+        else:
+            self.refuse(1, "--profile code: no such profile", *run)
+
     def test_one_of_another_model_is_not_used(self):
         Path(f"{self.model}.a2sf.json").write_text(json.dumps({"shares": [[1] * 3] * 30, "model_hash": "0"}))
         done = a2sf("run", "-m", self.model, "-f", self.text, "-n", 2, "--budget", 32, "--json")
@@ -283,6 +307,11 @@ class TuneTest(EvalTest):
         self.refuse(2, "'two'", *["tune", "-m", self.model, "-f", self.text, "--alpha", "two"])
         self.refuse(2, "'accuracy'", *["tune", "-m", self.model, "-f", self.text, "--cost", "accuracy"])
         self.refuse(2, "'kl'", *["tune", "-m", self.model, "--data", self.folder / "data", "--tasks", "piqa", "--cost", "kl"])
+        self.refuse(2, "--hybrid", *["tune", "-m", self.model, "-f", self.text, "--hybrid", "1.5"])
+        self.refuse(2, "--long-term", *["tune", "-m", self.model, "-f", self.text, "--long-term", "-1"])
+        self.refuse(1, "29 are the most", *["tune", "-m", self.model, "-f", self.text, "--ctx", "64", "--budget", "16",
+                                            "--long-term", "30"])
+        self.refuse(2, "need a text", *["tune", "-m", self.model, "--data", self.folder, "--hybrid", "0.5"])
         self.assertFalse(Path(f"{self.model}.a2sf.json").exists())
 
 

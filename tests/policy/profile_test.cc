@@ -139,6 +139,32 @@ TEST(Profile, ItsScoreIsTakenOverByThePlainPolicyOfThatName) {
   EXPECT_EQ(rule_of(spec_with("h2o:budget=16", tuned), 0, 0).power, 1) << "it is another policy";
 }
 
+TEST(Profile, ALocalHeadKeepsTheFirstTokensAndTheNewest) {
+  const char* hybrid = R"({"shares": [[3, 1]], "local": [[0, 1]]})";
+  const HeadRule global = rule_of(spec_with("a2sf:budget=16", hybrid), 0, 0);
+  EXPECT_EQ(global.sink, 0);
+  EXPECT_EQ(global.recent, 12);
+  const HeadRule local = rule_of(spec_with("a2sf:budget=16", hybrid), 0, 1);
+  EXPECT_EQ(local.budget, 8);
+  EXPECT_EQ(local.sink, 4);
+  EXPECT_EQ(local.recent, 4);
+  EXPECT_EQ(rule_of(spec_with("h2o:budget=16:sink=6", hybrid), 0, 1).recent, 2) << "any policy, and its own sinks";
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16:pin=5", hybrid), 0, 1).recent, 3);
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=4", hybrid), 0, 1).sink, 1) << "one token is for the newest";
+  EXPECT_EQ(rule_of(spec_with("ideal:budget=16", hybrid), 0, 1).recent, 0);
+}
+
+TEST(Profile, ItsBoundedLayersAreTakenOverUnlessSomeAreGiven) {
+  const char* long_term = R"({"shares": [[1], [9], [3]], "policy": "a2sf:layers=0+2"})";
+  const PolicySpec spec = spec_with("a2sf:budget=16", long_term);
+  EXPECT_EQ(rule_of(spec, 0, 0).budget, 8);
+  EXPECT_EQ(rule_of(spec, 1, 0).mode, RetentionMode::all);
+  EXPECT_EQ(rule_of(spec, 2, 0).budget, 24);
+  EXPECT_EQ(to_string(spec), "a2sf:budget=16:profile=unnamed:layers=0+2");
+  EXPECT_EQ(rule_of(spec_with("a2sf:budget=16:layers=1", long_term), 1, 0).budget, 16);
+  EXPECT_EQ(rule_of(spec_with("h2o:budget=13", long_term), 1, 0).budget, 27) << "it is another policy";
+}
+
 TEST(Profile, APolicyThatCannotBeReadIsAnErrorThatSaysSo) {
   PolicySpec spec = parse_policy("a2sf").value();
   const auto profile = parse_profile(R"({"shares": [[1]], "policy": "a2sf:power=7"})").value();
@@ -189,7 +215,7 @@ TEST(Profile, OneThatWasNeverParsedIsCheckedToo) {
 }
 
 constexpr const char* kTwoTables = R"({"tables": [{"mean": 16, "shares": [[1, 3]], "alphas": [[0.5, 0.25]]},
-                                                  {"mean": 256, "shares": [[3, 1]], "memories": [[1, 2]]}]})";
+                                                  {"mean": 256, "shares": [[3, 1]], "memories": [[1, 2]], "local": [[0, 1]]}]})";
 
 TEST(Profile, TheTableOfTheNearestMeanSharesOut) {
   const Profile profile = parse_profile(kTwoTables).value();
@@ -218,6 +244,8 @@ TEST(Profile, ReadsBackAsItIsWritten) {
   EXPECT_EQ(again.tables[0].alphas, profile.tables[0].alphas);
   EXPECT_EQ(again.tables[1].shares, profile.tables[1].shares);
   EXPECT_EQ(again.tables[1].memories, profile.tables[1].memories);
+  EXPECT_TRUE(again.tables[0].local.empty());
+  EXPECT_EQ(again.tables[1].local, profile.tables[1].local);
   EXPECT_TRUE(again.was_tuned_on(text_hash("b")));
   EXPECT_FALSE(again.was_tuned_on(text_hash("c")));
 }
@@ -229,11 +257,22 @@ TEST(ShippedProfiles, AreAllValidAndFoundByNameAndModel) {
     ASSERT_TRUE(profile) << profile.error().message;
     ASSERT_NE(find_shipped_profile(text.name), nullptr);
     EXPECT_EQ(read_profile(std::string(text.name)).value().file, text.name);
-    ASSERT_NE(shipped_profile(profile->model_hash), nullptr);
+    const auto slash = text.name.find('/');
+    const auto domain = slash == std::string_view::npos ? std::string_view() : text.name.substr(0, slash);
+    ASSERT_NE(shipped_profile(profile->model_hash, domain), nullptr);
+    EXPECT_EQ(shipped_profile(profile->model_hash, domain)->file, text.name);
     EXPECT_FALSE(profile->texts.empty());
   }
   EXPECT_EQ(shipped_profile(""), nullptr);
   EXPECT_EQ(shipped_profile("0000000000000000"), nullptr);
+}
+
+TEST(ShippedProfiles, OfADomainAreFoundByItsName) {
+  EXPECT_THAT(shipped_domains(), testing::ElementsAre("code", "dialogue", "mathematics", "prose"));
+  const std::string hash = read_profile("smollm2-135m").value().model_hash;
+  for (const std::string& domain : shipped_domains())
+    EXPECT_EQ(shipped_profile(hash, domain)->file, domain + "/smollm2-135m");
+  EXPECT_EQ(shipped_profile(hash, "poetry"), nullptr);
 }
 
 struct WrongText {
@@ -266,6 +305,8 @@ INSTANTIATE_TEST_SUITE_P(
                     WrongText{R"({"shares": [[1]], "alphas": []})", "alphas"},
                     WrongText{R"({"shares": [[1]], "memories": [[0]]})", "memories 0 of layer 0"},
                     WrongText{R"({"shares": [[1]], "alphas": [[1]], "memories": [[1]]})", "not both"},
+                    WrongText{R"({"shares": [[1, 1]], "local": [[1, 0.5]]})", "local 0.5 of layer 0, KV head 1"},
+                    WrongText{R"({"shares": [[1]], "local": [[1, 0]]})", "local of 2 KV heads"},
                     WrongText{R"({"tables": 1})", "tables"}, WrongText{R"({"tables": []})", "no table"},
                     WrongText{R"({"tables": [1]})", "shares"},
                     WrongText{R"({"tables": [{"mean": 0, "shares": [[1]]}]})", "mean"},

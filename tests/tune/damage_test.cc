@@ -124,7 +124,7 @@ TEST(LayerWeights, MultiplyTheDamagesOfTheirLayer) {
 TEST(Tune, MakesATableOfTheRightShapeAndMeanForEachBudget) {
   const auto text = tokens(600);
   const auto tables =
-      tune_budgets(tiny(), text, {.policy = a2sf(), .means = {8, 32, 64}, .longest_window = 256}).value();
+      tune_budgets(tiny(), text, {.policy = a2sf(), .means = {8, 32, 64}, .longest_window = 256}).value().tables;
   ASSERT_EQ(tables.size(), 3U);
   for (const ShareTable& table : tables) {
     double sum = 0;
@@ -141,7 +141,7 @@ TEST(Tune, MakesATableOfTheRightShapeAndMeanForEachBudget) {
 TEST(Tune, BudgetsThatHoldTheirWindowHaveNoTable) {
   const auto text = tokens(300);
   const auto tables =
-      tune_budgets(tiny(), text, {.policy = a2sf(), .means = {64, 256, 1024}, .longest_window = 256}).value();
+      tune_budgets(tiny(), text, {.policy = a2sf(), .means = {64, 256, 1024}, .longest_window = 256}).value().tables;
   ASSERT_EQ(tables.size(), 1U);
   EXPECT_EQ(tables[0].mean, 64);
 }
@@ -150,7 +150,8 @@ TEST(Tune, BudgetsThatHoldTheirWindowHaveNoTable) {
 TEST(Tune, LayersWithAWindowGetNoMoreThanIt) {
   const auto text = tokens(512);
   const auto model = tiny({.architecture = "gemma3", .layers = 6, .window = 16});
-  const auto tables = tune_budgets(model, text, {.policy = a2sf(), .means = {32}, .longest_window = 256}).value();
+  const auto tables =
+      tune_budgets(model, text, {.policy = a2sf(), .means = {32}, .longest_window = 256}).value().tables;
   for (std::size_t layer = 0; layer < 6; ++layer) {
     if (model->info().windows[layer] == 0) continue;
     for (const double share : tables[0].shares[layer]) EXPECT_LE(share * 32, 18);

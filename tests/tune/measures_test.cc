@@ -89,16 +89,17 @@ TEST(TextCost, IsWhatComparisonsAndMasksSay) {
 TEST(Tune, EveryMeasureSharesOutTheSameMean) {
   const auto tokens = text(300);
   for (const auto measure : {DamageMeasure::output, DamageMeasure::divergence, DamageMeasure::lost_mass}) {
-    const auto tables =
+    const auto budgets =
         tune_budgets(tiny(), tokens,
                      {.policy = a2sf_spec(), .means = {16}, .longest_window = 128, .windows = 1, .measure = measure});
-    ASSERT_TRUE(tables) << tables.error().message;
+    ASSERT_TRUE(budgets) << budgets.error().message;
+    const ShareTable& table = budgets->tables.front();
     double sum = 0;
-    for (const auto& layer : tables->front().shares) {
+    for (const auto& layer : table.shares) {
       for (const double share : layer) sum += share;
     }
     EXPECT_NEAR(sum / 4, 1, 1e-3);
-    EXPECT_TRUE(tables->front().memories.empty());
+    EXPECT_TRUE(table.memories.empty());
   }
 }
 
@@ -114,12 +115,12 @@ TEST(ChoosePolicy, TakesTheOneThatIsNearestToTheFullCache) {
     TuneOptions own = options;
     own.policy = policy;
     PolicySpec spec = with_budget(policy, 16);
-    const Profile profile{.tables = tune_budgets(model, tokens, own).value()};
+    const Profile profile{.tables = tune_budgets(model, tokens, own).value().tables};
     ASSERT_TRUE(share_by(spec, std::make_shared<const Profile>(profile)));
     costs.push_back(text_cost(model, {tokens, 128, 1}, spec, TextCost::divergence, {}).value());
   }
   EXPECT_EQ(chosen.policy, static_cast<std::size_t>(std::min_element(costs.begin(), costs.end()) - costs.begin()));
-  EXPECT_EQ(chosen.tables.size(), 1U);
+  EXPECT_EQ(chosen.budgets.tables.size(), 1U);
 }
 
 TEST(Tune, MemoriesMakeTheirCostNoLarger) {
@@ -128,24 +129,25 @@ TEST(Tune, MemoriesMakeTheirCostNoLarger) {
   TuneOptions options{.policy = a2sf_spec(), .means = {16}, .longest_window = 128, .windows = 1};
   options.memories = {MemoryGroups::per_layer, 12};
   std::size_t last = 0, total = 0;
-  const auto tables = tune_budgets(model, tokens, options, [&](std::size_t done, std::size_t all) {
+  const auto budgets = tune_budgets(model, tokens, options, [&](std::size_t done, std::size_t all) {
     EXPECT_GE(done, last);
     EXPECT_LE(done, all);
     last = done;
     total = all;
     return true;
   });
-  ASSERT_TRUE(tables) << tables.error().message;
+  ASSERT_TRUE(budgets) << budgets.error().message;
+  const ShareTable& tuned = budgets->tables.front();
   const auto cost = [&](const ShareTable& table) {
     PolicySpec spec = a2sf_spec(":budget=16");
     EXPECT_TRUE(share_by(spec, std::make_shared<const Profile>(Profile{.tables = {table}})));
     return text_cost(model, {tokens, 128, 1}, spec, TextCost::divergence, {}).value();
   };
-  ShareTable plain = tables->front();
+  ShareTable plain = tuned;
   plain.memories.clear();
-  EXPECT_LE(cost(tables->front()), cost(plain));
-  EXPECT_EQ(tables->front().memories.size(), 2U);
-  EXPECT_EQ(tables->front().memories[0][0], tables->front().memories[0][1]) << "one per layer";
+  EXPECT_LE(cost(tuned), cost(plain));
+  EXPECT_EQ(tuned.memories.size(), 2U);
+  EXPECT_EQ(tuned.memories[0][0], tuned.memories[0][1]) << "one per layer";
 }
 
 }  // namespace
