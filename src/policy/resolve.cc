@@ -31,15 +31,15 @@ Status check_recent(const RecentTokens& recent) {
   return fail(ErrorKind::bad_input, fmt::format("recent {} is no ratio of the budget; it must be from 0 to 1", ratio));
 }
 
-Status check_hook(const PolicySpec& spec, const Hooked& hooked, int layers) {
+Status check_hook(const PolicySpec& spec, const Hooked& hooked) {
   if (hooked.factory == nullptr)
     return fail(ErrorKind::bad_input, fmt::format("policy '{}' is a hook without a factory", spec.name));
-  if (auto fits = hooked.factory->check(layers); !fits) return fits;
+  if (auto complete = hooked.factory->check(0); !complete) return complete;
   return check_needs(hooked.factory->needs());
 }
 
 // Everything but the budget.
-Status check_options(const PolicySpec& spec, int layers) {
+Status check_options(const PolicySpec& spec) {
   if (auto valid = check_count("block", spec.block(), 1); !valid) return valid;
   if (auto valid = check_count("pin", spec.keep.pin, 0); !valid) return valid;
   if (auto valid = check_count("sink", spec.keep.sink.tokens, 0); !valid) return valid;
@@ -47,7 +47,7 @@ Status check_options(const PolicySpec& spec, int layers) {
   if (auto valid = check_count("recall", spec.cold.recall, 1); !valid) return valid;
   if (auto valid = check_recent(spec.keep.recent); !valid) return valid;
   if (const auto* hooked = std::get_if<Hooked>(&spec.score)) {
-    if (auto valid = check_hook(spec, *hooked, layers); !valid) return valid;
+    if (auto valid = check_hook(spec, *hooked); !valid) return valid;
   }
   const Accumulate* accumulate = spec.accumulates();
   return accumulate == nullptr ? Status() : check_accumulation(*accumulate);
@@ -176,7 +176,7 @@ Result<HeadRule> fitting_rule(const PolicySpec& spec, std::int64_t budget) {
 
 Result<HeadRule> resolve(const PolicySpec& spec, int layer, int layers, int kv_head, std::int64_t sequence_tokens,
                          std::int64_t window) {
-  if (auto valid = check_options(spec, layers); !valid) return tl::unexpected(valid.error());
+  if (auto valid = check_options(spec); !valid) return tl::unexpected(valid.error());
   if (spec.keeps_all()) return rule_of_all(spec, window);
   const auto budgets = HeadBudgets::of(spec, sequence_tokens);
   if (!budgets) return tl::unexpected(budgets.error());
@@ -186,7 +186,7 @@ Result<HeadRule> resolve(const PolicySpec& spec, int layer, int layers, int kv_h
 Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const int> windows, int kv_heads,
                                       std::int64_t sequence_tokens, std::int64_t most_tokens) {
   const int layers = static_cast<int>(windows.size());
-  if (auto valid = check_options(spec, layers); !valid) return tl::unexpected(valid.error());
+  if (auto valid = check_options(spec); !valid) return tl::unexpected(valid.error());
   const auto budgets = spec.keeps_all() ? Result<HeadBudgets>() : HeadBudgets::of(spec, sequence_tokens);
   if (!budgets) return tl::unexpected(budgets.error());
   if (auto fits = budgets->check_shape(layers, kv_heads); !fits) return tl::unexpected(fits.error());
@@ -194,7 +194,10 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const in
   Retention& retention = resolved.retention;
   retention.kv_heads = kv_heads;
   retention.block = spec.block();
-  if (const auto* hooked = std::get_if<Hooked>(&spec.score)) retention.hook = hooked->factory;
+  if (const auto* hooked = std::get_if<Hooked>(&spec.score)) {
+    if (auto fits = hooked->factory->check(layers); !fits) return tl::unexpected(fits.error());
+    retention.hook = hooked->factory;
+  }
   if (spec.has_cold_tier()) retention.cold = spec.cold;
   for (int layer = 0; layer < layers; ++layer) {
     const int window = windows[static_cast<std::size_t>(layer)];

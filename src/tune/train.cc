@@ -16,7 +16,7 @@ using Row = Eigen::RowVectorXf;
 
 constexpr double kRidge = 1e-3;  // of the number of samples: features are standardised
 constexpr int kUnits = 16;
-constexpr std::size_t kSteps = 3000, kDecisionsPerStep = 8;
+constexpr std::size_t kSteps = 10000, kDecisionsPerStep = 8;
 constexpr float kFirstRate = 0.01F;
 constexpr float kLeastDrawn = 1e-5F;  // less is nothing: keeps logarithms of tokens that nobody reads together
 
