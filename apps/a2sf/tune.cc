@@ -295,9 +295,9 @@ void add_tune(CLI::App& app) {
   command
       ->add_option("--budget", flags->budgets,
                    "On a text: mean budgets to make a table for each; others take the nearest. On tasks: counts or "
-                   "ratios that the result should serve")
+                   "ratios that the result should serve. --learn and --multi: the one count to tune at")
       ->type_name("B,...")
-      ->default_str(fmt::format("{}; {}", kMeans, kRatios));
+      ->default_str(fmt::format("{}; {}; 128", kMeans, kRatios));
   command
       ->add_option("--policy", flags->policy,
                    "By which tokens go, with options if wanted; on a text, of several the one whose predictions come "
@@ -316,13 +316,13 @@ void add_tune(CLI::App& app) {
                    "distance to the ideal mask. On tasks: loss, of the right choice; accuracy, the wrong answers")
       ->type_name("C")
       ->default_str("kl; loss");
-  command->add_option("--calls", flags->calls, "How often alphas are tried, at most")
+  command->add_option("--calls", flags->calls, "How often alphas, or the weights of --multi, are tried, at most")
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 20))
-      ->default_str("20, or 6 per group");
-  command->add_option("-o,--output", flags->file, "The profile; -: standard output")
+      ->default_str("20, or 6 per group; 40");
+  command->add_option("-o,--output", flags->file, "The profile, or what --learn makes; -: standard output")
       ->type_name("FILE")
-      ->default_str("MODEL.a2sf.json")
+      ->default_str("MODEL.a2sf.json; MODEL.learned.json")
       ->group(kLastHeading);
   add_json_flag(command, &flags->output);
   command->callback([flags] { run(*flags); });

@@ -23,12 +23,13 @@ Status malformed(std::string what) { return fail(ErrorKind::bad_input, std::move
 
 // As many finite numbers as `count`.
 Status read_numbers(const Json& json, std::string_view key, std::size_t count, float* numbers) {
-  if (!json.is_array() || json.size() != count)
+  const auto is_number = [](const Json& each) { return each.is_number(); };
+  if (!json.is_array() || json.size() != count || !std::all_of(json.begin(), json.end(), is_number))
     return malformed(fmt::format("\"{}\" should be a list of {} numbers", key, count));
   for (const Json& each : json) {
-    const double number = each.is_number() ? each.get<double>() : std::nan("");
+    const auto number = each.get<double>();
     if (!(std::abs(number) <= kMostWeight))
-      return malformed(fmt::format("{} {} is no number from {} to {}", key, each.dump(), -kMostWeight, kMostWeight));
+      return malformed(fmt::format("{} {} is not from {} to {}", key, number, -kMostWeight, kMostWeight));
     *numbers++ = static_cast<float>(number);
   }
   return {};
@@ -97,11 +98,11 @@ Result<LearnedModel> parse_learned_model(std::string_view text) {
   if (text_of(json, "format") != kFormat)
     return fail(ErrorKind::bad_input, fmt::format("it should hold {{\"format\": \"{}\", ...}}", kFormat));
   if (member(json, "features") != Json(kFeatureNames))
-    return fail(ErrorKind::bad_input, fmt::format("its features are {}, not {}", member(json, "features").dump(),
-                                                  Json(kFeatureNames).dump()));
+    return fail(ErrorKind::bad_input, fmt::format("its \"features\" are not {}", Json(kFeatureNames).dump()));
   LearnedModel model;
   const Json& layers = member(json, "layers");
-  if (!layers.is_array() || layers.empty()) return fail(ErrorKind::bad_input, "\"layers\" should be a list");
+  if (!layers.is_array() || layers.empty())
+    return fail(ErrorKind::bad_input, "\"layers\" should be a list of one object per layer");
   for (const Json& layer : layers) {
     if (auto read = read_layer(layer, model.layers.emplace_back()); !read)
       return fail(ErrorKind::bad_input, fmt::format("layer {}: {}", model.layers.size() - 1, read.error().message));

@@ -1,5 +1,5 @@
 // What the hook `learned` scores a token by: for each layer a linear model or a small perceptron over a few features,
-// which predicts the attention that the token is about to draw. Made by `a2sf tune --learn`.
+// which predicts what the token is about to add to the output: attention times value. Made by `a2sf tune --learn`.
 //
 // As a file it is a JSON object; keys that are not named here are ignored:
 //   {"format": "a2sf-learned-1",

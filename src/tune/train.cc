@@ -16,9 +16,9 @@ using Row = Eigen::RowVectorXf;
 
 constexpr double kRidge = 1e-3;  // of the number of samples: features are standardised
 constexpr int kUnits = 16;
-constexpr std::size_t kSteps = 10000, kDecisionsPerStep = 8;
+constexpr std::size_t kSteps = 5000, kDecisionsPerStep = 8;
 constexpr float kFirstRate = 0.01F;
-constexpr float kLeastDrawn = 1e-5F;  // less is nothing: keeps logarithms of tokens that nobody reads together
+constexpr float kLittle = 0.05F;  // drawn attention: tokens that draw less are hardly told apart
 
 // The samples as a layer of the model sees them.
 struct Examples {
@@ -37,6 +37,8 @@ void subtract_mean(Part&& part) {
 Examples prepare(const AttentionSamples& samples, LearnedLayer& layer) {
   const auto count = static_cast<Eigen::Index>(samples.features.size());
   Examples examples{Eigen::Map<const Columns>(samples.features.front().data(), kFeatures, count), {}, samples.ends};
+  examples.targets = (Eigen::Map<const Row>(samples.drawn.data(), count).array() + kLittle).log();
+  examples.targets += examples.features.row(kLogValueNorm);
   const Eigen::Matrix<float, kFeatures, 1> mean = examples.features.rowwise().mean();
   examples.features.colwise() -= mean;
   const Eigen::Matrix<float, kFeatures, 1> deviation =
@@ -44,7 +46,6 @@ Examples prepare(const AttentionSamples& samples, LearnedLayer& layer) {
   examples.features.array().colwise() /= deviation.array();
   Eigen::Map<Eigen::Matrix<float, kFeatures, 1>>(layer.mean.data()) = mean;
   Eigen::Map<Eigen::Matrix<float, kFeatures, 1>>(layer.deviation.data()) = deviation;
-  examples.targets = Eigen::Map<const Row>(samples.drawn.data(), count).array().max(kLeastDrawn).log();
   for (std::size_t d = 0; d < samples.ends.size(); ++d) {
     const auto begin = static_cast<Eigen::Index>(examples.begin_of(d)),
                end = static_cast<Eigen::Index>(samples.ends[d]);

@@ -1,5 +1,6 @@
-// From samples to the layer of a learned model. Both kinds predict the logarithm of the attention that a token draws.
-// Only tokens of one KV head and row compete, so what their logarithms have in common counts for nothing.
+// From samples to the layer of a learned model. Both kinds predict what a token adds to the outputs to come: the
+// logarithm of the attention that it draws times the L1 norm of its value, as VATP (arXiv 2406.12335) weighs past
+// attention. Only tokens of one KV head and row compete, so what their logarithms have in common counts for nothing.
 #pragma once
 
 #include "policy/learned_model.h"

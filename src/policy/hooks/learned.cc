@@ -1,6 +1,7 @@
-// learned: the token goes of which a model that was trained on a text expects the least attention in the rows to come
-// (policy/learned_model.h). Of the published neighbours, KVP (arXiv 2602.10238) trains rankings of the tokens of each
-// head by the attention that they will draw, and LookaheadKV (arXiv 2603.10899) predicts it from the hidden states.
+// learned: the token goes of which a model that was trained on a text expects the least attention, times its value's
+// norm, in the rows to come (policy/learned_model.h). Of the published neighbours, KVP (arXiv 2602.10238) learns a
+// ranking for each head from keys and values alone, and LookaheadKV (arXiv 2603.10899) adds trained tokens and LoRA
+// modules to the model, which predict the attention of its answer at the end of a prompt.
 #include <a2sf/hook.h>
 
 #include <fmt/format.h>
