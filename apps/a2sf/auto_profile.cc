@@ -74,6 +74,12 @@ void use_auto_profile(const CacheFlags& flags, const ModelInfo& model, const Seq
 
 void refuse_tuned_text(std::span<const PolicySpec> specs, const std::string& text_hash, const std::string& text) {
   for (const PolicySpec& spec : specs) {
+    if (const auto* hooked = std::get_if<Hooked>(&spec.score);
+        hooked != nullptr && hooked->factory->was_tuned_on(text_hash)) {
+      fail_with(kFailed, fmt::format("{} was tuned on {}: what it does there says nothing about other texts; score "
+                                     "another text",
+                                     harmless(to_string(spec)), text_name(text)));
+    }
     if (spec.profile() == nullptr || !spec.profile()->was_tuned_on(text_hash)) continue;
     fail_with(kFailed, fmt::format("the profile {} was tuned on {}: what it does there says nothing about other texts; "
                                    "score another text, or use --profile none",

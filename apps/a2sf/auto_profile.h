@@ -26,7 +26,7 @@ struct Sequence {
 void use_auto_profile(const CacheFlags& flags, const ModelInfo& model, const Sequence& sequence,
                       std::span<PolicySpec> specs, bool quiet);
 
-// Ends the command where a profile of these policies was tuned on the text that is to be scored.
+// Ends the command where a profile or a hook of these policies was tuned on the text that is to be scored.
 void refuse_tuned_text(std::span<const PolicySpec> specs, const std::string& text_hash, const std::string& text);
 
 }  // namespace a2sf::app

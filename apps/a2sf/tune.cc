@@ -9,6 +9,7 @@
 #include "task_list.h"
 #include "tune/choose_policy.h"
 #include "tune/task_tuning.h"
+#include "tune_hooks.h"
 
 #include <fmt/format.h>
 
@@ -38,6 +39,7 @@ struct Flags {
   TextFlags text;
   TaskFlags tasks;
   OutputFlags output;
+  HookTuneFlags hooks;
   std::string policy = "a2sf", budgets, file, measure = "output", alpha, cost, profile = "none";
   std::size_t longest = 2048, windows = 2, calls = 0, shots = 0, long_term = 0;
   double global_share = 1;
@@ -218,11 +220,7 @@ Json settings_json(const Flags& flags) {
           {"rules", flags.tasks.rules}};
 }
 
-void run(const Flags& flags) {
-  if (flags.text.file.empty() == flags.tasks.data.empty())
-    fail_with(kWrongUsage, "say what to tune on: a text (-f FILE) or the examples of tasks (--data DIR)");
-  if (flags.text.file.empty() && (flags.global_share < 1 || flags.long_term > 0))
-    fail_with(kWrongUsage, "--hybrid and --long-term need a text to measure damage on (-f FILE)");
+void make_profile_file(const Flags& flags) {
   const auto policies = read_tuned_policies(flags);  // what is wrong with them is said before a model is loaded
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
   const auto model = load_model(flags.model);
@@ -245,6 +243,33 @@ void run(const Flags& flags) {
   Delivery({.json = flags.output.json, .file = ""})
       .deliver(document, table_of(profile) + made_for(profile) +
                              fmt::format("{} written in {:.0f} s\n", harmless(target), seconds));
+}
+
+// The options that all modes have.
+HookTuneFlags hook_flags(const Flags& flags) {
+  HookTuneFlags hooks = flags.hooks;
+  hooks.model = flags.model;
+  hooks.output = flags.output;
+  hooks.budget = flags.budgets;
+  hooks.file = flags.file;
+  hooks.window = flags.longest;
+  hooks.windows = flags.windows;
+  hooks.calls = flags.calls;
+  return hooks;
+}
+
+void run(const Flags& flags) {
+  const std::string* const modes[] = {&flags.text.file, &flags.tasks.data, &flags.hooks.learn, &flags.hooks.multi};
+  if (std::count_if(std::begin(modes), std::end(modes), [](const std::string* mode) { return !mode->empty(); }) != 1) {
+    fail_with(
+        kWrongUsage,
+        "say what to tune on: a text (-f FILE, --learn FILE or --multi FILE) or the examples of tasks (--data DIR)");
+  }
+  if (flags.text.file.empty() && (flags.global_share < 1 || flags.long_term > 0))
+    fail_with(kWrongUsage, "--hybrid and --long-term need a text to measure damage on (-f FILE)");
+  if (!flags.hooks.learn.empty()) return tune_learned(hook_flags(flags));
+  if (!flags.hooks.multi.empty()) return tune_multi_weights(hook_flags(flags));
+  make_profile_file(flags);
 }
 
 void add_text_mode(CLI::App* command, Flags* flags) {
@@ -305,12 +330,13 @@ void add_tune(CLI::App& app) {
   add_model_flags(command, &flags->model);
   add_text_mode(command, flags.get());
   add_task_mode(command, flags.get());
+  add_hook_tune_mode(command, &flags->hooks);
   command
       ->add_option("--budget", flags->budgets,
                    "On a text: mean budgets to make a table for each; others take the nearest. On tasks: counts or "
-                   "ratios that the result should serve")
+                   "ratios that the result should serve. --learn and --multi: the one count to tune at")
       ->type_name("B,...")
-      ->default_str(fmt::format("{}; {}", kMeans, kRatios));
+      ->default_str(fmt::format("{}; {}; 128", kMeans, kRatios));
   command
       ->add_option("--policy", flags->policy,
                    "By which tokens go, with options if wanted; on a text, of several the one whose predictions come "
@@ -329,13 +355,13 @@ void add_tune(CLI::App& app) {
                    "distance to the ideal mask. On tasks: loss, of the right choice; accuracy, the wrong answers")
       ->type_name("C")
       ->default_str("kl; loss");
-  command->add_option("--calls", flags->calls, "How often alphas are tried, at most")
+  command->add_option("--calls", flags->calls, "How often alphas, or the weights of --multi, are tried, at most")
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 20))
-      ->default_str("20, or 6 per group");
-  command->add_option("-o,--output", flags->file, "The profile; -: standard output")
+      ->default_str("20, or 6 per group; 40");
+  command->add_option("-o,--output", flags->file, "The profile, or what --learn makes; -: standard output")
       ->type_name("FILE")
-      ->default_str("MODEL.a2sf.json")
+      ->default_str("MODEL.a2sf.json; MODEL.learned.json")
       ->group(kLastHeading);
   add_json_flag(command, &flags->output);
   command->callback([flags] { run(*flags); });

@@ -174,6 +174,10 @@ class HookFactory {
   virtual ~HookFactory() = default;
   virtual std::string_view name() const = 0;  // of the policy
   virtual HookNeeds needs() const { return {}; }
+  // Fails where an option is missing or does not fit a model of so many layers (0: not known yet).
+  virtual Status check(int /*layers*/) const { return {}; }
+  // Whether an option is the result of tuning on the text of this hash (Profile::was_tuned_on).
+  virtual bool was_tuned_on(std::string_view /*text_hash*/) const { return false; }
   // Shifts tokens between layers: the budget of a head of this layer, given what the plan says and how many layers
   // there are. Memory follows.
   virtual std::int64_t layer_budget(std::int64_t budget, int /*layer*/, int /*layers*/) const { return budget; }

@@ -79,6 +79,8 @@ std::vector<PolicyRow> built_in_rows() {
                kReadingBlock),
       hook_row(lazy(), "LazyEviction: tokens that are attended to at intervals", kReadingBlock),
       hook_row(multi(), "a weighted sum of attention, frequency, TextRank, value and age", kReadingBlock),
+      hook_row(learned(), "the least attention to come goes, as a model of a2sf tune --learn predicts it",
+               kReadingBlock),
   };
 }
 

@@ -288,6 +288,35 @@ class TuneTest(EvalTest):
         self.assertIn("was tuned on another model", done.stderr)
         self.assertNotEqual(json.loads(done.stdout)["profile"], f"{self.model}.a2sf.json")
 
+    def test_a_score_is_learned_and_says_nothing_of_its_own_text(self):
+        path = self.folder / "learned.json"
+        learn = ["tune", "-m", self.model, "--learn", self.text, "--ctx", 192, "--windows", 1, "--budget", 16, "-o", path]
+        done = a2sf(*learn, "--kind", "linear", "--json")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual((json.loads(done.stdout)["kind"], json.loads(done.stdout)["file"]), ("linear", str(path)))
+        done = a2sf(*learn)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn(f"--policy learned:model={path}", done.stdout)
+        self.assertEqual([len(layer["hidden"]) for layer in json.loads(path.read_text())["layers"]], [16] * 30)
+        other = self.folder / "other.txt"
+        other.write_text("Some other text. " * 60)
+        scored = ["perplexity", "-m", self.model, "--ctx", 64, "--budget", 16, "--policy", f"learned:model={path}"]
+        self.assertEqual(a2sf(*scored, "-f", other).returncode, 0)
+        self.refuse(1, "was tuned on", *scored, "-f", self.text)
+        self.refuse(2, "learned needs model=FILE", *scored[:-1], "learned", "-f", other)
+        self.refuse(2, "is no learned model", *scored[:-1], f"learned:model={self.text}", "-f", other)
+        self.refuse(1, "a window of 64 tokens", "tune", "-m", self.model, "--learn", self.text, "--ctx", 64, "--windows", 1)
+        self.refuse(2, "'big'", *learn, "--kind", "big")
+
+    def test_weights_of_multi_are_found(self):
+        done = a2sf("tune", "-m", self.model, "--multi", self.text, "--ctx", 64, "--windows", 1, "--budget", 16, "--calls", 4, "--json")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        document = json.loads(done.stdout)
+        self.assertEqual(document["policy"], "multi")
+        self.assertEqual(document["rows"][0]["weights"], "standard weights")
+        self.assertLessEqual(document["perplexity"], document["rows"][0]["perplexity"])
+        self.refuse(2, "--multi writes no file", "tune", "-m", self.model, "--multi", self.text, "-o", self.folder / "x")
+
     def test_what_is_shipped_is_used_and_found_by_its_name(self):
         run = ["run", "-m", MODEL, "-f", self.text, "-n", 2, "--budget", 32, "--json"]
         done = a2sf(*run, "--profile", "smollm2-135m")

@@ -19,5 +19,6 @@ std::shared_ptr<const HookFactory> redundancy();
 std::shared_ptr<const HookFactory> merge();
 std::shared_ptr<const HookFactory> lazy();
 std::shared_ptr<const HookFactory> multi();
+std::shared_ptr<const HookFactory> learned();
 
 }  // namespace a2sf
