@@ -9,6 +9,7 @@
 #include "task_list.h"
 #include "tune/choose_policy.h"
 #include "tune/task_tuning.h"
+#include "tune_classes.h"
 
 #include <fmt/format.h>
 
@@ -16,6 +17,7 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <utility>
@@ -38,7 +40,7 @@ struct Flags {
   TextFlags text;
   TaskFlags tasks;
   OutputFlags output;
-  std::string policy = "a2sf", budgets, file, measure = "output", alpha, cost, profile = "none";
+  std::string policy = "a2sf", budgets, file, measure = "output", alpha, cost, profile = "none", classes;
   std::size_t longest = 2048, windows = 2, calls = 0, shots = 0;
 };
 
@@ -68,6 +70,7 @@ std::vector<PolicySpec> read_tuned_policies(const Flags& flags) {
 std::string options_of(PolicySpec policy) {
   const PolicySpec plain = need(parse_policy(policy.name));
   policy.budget = plain.budget;
+  if (auto* accumulate = std::get_if<Accumulate>(&policy.score)) accumulate->classes = nullptr;  // in a file of its own
   if (policy == plain) return "";
   const std::string text = to_string(policy), budget = to_string(plain).substr(plain.name.size());
   return std::string(text).erase(text.find(budget), budget.size());
@@ -197,9 +200,18 @@ Json settings_json(const Flags& flags) {
 }
 
 void run(const Flags& flags) {
-  if (flags.text.file.empty() == flags.tasks.data.empty())
-    fail_with(kWrongUsage, "say what to tune on: a text (-f FILE) or the examples of tasks (--data DIR)");
+  const auto is_given = [](const std::string& text) { return !text.empty(); };
+  const std::string sources[] = {flags.text.file, flags.tasks.data, flags.classes};
+  if (std::count_if(std::begin(sources), std::end(sources), is_given) != 1) {
+    fail_with(kWrongUsage,
+              "say what to tune on: a text (-f FILE, or --classes FILE for token classes) or the examples of tasks "
+              "(--data DIR)");
+  }
   const auto policies = read_tuned_policies(flags);  // what is wrong with them is said before a model is loaded
+  if (!flags.classes.empty()) {
+    return tune_classes({flags.model, flags.output, policies, flags.budgets, flags.classes, flags.file, flags.longest,
+                         flags.windows, flags.calls});
+  }
   const Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
   const auto model = load_model(flags.model);
   const std::string target = flags.file.empty() ? profile_beside(flags.model.model) : flags.file;
@@ -265,13 +277,14 @@ void add_tune(CLI::App& app) {
       "a2sf tune -m model.gguf -f book.txt");
   add_model_flags(command, &flags->model);
   add_text_mode(command, flags.get());
+  add_class_mode(command, &flags->classes);
   add_task_mode(command, flags.get());
   command
       ->add_option("--budget", flags->budgets,
                    "On a text: mean budgets to make a table for each; others take the nearest. On tasks: counts or "
-                   "ratios that the result should serve")
+                   "ratios that the result should serve. Of token classes: one count")
       ->type_name("B,...")
-      ->default_str(fmt::format("{}; {}", kMeans, kRatios));
+      ->default_str(fmt::format("{}; {}; {}", kMeans, kRatios, kClassBudget));
   command
       ->add_option("--policy", flags->policy,
                    "By which tokens go, with options if wanted; on a text, of several the one whose predictions come "
@@ -290,13 +303,13 @@ void add_tune(CLI::App& app) {
                    "distance to the ideal mask. On tasks: loss, of the right choice; accuracy, the wrong answers")
       ->type_name("C")
       ->default_str("kl; loss");
-  command->add_option("--calls", flags->calls, "How often alphas are tried, at most")
+  command->add_option("--calls", flags->calls, "How often alphas or classes are tried, at most")
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 20))
-      ->default_str("20, or 6 per group");
-  command->add_option("-o,--output", flags->file, "The profile; -: standard output")
+      ->default_str("20, or 6 per group; of classes 60");
+  command->add_option("-o,--output", flags->file, "The profile or the classes; -: standard output")
       ->type_name("FILE")
-      ->default_str("MODEL.a2sf.json")
+      ->default_str("MODEL.a2sf.json; MODEL.classes.json")
       ->group(kLastHeading);
   add_json_flag(command, &flags->output);
   command->callback([flags] { run(*flags); });
