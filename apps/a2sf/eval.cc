@@ -53,12 +53,14 @@ void refuse_tuned_tasks(const Flags& flags, const std::vector<EvalTaskInfo>& tas
   }
 }
 
-std::string hash_of_budget(const PolicySpec& spec) {
+// Of the files that the policy was read from: a result is of what was in them.
+std::string hash_of_files(const PolicySpec& spec) {
   const Json json = policy_json(spec);
-  for (const char* part : {"profile", "budget_table"}) {
-    if (!json[part].is_null()) return json[part]["hash"];
+  std::string hash;
+  for (const char* part : {"profile", "budget_table", "token_classes"}) {
+    if (json.contains(part) && !json[part].is_null()) hash += json[part]["hash"].get<std::string>();
   }
-  return "";
+  return hash;
 }
 
 EvaluationOptions read_options(const Flags& flags, const std::vector<PolicySpec>& specs) {
@@ -69,7 +71,7 @@ EvaluationOptions read_options(const Flags& flags, const std::vector<PolicySpec>
   options.limit = flags.tasks.limit == 0 && flags.masks ? kMaskItems : flags.tasks.limit;
   options.rules = rules_of(flags.tasks);
   options.kv_type = kv_type_of(flags.cache);
-  for (const PolicySpec& spec : specs) options.policies.push_back({spec, budget_json(spec), hash_of_budget(spec)});
+  for (const PolicySpec& spec : specs) options.policies.push_back({spec, budget_json(spec), hash_of_files(spec)});
   return options;
 }
 

@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <string_view>
 #include <variant>
@@ -35,10 +36,13 @@ bool says(const std::string& policy, const std::string& option) {
 bool uses(const PolicySpec& spec, const std::string& option) {
   if (spec.keeps_all()) return false;
   if (spec.is_oracle()) return option == "budget" || option == "profile" || option == "layers";
-  if (option == "value-weight" && std::holds_alternative<Hooked>(spec.score)) return false;
+  const bool is_of_hook = std::holds_alternative<Hooked>(spec.score);
+  if (option == "threshold" && is_of_hook) return true;  // its own
+  if ((option == "value-weight" || option == "classes") && is_of_hook) return false;
   if (option == "cold") return std::holds_alternative<Accumulate>(spec.score) && scores_decide(spec);
   if (option == "recall") return spec.has_cold_tier() && scores_decide(spec);
-  const bool is_of_score = option == "alpha" || option == "memory" || option == "power" || option == "value-weight";
+  constexpr std::string_view kOfScore[] = {"alpha", "memory", "power", "value-weight", "threshold", "classes"};
+  const bool is_of_score = std::find(std::begin(kOfScore), std::end(kOfScore), option) != std::end(kOfScore);
   return !is_of_score || scores_decide(spec);
 }
 

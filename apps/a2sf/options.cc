@@ -402,6 +402,9 @@ Json policy_json(const PolicySpec& spec) {
     json["budget_table"] = {{"file", table->file}, {"hash", hash_of_table(table->tokens)}};
   if (const Profile* profile = spec.profile())
     json["profile"] = {{"file", profile->file}, {"hash", hash_of_profile(*profile)}};
+  const Accumulate* accumulate = spec.accumulates();
+  if (accumulate != nullptr && accumulate->classes != nullptr)
+    json["token_classes"] = {{"file", accumulate->classes->file}, {"hash", text_hash(to_json(*accumulate->classes))}};
   return json;
 }
 

@@ -103,7 +103,7 @@ std::size_t read_number(const std::string& option, const std::string& text, std:
 Json new_document(const char* command, const Model& model, const ModelFlags& flags);
 // A spec's budget: null, a count, a ratio, "all" or the mean of the bounded heads of a table.
 Json budget_json(const PolicySpec& spec);
-// The part of a document or row that says which policy it is of: `policy`, `spec`, `budget`, `profile`.
+// What a document or row says of its policy: `policy`, `spec`, `budget`, `profile`, `token_classes` if there are some.
 Json policy_json(const PolicySpec& spec);
 // Opens the output file, if there is one, before the work begins; in the end prints the document or the text for people
 // and writes the document to that file.

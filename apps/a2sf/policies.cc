@@ -16,6 +16,8 @@ constexpr const char* kOptions =
     "  memory        instead of alpha, which is 1 - 1/(memory * budget) then: 1.5, or with power 1.5: 2\n"
     "  power         what a row adds to a score: p to this power, 1 (default) or 1.5\n"
     "  value-weight  on: scores are weighed by how far a token's value lies from the mean of all; needs a sink\n"
+    "  threshold     probabilities below it are not added, 0 (default) to below 1\n"
+    "  classes       a JSON file of token classes, each with a memory and a weight of its own (a2sf tune --classes)\n"
     "  budget        tokens kept per layer and KV head: a count (default 1024), a ratio of the sequence (0.2 or 20%),\n"
     "                all, or @FILE, a JSON table by layer and KV head: {\"budgets\": [[64, 32], [16, \"all\"]]}\n"
     "  layers        layers that are bounded, counted from 0, the others keep everything: a2sf:layers=2-29+31\n"

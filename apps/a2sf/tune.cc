@@ -9,6 +9,7 @@
 #include "task_list.h"
 #include "tune/choose_policy.h"
 #include "tune/task_tuning.h"
+#include "tune_classes.h"
 #include "tune_hooks.h"
 
 #include <fmt/format.h>
@@ -17,6 +18,7 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <utility>
@@ -40,7 +42,7 @@ struct Flags {
   TaskFlags tasks;
   OutputFlags output;
   HookTuneFlags hooks;
-  std::string policy = "a2sf", budgets, file, measure = "output", alpha, cost, profile = "none";
+  std::string policy = "a2sf", budgets, file, measure = "output", alpha, cost, profile = "none", classes;
   std::size_t longest = 2048, windows = 2, calls = 0, shots = 0, long_term = 0;
   double global_share = 1;
 };
@@ -72,6 +74,7 @@ std::vector<PolicySpec> read_tuned_policies(const Flags& flags) {
 std::string options_of(PolicySpec policy, const std::vector<LayerRange>& bounded) {
   const PolicySpec plain = need(parse_policy(policy.name));
   policy.budget = {plain.budget.budget, bounded};
+  if (auto* accumulate = std::get_if<Accumulate>(&policy.score)) accumulate->classes = nullptr;  // in a file of its own
   if (policy == plain) return "";
   const std::string text = to_string(policy), budget = to_string(plain).substr(plain.name.size());
   return std::string(text).erase(text.find(budget), budget.size());
@@ -259,14 +262,19 @@ HookTuneFlags hook_flags(const Flags& flags) {
 }
 
 void run(const Flags& flags) {
-  const std::string* const modes[] = {&flags.text.file, &flags.tasks.data, &flags.hooks.learn, &flags.hooks.multi};
+  const std::string* const modes[] = {&flags.text.file, &flags.tasks.data, &flags.classes, &flags.hooks.learn,
+                                      &flags.hooks.multi};
   if (std::count_if(std::begin(modes), std::end(modes), [](const std::string* mode) { return !mode->empty(); }) != 1) {
     fail_with(
         kWrongUsage,
-        "say what to tune on: a text (-f FILE, --learn FILE or --multi FILE) or the examples of tasks (--data DIR)");
+        "say what to tune on: a text (-f, --classes, --learn or --multi FILE) or the examples of tasks (--data DIR)");
   }
   if (flags.text.file.empty() && (flags.global_share < 1 || flags.long_term > 0))
     fail_with(kWrongUsage, "--hybrid and --long-term need a text to measure damage on (-f FILE)");
+  if (!flags.classes.empty()) {
+    return tune_classes({flags.model, flags.output, read_tuned_policies(flags), flags.budgets, flags.classes,
+                         flags.file, flags.longest, flags.windows, flags.calls});
+  }
   if (!flags.hooks.learn.empty()) return tune_learned(hook_flags(flags));
   if (!flags.hooks.multi.empty()) return tune_multi_weights(hook_flags(flags));
   make_profile_file(flags);
@@ -329,14 +337,15 @@ void add_tune(CLI::App& app) {
       "a2sf tune -m model.gguf -f book.txt");
   add_model_flags(command, &flags->model);
   add_text_mode(command, flags.get());
+  add_class_mode(command, &flags->classes);
   add_task_mode(command, flags.get());
   add_hook_tune_mode(command, &flags->hooks);
   command
       ->add_option("--budget", flags->budgets,
                    "On a text: mean budgets to make a table for each; others take the nearest. On tasks: counts or "
-                   "ratios that the result should serve. --learn and --multi: the one count to tune at")
+                   "ratios that the result should serve. --classes, --learn and --multi: the one count to tune at")
       ->type_name("B,...")
-      ->default_str(fmt::format("{}; {}; 128", kMeans, kRatios));
+      ->default_str(fmt::format("{}; {}; {}", kMeans, kRatios, kClassBudget));
   command
       ->add_option("--policy", flags->policy,
                    "By which tokens go, with options if wanted; on a text, of several the one whose predictions come "
@@ -355,13 +364,15 @@ void add_tune(CLI::App& app) {
                    "distance to the ideal mask. On tasks: loss, of the right choice; accuracy, the wrong answers")
       ->type_name("C")
       ->default_str("kl; loss");
-  command->add_option("--calls", flags->calls, "How often alphas, or the weights of --multi, are tried, at most")
+  command
+      ->add_option("--calls", flags->calls,
+                   "How often alphas, factors of classes or weights of --multi are tried, at most")
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 20))
-      ->default_str("20, or 6 per group; 40");
-  command->add_option("-o,--output", flags->file, "The profile, or what --learn makes; -: standard output")
+      ->default_str("20, or 6 per group; 60; 40");
+  command->add_option("-o,--output", flags->file, "The profile, the classes or what is learned; -: standard output")
       ->type_name("FILE")
-      ->default_str("MODEL.a2sf.json; MODEL.learned.json")
+      ->default_str("MODEL.a2sf.json; MODEL.classes.json; MODEL.learned.json")
       ->group(kLastHeading);
   add_json_flag(command, &flags->output);
   command->callback([flags] { run(*flags); });

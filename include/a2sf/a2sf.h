@@ -9,3 +9,4 @@
 #include <a2sf/result.h>
 #include <a2sf/session.h>
 #include <a2sf/text.h>
+#include <a2sf/token_classes.h>

@@ -23,6 +23,7 @@ namespace a2sf {
 
 class HookFactory;
 struct Profile;
+struct TokenClasses;
 
 // ---- how many tokens each KV head of each layer keeps
 
@@ -78,13 +79,16 @@ using Alpha = std::variant<double, AutoAlpha, ProfileAlpha>;  // the forgetting 
 struct NoScore {
   bool operator==(const NoScore&) const = default;
 };
-// A <- alpha A + sum over the group of p^power.
+// A <- alpha A + sum over the group of p^power, of those p that are at least `threshold`.
 struct Accumulate {
   Alpha alpha = ProfileAlpha{};
   double power = 1;  // 1 (the paper) or 1.5
   // The lowest A w goes, where w = |v - m| is the distance of the token's value to the mean of all values that the KV
   // head has seen until then, its own included. The first token's w is 0, so there must be a sink.
   bool value_weight = false;
+  // Each token's class changes its alpha and what a row adds to its score. nullptr: there are none.
+  std::shared_ptr<const TokenClasses> classes = nullptr;
+  double threshold = 0;  // from 0 to below 1
   bool operator==(const Accumulate&) const = default;
 };
 // Everything is held; a row sees itself and the `budget` earlier tokens of highest probability.
@@ -187,10 +191,10 @@ struct PolicyOption {
   std::string name, value;
 };
 
-// Reads "a2sf:alpha=0.9:sink=4": a policy's name, then options alpha or memory, power, value-weight, budget, profile,
-// layers, sink, recent, block, pin, cold, recall and those that a hook adds. `cold` sets block to 16 where it is 1.
-// `common` are options that come before the text's own. `budget=@FILE` and `profile=FILE` read that file. Errors name
-// the option, its value and what is allowed.
+// Reads "a2sf:alpha=0.9:sink=4": a policy's name, then options alpha or memory, power, value-weight, threshold,
+// classes, budget, profile, layers, sink, recent, block, pin, cold, recall and those that a hook adds. `cold` sets
+// block to 16 where it is 1. `common` are options that come before the text's own. `budget=@FILE`, `profile=FILE` and
+// `classes=FILE` read that file. Errors name the option, its value and what is allowed.
 Result<PolicySpec> parse_policy(std::string_view text, std::span<const PolicyOption> common = {});
 // Sets one option ("alpha", "0.9"). One that is valid but says nothing of this policy changes nothing (alpha of
 // "full").
@@ -221,6 +225,8 @@ struct HeadRule {
   RetentionMode mode = RetentionMode::all;
   double power = 1;
   bool value_weight = false;
+  bool classes = false;  // its tokens have some
+  double threshold = 0;
 };
 
 // Resolves a spec for one KV head. Every number of the spec that is out of its range is an error that names it.

@@ -1,5 +1,7 @@
 #include <a2sf/session.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -33,7 +35,14 @@ Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;
 
 Result<ResolvedRetention> resolve_for(const ModelInfo& info, const SessionOptions& options) {
-  return resolve_all(options.policy, info.windows, info.kv_heads, options.sequence_tokens, options.most_tokens);
+  auto resolved =
+      resolve_all(options.policy, info.windows, info.kv_heads, options.sequence_tokens, options.most_tokens);
+  const TokenClasses* classes = resolved ? resolved->retention.classes.get() : nullptr;
+  if (classes == nullptr || classes->class_of.size() == static_cast<std::size_t>(info.vocabulary)) return resolved;
+  return fail(
+      ErrorKind::bad_input,
+      fmt::format("'{}' has classes of {} tokens, this model {}: make one with a2sf tune -m MODEL --classes TEXT",
+                  classes->file, classes->class_of.size(), info.vocabulary));
 }
 
 SequenceShape sequence_shape(const ModelInfo& info, float scale, KvType type) {

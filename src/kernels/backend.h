@@ -139,8 +139,8 @@ struct Capabilities {
   std::string name;  // as --device has it
   std::vector<KvType> kv_types;
   std::vector<RetentionMode> modes;
-  bool whole_prompt;         // block = prompt
-  bool power, value_weight;  // options of scores
+  bool whole_prompt;                                   // block = prompt
+  bool power, value_weight, token_classes, threshold;  // options of scores
   bool cold_tier;
   int most_rows;     // of a step
   bool exact_bytes;  // a row's bytes depend on its sequence alone: on no neighbour, chunk or count of threads

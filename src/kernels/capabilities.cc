@@ -33,6 +33,8 @@ Status Capabilities::check(const Retention& retention, KvType kv_type) const {
     if (!has(modes, rule.mode)) return refuse(name_of(rule.mode));
     if (rule.power != 1 && !power) return refuse("power of scores");
     if (rule.value_weight && !value_weight) return refuse("value weights");
+    if (rule.threshold > 0 && !threshold) return refuse("threshold of scores");
+    if (rule.classes && !token_classes) return refuse("token classes");
   }
   return {};
 }

@@ -2,6 +2,7 @@
 #include <a2sf/hook.h>
 #include <a2sf/policy.h>
 #include <a2sf/profile.h>
+#include <a2sf/token_classes.h>
 
 #include <fmt/format.h>
 
@@ -51,20 +52,29 @@ PolicyRow prompt_row(std::shared_ptr<const HookFactory> factory, std::int64_t si
 constexpr std::int64_t kReadingBlock = 16;
 
 // Where the keep rule leaves one token to choose, its score decides nothing.
-constexpr Accumulate kLastRow{.alpha = 0.0};
+Accumulate last_row() { return Accumulate{.alpha = 0.0}; }
+
+// Classes that are still to be given.
+Accumulate by_class() {
+  Accumulate accumulate;
+  accumulate.classes = std::make_shared<const TokenClasses>();
+  return accumulate;
+}
 
 std::vector<PolicyRow> built_in_rows() {
   return {
       row("full", NoScore{}, {}, "-", "-", "-", "nothing is evicted; the reference"),
-      row("local", kLastRow, {.sink = {}, .recent = kAllOfIt}, "-", "0", "the budget",
+      row("local", last_row(), {.sink = {}, .recent = kAllOfIt}, "-", "0", "the budget",
           "sliding window: the newest tokens"),
-      row("streaming", kLastRow, {.sink = {.tokens = 4, .yields = true}, .recent = kAllOfIt}, "-", "4", "the rest",
+      row("streaming", last_row(), {.sink = {.tokens = 4, .yields = true}, .recent = kAllOfIt}, "-", "4", "the rest",
           "StreamingLLM: the first tokens and the newest"),
       row("h2o", Accumulate{.alpha = 1.0}, {.sink = {}, .recent = kHalf}, "1", "0", "half the budget",
           "heavy hitters: plain accumulated attention"),
-      row("tova", kLastRow, {}, "0", "0", "0", "only the last query counts"),
+      row("tova", last_row(), {}, "0", "0", "0", "only the last query counts"),
       row("a2sf", Accumulate{}, {.sink = {}, .recent = kHalf}, "auto", "0", "half the budget",
           "accumulated attention with a forgetting factor"),
+      row("token-class", by_class(), {.sink = {}, .recent = kHalf}, "auto", "0", "half the budget",
+          "a2sf; a token's class says how long it is remembered (classes=FILE)"),
       row("ideal", Oracle{}, {}, "-", "-", "-", "oracle: each row sees its most attended tokens; saves no memory"),
       hook_row(shared_budget(), "example hook: the heads of a layer share their budgets"),
       prompt_row(snapkv(), 0, 32, "what a prompt's last 32 rows attend to, with its neighbours"),

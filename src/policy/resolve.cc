@@ -2,6 +2,7 @@
 #include "policy/retention.h"
 
 #include <a2sf/profile.h>
+#include <a2sf/token_classes.h>
 
 #include <fmt/format.h>
 
@@ -20,6 +21,8 @@ Status check_accumulation(const Accumulate& accumulate) {
       automatic != nullptr && !(automatic->memory >= 0 && std::isfinite(automatic->memory))) {
     return fail(ErrorKind::bad_input, fmt::format("memory {} is no number of budgets above 0", automatic->memory));
   }
+  if (!(accumulate.threshold >= 0 && accumulate.threshold < 1))
+    return fail(ErrorKind::bad_input, fmt::format("threshold {} is outside [0, 1)", accumulate.threshold));
   if (accumulate.power == 1 || accumulate.power == 1.5) return {};
   return fail(ErrorKind::bad_input, fmt::format("power {} is neither 1 nor 1.5", accumulate.power));
 }
@@ -38,6 +41,25 @@ Status check_hook(const PolicySpec& spec, const Hooked& hooked) {
   return check_needs(hooked.factory->needs());
 }
 
+// Of a hook there are none: its numbers beside a token are its own.
+const TokenClasses* classes_of(const PolicySpec& spec) {
+  const auto* accumulate = std::get_if<Accumulate>(&spec.score);
+  return accumulate == nullptr ? nullptr : accumulate->classes.get();
+}
+
+Status check_classes(const PolicySpec& spec) {
+  const TokenClasses* classes = classes_of(spec);
+  if (classes == nullptr) return {};
+  if (classes->classes.empty()) {
+    return fail(ErrorKind::bad_input, fmt::format("'{}' needs token classes: add :classes=FILE, made by a2sf tune "
+                                                  "--classes TEXT",
+                                                  spec.name));
+  }
+  if (spec.has_cold_tier())
+    return fail(ErrorKind::bad_input, "token classes and a cold tier do not go together; leave out classes or cold");
+  return validate(*classes);
+}
+
 // Everything but the budget.
 Status check_options(const PolicySpec& spec) {
   if (auto valid = check_count("block", spec.block(), 1); !valid) return valid;
@@ -49,7 +71,10 @@ Status check_options(const PolicySpec& spec) {
   if (const auto* hooked = std::get_if<Hooked>(&spec.score)) {
     if (auto valid = check_hook(spec, *hooked); !valid) return valid;
   }
+  if (auto valid = check_classes(spec); !valid) return valid;
   const Accumulate* accumulate = spec.accumulates();
+  if (spec.has_cold_tier() && accumulate->threshold > 0)
+    return fail(ErrorKind::bad_input, "a threshold and a cold tier do not go together; leave out threshold or cold");
   return accumulate == nullptr ? Status() : check_accumulation(*accumulate);
 }
 
@@ -72,7 +97,7 @@ double alpha_at(const Alpha& alpha, double power, std::int64_t budget) {
   return std::max(0.0, 1 - 1 / (memory * static_cast<double>(budget)));
 }
 
-// Whether values are weighed: in heads that keep everything too, which a resize may bound.
+// Whether values are weighed, as tokens have classes: in heads that keep everything too, which a resize may bound.
 bool weighs_values(const PolicySpec& spec) {
   const auto* accumulate = std::get_if<Accumulate>(&spec.score);
   return accumulate != nullptr && accumulate->value_weight;
@@ -80,7 +105,9 @@ bool weighs_values(const PolicySpec& spec) {
 
 // What a head does that evicts nothing; a window leaves tokens behind all the same.
 HeadRule rule_of_all(const PolicySpec& spec, std::int64_t window) {
-  return {.budget = window > 0 ? window : kKeepAll, .value_weight = weighs_values(spec)};
+  return {.budget = window > 0 ? window : kKeepAll,
+          .value_weight = weighs_values(spec),
+          .classes = classes_of(spec) != nullptr};
 }
 
 // What the hook's layer_budget makes of a planned budget.
@@ -156,6 +183,8 @@ HeadRule rule_at(const PolicySpec& spec, std::int64_t budget, bool clamped) {
     rule.alpha = alpha_at(accumulate->alpha, accumulate->power, budget);
     rule.power = accumulate->power;
     rule.value_weight = weighs_values(spec);
+    rule.threshold = rule.mode == RetentionMode::score ? accumulate->threshold : 0;
+    rule.classes = classes_of(spec) != nullptr;
   }
   rule.sink = keep.sink.yields ? std::min(keep.sink.tokens, budget - 1) : keep.sink.tokens;
   const auto* count = std::get_if<std::int64_t>(&keep.recent.size);
@@ -206,6 +235,7 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const in
     retention.hook = hooked->factory;
   }
   if (spec.has_cold_tier()) retention.cold = spec.cold;
+  if (classes_of(spec) != nullptr) retention.classes = std::get<Accumulate>(spec.score).classes;
   for (int layer = 0; layer < layers; ++layer) {
     const int window = windows[static_cast<std::size_t>(layer)];
     for (int kv_head = 0; kv_head < kv_heads; ++kv_head) {

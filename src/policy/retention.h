@@ -3,6 +3,7 @@
 
 #include <a2sf/hook.h>
 #include <a2sf/policy.h>
+#include <a2sf/token_classes.h>
 
 #include <algorithm>
 #include <memory>
@@ -21,6 +22,7 @@ struct Retention {
   std::vector<HeadRule> rules;  // [layer][kv head]
   std::shared_ptr<const HookFactory> hook;
   ColdTier cold = {};
+  std::shared_ptr<const TokenClasses> classes = nullptr;  // of rules that have some
 
   const HeadRule& rule(int layer, int kv_head) const { return layer_rules(layer)[static_cast<std::size_t>(kv_head)]; }
   std::span<const HeadRule> layer_rules(int layer) const {
@@ -56,6 +58,24 @@ bool goes_before(Score a, std::int32_t position_of_a, Score b, std::int32_t posi
 // What decides who goes: A, or A w (HeadRule::value_weight).
 inline float decisive_score(const HeadCache& head, const HeadRule& rule, int slot) {
   return rule.value_weight ? head.score(slot) * head.number(slot, kValueWeight) : head.score(slot);
+}
+
+// What a slot knows of its token's class: two of its numbers, after the value's weight. They hold no alpha, which
+// changes with the budget.
+enum ClassNumber { kForgetting, kGain, kClassNumbers };  // 1 / memory, weight
+inline int class_numbers(const HeadRule& rule) { return rule.value_weight ? kValueWeight + 1 : 0; }
+
+inline void classify(HeadCache& head, const HeadRule& rule, int slot, const TokenClass& token_class) {
+  head.number(slot, class_numbers(rule) + kForgetting) = static_cast<float>(1 / token_class.memory);
+  head.number(slot, class_numbers(rule) + kGain) = static_cast<float>(token_class.weight);
+}
+
+// A <- alpha A + sum of one slot, where its token has a class.
+inline double updated_score(const HeadCache& head, const HeadRule& rule, int slot, double sum) {
+  if (!rule.classes) return rule.alpha * head.score(slot) + sum;
+  const double forgetting = head.number(slot, class_numbers(rule) + kForgetting);
+  const double alpha = std::max(0.0, 1 - (1 - rule.alpha) * forgetting);
+  return alpha * head.score(slot) + head.number(slot, class_numbers(rule) + kGain) * sum;
 }
 
 // The slots that go, at most `count`, in the order in which they go.

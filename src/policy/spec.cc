@@ -2,6 +2,7 @@
 #include <a2sf/hook.h>
 #include <a2sf/policy.h>
 #include <a2sf/profile.h>
+#include <a2sf/token_classes.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -148,7 +149,7 @@ void take_over(Value& own, const Value& plain, const Value& tuned) {
 // The options that a profile was made for, each where the spec has the plain policy's.
 Status take_over_options(PolicySpec& spec, const std::string& made_for) {
   // These read files: the profile's own would be read for ever.
-  for (const char* option : {":profile=", ":budget="}) {
+  for (const char* option : {":profile=", ":budget=", ":classes="}) {
     if (made_for.find(option) != std::string::npos)
       return fail(ErrorKind::bad_input,
                   "the profile's policy: it should name options of the score, sink, recent and layers");
@@ -163,6 +164,7 @@ Status take_over_options(PolicySpec& spec, const std::string& made_for) {
   take_over(own->alpha, before->alpha, after->alpha);
   take_over(own->power, before->power, after->power);
   take_over(own->value_weight, before->value_weight, after->value_weight);
+  take_over(own->threshold, before->threshold, after->threshold);
   take_over(spec.keep.sink, plain->keep.sink, tuned->keep.sink);
   take_over(spec.keep.recent, plain->keep.recent, tuned->keep.recent);
   take_over(spec.budget.layers, plain->budget.layers, tuned->budget.layers);
@@ -226,6 +228,26 @@ Status set_value_weight(PolicySpec& spec, std::string_view value) {
   return {};
 }
 
+Status set_hook_option(PolicySpec& spec, std::string_view option, std::string_view value);
+
+// What a hook calls so is its own.
+Status set_threshold(PolicySpec& spec, std::string_view value) {
+  if (std::holds_alternative<Hooked>(spec.score)) return set_hook_option(spec, "threshold", value);
+  const auto threshold = parse_number<double>(value);
+  if (!threshold || !(*threshold >= 0 && *threshold < 1))
+    return bad("threshold", value, "a probability from 0 to below 1");
+  if (auto* accumulate = std::get_if<Accumulate>(&spec.score)) accumulate->threshold = *threshold;
+  return {};
+}
+
+Status set_classes(PolicySpec& spec, std::string_view value) {
+  auto classes = read_token_classes(std::string(value));
+  if (!classes) return tl::unexpected(classes.error());
+  if (auto* accumulate = std::get_if<Accumulate>(&spec.score))
+    accumulate->classes = std::make_shared<const TokenClasses>(std::move(*classes));
+  return {};
+}
+
 Status set_sink(PolicySpec& spec, std::string_view value) {
   spec.keep.sink.yields = false;
   return set_count(spec.keep.sink.tokens, "sink", value, 0);
@@ -279,10 +301,10 @@ struct OptionRow {
   Status (*set)(PolicySpec& spec, std::string_view value);
 };
 constexpr OptionRow kOptions[] = {
-    {"alpha", set_alpha},   {"memory", set_memory}, {"power", set_power},     {"value-weight", set_value_weight},
-    {"budget", set_budget}, {"layers", set_layers}, {"profile", set_profile}, {"sink", set_sink},
-    {"recent", set_recent}, {"block", set_block},   {"pin", set_pin},         {"cold", set_cold},
-    {"recall", set_recall}};
+    {"alpha", set_alpha},   {"memory", set_memory},       {"power", set_power},     {"value-weight", set_value_weight},
+    {"budget", set_budget}, {"layers", set_layers},       {"profile", set_profile}, {"sink", set_sink},
+    {"recent", set_recent}, {"block", set_block},         {"pin", set_pin},         {"cold", set_cold},
+    {"recall", set_recall}, {"threshold", set_threshold}, {"classes", set_classes}};
 
 // An option that only a hook knows.
 Status set_hook_option(PolicySpec& spec, std::string_view option, std::string_view value) {
@@ -420,6 +442,10 @@ std::string to_string(const PolicySpec& spec) {
   if (accumulate != nullptr && accumulate->power != standard.power) text += fmt::format(":power={}", accumulate->power);
   if (accumulate != nullptr && accumulate->value_weight != standard.value_weight)
     text += accumulate->value_weight ? ":value-weight=on" : ":value-weight=off";
+  if (accumulate != nullptr && accumulate->threshold != standard.threshold)
+    text += fmt::format(":threshold={}", accumulate->threshold);
+  if (accumulate != nullptr && accumulate->classes != standard.classes && accumulate->classes != nullptr)
+    text += ":classes=" + file_or_unnamed(accumulate->classes->file);
   text += std::visit(BudgetText(), spec.budget.budget);
   text += layers_text(spec.budget.layers);
   if (spec.keep.sink != own.keep.sink) text += fmt::format(":sink={}", spec.keep.sink.tokens);

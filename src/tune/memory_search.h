@@ -26,8 +26,7 @@ struct MemorySearch {
 std::size_t calls_of(const MemorySearch& search, std::size_t layers, std::size_t kv_heads);
 
 // The memories of least cost that the search meets, from 1/8 to 64 budgets, beginning at the standard 1.5 everywhere,
-// and no worse than that. By the subplex method (NLopt, LN_SBPLX), which needs no gradient and bears with noise, over
-// the memories' logarithms.
+// and no worse than that. By the subplex method (subplex.h), over the memories' logarithms.
 Result<MemoryTable> search_memories(std::size_t layers, std::size_t kv_heads, const MemorySearch& search,
                                     const MemoryCost& cost);
 

@@ -247,6 +247,32 @@ class TuneTest(EvalTest):
         memories = {memory for layer in profile["tables"][0]["memories"] for memory in layer}
         self.assertEqual(len(memories), 1)
 
+    def test_token_classes_are_made_and_used(self):
+        arguments = ["tune", "-m", self.model, "--classes", self.text, "--ctx", 64, "--windows", 1, "--calls", 3]
+        done = a2sf(*arguments, "--budget", 16, "--json")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        path = f"{self.model}.classes.json"
+        document, classes = json.loads(done.stdout), json.loads(Path(path).read_text())
+        self.assertEqual((document["file"], classes["format"]), (path, "a2sf-classes-1"))
+        self.assertEqual([row["class"] for row in document["rows"]], [each["name"] for each in classes["classes"]])
+        self.assertEqual(sum(row["tokens"] for row in document["rows"]), classes["vocabulary"])
+        self.assertTrue(all(row["tokens"] > 0 for row in document["rows"]), document["rows"])
+        run = ["run", "-m", self.model, "-f", self.text, "-n", 2, "--budget", 16, "--profile", "none", "--json", "--policy"]
+        used = json.loads(a2sf(*run, f"token-class:classes={path}").stdout)
+        self.assertEqual(used["spec"], f"token-class:classes={path}:budget=16")
+        self.refuse(2, "needs token classes", *run, "token-class")
+        self.refuse(2, "leave out classes or cold", *run, f"a2sf:classes={path}:cold=all")
+        self.refuse(2, "is no token", *run, f"a2sf:classes={self.wrong_classes(path, vocabulary=5)}")
+        self.refuse(1, "classes of 60000 tokens, this model", *run, f"a2sf:classes={self.wrong_classes(path, vocabulary=60000)}")
+        self.refuse(2, "one --policy and one --budget", *arguments, "--budget", "16,32")
+        self.refuse(2, "what to tune on", *arguments, "-f", self.text)
+        self.refuse(1, "fewer than one window", "tune", "-m", self.model, "--classes", self.text)
+
+    def wrong_classes(self, path, **changes):
+        wrong = self.folder / "wrong.json"
+        wrong.write_text(json.dumps({**json.loads(Path(path).read_text()), **changes}))
+        return wrong
+
     def test_of_several_policies_one_is_chosen_and_its_score_is_used(self):
         path = self.folder / "profile.json"
         given = "a2sf:power=1.5,a2sf:power=1.5:value-weight=on:sink=1"

@@ -145,6 +145,11 @@ TEST_F(CudaAttend, BlocksMatchTheReference) { check(Stream(kRule, 7), 5); }
 TEST_F(CudaAttend, FullMatchesTheReference) { check(Stream(kAll), 6); }
 TEST_F(CudaAttend, OracleMatchesTheReference) { check(Stream(oracle_rule(20)), 7); }
 TEST_F(CudaAttend, PowersMatchTheReference) { check(Stream(raised(kRule)), 8); }
+TEST_F(CudaAttend, ThresholdsMatchTheReference) {
+  HeadRule rule = kRule;
+  rule.threshold = .03;
+  check(Stream(rule), 16);
+}
 TEST_F(CudaAttend, ValueWeightsMatchTheReference) { check(Stream(weighted(score_rule(32, .98, 1, 16))), 9); }
 TEST_F(CudaAttend, RaggedBudgetsMatchTheReference) {
   check(Stream({kRule, score_rule(9, .5, 0, 2), score_rule(150, .99, 4, 75), kAll}), 10);

@@ -13,7 +13,7 @@ namespace {
 struct Token {
   std::int32_t position;
   std::vector<double> key, value;
-  double score, weight;
+  double score, weight, alpha, gain;
 };
 
 // One KV head. What goes is what it is told; it says whether that was right.
@@ -30,8 +30,11 @@ class Simulation {
                        rotated(std::span(input.k).subspan(row * dim, dim), now),
                        {value.begin(), value.end()},
                        0,
-                       weight(input, now)});
-    for (Token& token : tokens_) token.score *= rule_.alpha;
+                       weight(input, now),
+                       rule_.alpha,
+                       1});
+    if (rule_.classes) classify(tokens_.back());
+    for (Token& token : tokens_) token.score *= token.alpha;
     std::vector<double> out;
     for (int g = 0; g < s_.group; ++g) {
       const auto at = (row * static_cast<std::size_t>(s_.group) + static_cast<std::size_t>(g)) * dim;
@@ -80,6 +83,14 @@ class Simulation {
     return std::sqrt(squares);
   }
 
+  // The factors of kClasses, in the order in which Stream::ids() goes through them.
+  void classify(Token& token) const {
+    const double memories[] = {3, .5, 1, .01}, gains[] = {1, .25, 4, 1.5};
+    const int index = token.position % 4;
+    token.alpha = std::max(0.0, 1 - (1 - rule_.alpha) / memories[index]);
+    token.gain = gains[index];
+  }
+
   std::vector<double> rotated(std::span<const float> x, std::int32_t position) const {
     std::vector<float> copy(x.begin(), x.end());
     const auto angles = s_.angles();
@@ -94,7 +105,7 @@ class Simulation {
     const double sum = std::accumulate(p.begin(), p.end(), 0.0);
     std::vector<double> weighed(query.size(), 0.0);
     for (std::size_t i = 0; i < tokens_.size(); ++i) {
-      tokens_[i].score += std::pow(p[i] / sum, rule_.power);
+      if (p[i] / sum >= rule_.threshold) tokens_[i].score += tokens_[i].gain * std::pow(p[i] / sum, rule_.power);
       for (std::size_t d = 0; d < weighed.size(); ++d) weighed[d] += p[i] / sum * tokens_[i].value[d];
     }
     out.insert(out.end(), weighed.begin(), weighed.end());
@@ -112,7 +123,7 @@ void expect_same_tokens(const Simulation& simulation, const HeadCache& head, boo
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const Token& token = simulation.tokens()[i];
     EXPECT_EQ(head.position(slots[i]), token.position);
-    EXPECT_NEAR(head.score(slots[i]), token.score, 2e-5);
+    EXPECT_NEAR(head.score(slots[i]), token.score, 2e-5 * std::max(1.0, token.gain));
     if (value_weight) {
       EXPECT_NEAR(head.number(slots[i], kValueWeight), token.weight, 1e-4);
     }
@@ -135,8 +146,12 @@ void check_run(const Stream& s, const Input& input, const Outcome& run) {
   expect_same_tokens(simulation, run.head(0), s.rules[0].value_weight);
 }
 
+// One remembers longer, one shorter, one forgets at once.
+const TokenClasses kClasses{{{"a", 3, 1}, {"b", .5, .25}, {"c", 1, 4}, {"d", .01, 1.5}}, {0, 1, 2, 3}};
+
 void check(Stream s, unsigned seed) {
   s.type = KvType::f32;
+  if (s.rules[0].classes) s.classes = std::make_shared<const TokenClasses>(kClasses);
   const Input input = random_input(s, seed);
   {
     SCOPED_TRACE("reference");
@@ -176,7 +191,28 @@ const HeadRule kRule = score_rule(30, .95, 2, 10);
 INSTANTIATE_TEST_SUITE_P(Attend, SimulationOf,
                          testing::Values(kRule, raised(kRule), weighted(kRule), raised(weighted(kRule)),
                                          raised(weighted(pinned(score_rule(30, 1, 1, 0), 6))),
-                                         weighted(score_rule(30, 0, 1, 0))));
+                                         weighted(score_rule(30, 0, 1, 0)), from(.03, kRule),
+                                         from(.03, raised(weighted(kRule))), from(.02, by_class(kRule)),
+                                         by_class(kRule), by_class(raised(weighted(kRule))),
+                                         by_class(score_rule(30, 0, 0, 3)),
+                                         by_class(weighted(score_rule(30, 1, 1, 0)))));
+
+// A class that changes nothing is as none; what a slot knows of its token goes with it, whatever the chunks.
+TEST(TokenClassNumbers, AreOfOneBytesWhateverTheChunks) {
+  Stream plain(score_rule(300, .99, 0, 100), 16), classed(by_class(plain.rules[0]), 16);
+  for (Stream* const s : {&plain, &classed}) s->tokens = 700;
+  const Input input = random_input(plain, 65);
+  for (const cpu::Isa isa : cpu::supported_isas()) {
+    classed.classes = std::make_shared<const TokenClasses>(TokenClasses{{{"all", 1, 1}}, {0}});
+    const Outcome of_plain = run_cpu(plain, input, isa, {1, 64}), of_one = run_cpu(classed, input, isa, {1, 64});
+    for (std::size_t i = 0; i < of_plain.out.size(); ++i) ASSERT_NEAR(of_plain.out[i], of_one.out[i], 1e-6);
+    classed.classes = std::make_shared<const TokenClasses>(kClasses);
+    const Outcome row_by_row = run_cpu(classed, input, isa, {1, 1});
+    EXPECT_NE(row_by_row.out, of_plain.out);
+    for (const Feeding& feeding : {Feeding{1, 64}, Feeding{2, 7, 100}})
+      expect_same_bytes(run_cpu(classed, input, isa, feeding), row_by_row);
+  }
+}
 
 // The weights that the slots of a run have, whatever they are stored as, and those of a copy that goes on.
 TEST(ValueWeight, IsOfTheValuesBeforeRoundingAndGoesOnInAClone) {

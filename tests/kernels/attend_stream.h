@@ -30,6 +30,14 @@ inline HeadRule weighted(HeadRule rule) {
   rule.value_weight = true;
   return rule;
 }
+inline HeadRule by_class(HeadRule rule) {
+  rule.classes = true;
+  return rule;
+}
+inline HeadRule from(double threshold, HeadRule rule) {
+  rule.threshold = threshold;
+  return rule;
+}
 inline HeadRule pinned(HeadRule rule, std::int64_t pin) {
   rule.pin = pin;
   return rule;
@@ -50,7 +58,14 @@ struct Stream {
   int prompt = 0;            // so many tokens are one, the others are decoded
   bool whole_prompt = true;  // block = prompt, where there is a prompt
   ColdTier cold = {};
+  std::shared_ptr<const TokenClasses> classes = nullptr;  // of rules that have some
 
+  std::vector<std::int32_t> ids() const {  // each token of another class than the one before
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
+    for (std::size_t i = 0; i < ids.size() && classes != nullptr; ++i)
+      ids[i] = static_cast<std::int32_t>(i % classes->class_of.size());
+    return ids;
+  }
   int kv_heads() const { return static_cast<int>(rules.size()); }
   int heads() const { return kv_heads() * group; }
   int q_columns() const { return heads() * dim; }
@@ -66,7 +81,7 @@ struct Stream {
   ResolvedRetention resolved() const {
     ResolvedRetention resolved;
     const bool grows = prompt > 0 && whole_prompt;
-    resolved.retention = {grows, block, kv_heads(), rules, nullptr, cold};
+    resolved.retention = {grows, block, kv_heads(), rules, nullptr, cold, classes};
     for (const HeadRule& rule : rules) {
       resolved.slots.push_back(plan(rule, grows));
       resolved.bounded_slots.push_back(plan(rule, false));
@@ -126,7 +141,7 @@ class CpuAttention {
         pool_(threads),
         attention_(pool_, cpu::kernels_of(isa).rows, failures_),
         angles_(stream.angles()),
-        ids_(static_cast<std::size_t>(stream.tokens)) {}
+        ids_(stream.ids()) {}
 
   // `in` are the rows [first, first + rows) of the whole input.
   Status feed(HostStore& store, Input& in, int first, int rows, std::vector<float>& out) {
@@ -195,7 +210,8 @@ inline bool attend_by_reference(const Stream& s, HostStore& store, Input& input,
   return reference::attend(
       {&store.head(0, kv_head), &s.rules[static_cast<std::size_t>(kv_head)], s.block, row, s.group, s.dim, s.window,
        s.scale(), !s.whole_prompt || row >= s.prompt || prompt_ends, prompt_ends && (s.whole_prompt || cold), q, k, v,
-       std::span(out).subspan(at * q_size, q_size), &follow, cold},
+       std::span(out).subspan(at * q_size, q_size), &follow, cold,
+       s.classes == nullptr ? nullptr : &s.classes->of(s.ids()[static_cast<std::size_t>(row)])},
       [&](const reference::Victim& victim) { store.release(0, kv_head, victim.slot, row, victim.probability); });
 }
 

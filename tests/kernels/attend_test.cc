@@ -48,6 +48,26 @@ TEST(Attend, BlocksMatchTheReference) { check(Stream(kRule, 7), 5); }
 TEST(Attend, FullMatchesTheReference) { check(Stream(kAll), 6); }
 TEST(Attend, OracleMatchesTheReference) { check(Stream(oracle_rule(20)), 7); }
 
+TEST(Attend, AThresholdMatchesTheReference) {
+  for (const double threshold : {.01, .05}) {
+    check(Stream(from(threshold, kRule)), 8);
+    check(Stream(from(threshold, raised(kRule)), 7), 9);
+  }
+}
+// What no row reaches is forgotten to the last bit, and of equal scores the older token goes.
+TEST(Attend, AThresholdThatNobodyReachesLeavesTheNewestTokens) {
+  Stream s(from(.999, score_rule(32, .5, 0, 4)));
+  s.tokens = 3000;
+  check(s, 10);
+  const Outcome run = run_cpu(s, random_input(s, 11), cpu::supported_isas().front(), {1, 64});
+  for (const RetainedToken& token : run.store->snapshot(0, 0)) EXPECT_GE(token.position, 3000 - 32);
+}
+TEST(Attend, AForgettingFactorOfAHalfMatchesTheReferenceForThousandsOfRows) {
+  Stream s(from(.02, score_rule(32, .5, 0, 4)), 5);
+  s.tokens = 3000;
+  check(s, 12);
+}
+
 // The two options of the score rule, one by one and together.
 class ScoreOptions : public testing::TestWithParam<HeadRule> {
  protected:

@@ -124,6 +124,8 @@ TEST(Capabilities, ASequenceThatNeedsMoreIsRefusedInOneLine) {
                             .whole_prompt = false,
                             .power = false,
                             .value_weight = false,
+                            .token_classes = false,
+                            .threshold = false,
                             .cold_tier = false,
                             .most_rows = 8,
                             .exact_bytes = false};

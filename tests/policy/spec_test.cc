@@ -49,10 +49,22 @@ TEST(PolicySpec, PrintsWhatItReads) {
   for (const std::string text :
        {"a2sf:alpha=0.9:budget=128:sink=4:recent=32:block=8:pin=2", "full", "h2o:budget=20%:block=prompt",
         "h2o:power=1.5:value-weight=on:budget=64:layers=2-29+31:sink=1", "tova:budget=all", "streaming:budget=8:sink=4",
-        "h2o:alpha=auto:budget=64", "a2sf:memory=0.25:budget=64", "a2sf:budget=64:cold=all:recall=8",
-        "h2o:budget=9:cold=50:block=1", "tova:budget=9:cold=50:block=prompt:pin=2"}) {
+        "h2o:alpha=auto:budget=64", "a2sf:memory=0.25:budget=64", "a2sf:threshold=0.001:budget=64",
+        "a2sf:budget=64:cold=all:recall=8", "h2o:budget=9:cold=50:block=1",
+        "tova:budget=9:cold=50:block=prompt:pin=2"}) {
     EXPECT_EQ(to_string(parse_policy(text).value()), text);
   }
+}
+
+TEST(PolicySpec, AThresholdIsOfScoresAndWhatAHookCallsSoItsOwn) {
+  EXPECT_EQ(rule_of("h2o:threshold=0.25:budget=8").threshold, .25);
+  EXPECT_EQ(parse_policy("a2sf:threshold=0").value(), parse_policy("a2sf").value());
+  EXPECT_EQ(to_string(parse_policy("lazy:threshold=0.25").value()), "lazy:budget=1024:threshold=0.25");
+  EXPECT_EQ(rule_of("lazy:threshold=0.25:budget=8").threshold, 0);
+  for (const char* text : {"a2sf:threshold=1", "a2sf:threshold=-0.1", "a2sf:threshold=nan", "a2sf:threshold="})
+    EXPECT_THAT(parse_policy(text).error().message, HasSubstr("a probability from 0 to below 1")) << text;
+  EXPECT_THAT(resolve(parse_policy("a2sf:threshold=0.1:cold=all").value(), 0, 0, 0, 0, 0).error().message,
+              HasSubstr("leave out threshold or cold"));
 }
 
 TEST(PolicySpec, AColdTierIsSearchedEverySixteenTokensUnlessABlockIsGiven) {

@@ -64,7 +64,7 @@ class ArgumentsTest(ScriptTest):
                  "build": (["frob"], ["--frob"], ["release", "--frob"]), "convert": ([], ["--frob"], [".", "-o", "x", "--type", "q9"]),
                  "demo": (["frob"], ["--frob"]), "deps": (["frob"], ["test", "peer"]),
                  "fetch": ([], ["frob"], ["smollm2-135m", "gemma3-270m"]), "lint": (["frob"], ["--fix", "--fix"]),
-                 "report": ([], ["--frob"]), "test": (["frob"], ["--quick", "ci"])}
+                 "report": ([], ["--frob"]), "tag": ([], ["--frob"], ["text", "model"], ["text", "model", "-x", "file"]), "test": (["frob"], ["--quick", "ci"])}
         self.assertEqual(sorted(wrong), SCRIPTS)
         for name, cases in wrong.items():
             for arguments in cases:

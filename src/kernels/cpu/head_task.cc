@@ -49,6 +49,7 @@ bool HeadTask::append(Rows rows, QueryTile& tile) const {
   const AttendArgs& args = layer_.args;
   float* const key = tile.key().data();
   for (int row = rows.first; row < rows.end(); ++row) {
+    const auto position = static_cast<std::size_t>(span_.first_position + row);
     const float* value = args.v.row(span_.first_row + row) + kv_head_ * args.head_dim;
     std::copy_n(args.k.row(span_.first_row + row) + kv_head_ * args.head_dim, args.head_dim, key);
     layer_.rotations.apply(layer_.kernels, span_.first_row + row, key);
@@ -58,9 +59,10 @@ bool HeadTask::append(Rows rows, QueryTile& tile) const {
                              span_.first_position + row, args.layer, kv_head_);
       return false;
     }
-    const int slot = head_.claim(static_cast<std::int32_t>(span_.first_position + row));
+    const int slot = head_.claim(static_cast<std::int32_t>(position));
     layer_.kernels.store(head_.chunk_of(slot), head_.type(), slot % kChunk, head_.dim(), args.head_dim, key, value);
     if (rule_.value_weight) head_.weigh(slot, {value, static_cast<std::size_t>(args.head_dim)});
+    if (rule_.classes) classify(head_, rule_, slot, store_.class_of(span_.token_ids[position]));
   }
   return true;
 }
@@ -106,8 +108,14 @@ bool HeadTask::attend(Rows rows, int slots, QueryTile& tile) const {
 
 ScoreUpdate HeadTask::update_after(int row) const {
   const Evictable evictable(rule_, span_.first_position + row);
-  return {static_cast<float>(rule_.alpha), rule_.power != 1, rule_.value_weight,
-          static_cast<std::int32_t>(evictable.first), static_cast<std::int32_t>(evictable.last)};
+  return {static_cast<float>(rule_.alpha),
+          static_cast<float>(1 - rule_.alpha),
+          rule_.power != 1,
+          rule_.value_weight,
+          static_cast<float>(rule_.threshold),
+          rule_.classes ? class_numbers(rule_) : -1,
+          static_cast<std::int32_t>(evictable.first),
+          static_cast<std::int32_t>(evictable.last)};
 }
 
 float HeadTask::score(Rows rows, QueryTile& tile) const {

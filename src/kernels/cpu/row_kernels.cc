@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/row_kernels.h"
 #include "kernels/cpu/chunk_product-inl.h"
+#include "kernels/cpu/score_kernels-inl.h"
 
 #include <algorithm>
 #include <cmath>
@@ -19,7 +20,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace a2sf::cpu::HWY_NAMESPACE {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLowest = std::numeric_limits<float>::lowest();
 
 // A whole vector, with zeros in the lanes from `count` on.
@@ -114,13 +114,6 @@ void store(const Chunk& chunk, KvType type, int slot, int dim, int head_dim, con
   as(chunk, slot, dim, head_dim, key, value);
 }
 
-// Lanes whose position is in [first, last].
-HWY_INLINE hn::Mask<F> inside(const std::int32_t* positions, std::int32_t first, std::int32_t last) {
-  const I32 i;
-  const auto position = hn::LoadU(i, positions);
-  return hn::RebindMask(F(), hn::And(hn::Gt(position, hn::Set(i, first - 1)), hn::Gt(hn::Set(i, last + 1), position)));
-}
-
 void bounds(const std::int32_t* positions, int slots, std::int32_t& least, std::int32_t& most) {
   const I32 i;
   auto low = hn::LoadU(i, positions), high = low;
@@ -171,69 +164,6 @@ float exponentials(float* x, int slots, float& largest) {
   }
   largest = hn::GetLane(most);
   return hn::GetLane(hn::SumOfLanes(f, hn::Add(sum, nothing)));
-}
-
-// p, or p^1.5.
-template <bool kRaised>
-HWY_INLINE V add_power(V x, V factor, V sum) {
-  if constexpr (kRaised) {
-    const V p = hn::Mul(x, factor);
-    return hn::MulAdd(p, hn::Sqrt(p), sum);
-  } else {
-    return hn::MulAdd(x, factor, sum);
-  }
-}
-
-template <bool kRaised, bool kWeighted>
-float score_as(const float* x, std::ptrdiff_t step, int group, const float* factors, const Chunk& chunk, int slots,
-               const ScoreUpdate& update) {
-  const F f;
-  V lowest = hn::Set(f, kInfinity);
-  for (int slot = 0; slot < slots; slot += kLanes) {
-    V sum = hn::Zero(f);
-    for (int g = 0; g < group; ++g)
-      sum = add_power<kRaised>(hn::LoadU(f, x + g * step + slot), hn::Set(f, factors[g]), sum);
-    const V scores = hn::MulAdd(hn::Set(f, update.alpha), hn::LoadU(f, chunk.scores + slot), sum);
-    hn::StoreU(scores, f, chunk.scores + slot);
-    const V weighted = kWeighted ? hn::Mul(scores, hn::LoadU(f, chunk.numbers + slot)) : scores;
-    const auto may_go = inside(chunk.positions + slot, update.first, update.last);
-    lowest = hn::Min(lowest, hn::IfThenElse(may_go, weighted, hn::Set(f, kInfinity)));
-  }
-  return hn::GetLane(hn::MinOfLanes(f, lowest));
-}
-
-float score(const float* x, std::ptrdiff_t step, int group, const float* factors, const Chunk& chunk, int slots,
-            const ScoreUpdate& update) {
-  const auto as = update.raised ? (update.weighted ? score_as<true, true> : score_as<true, false>)
-                                : (update.weighted ? score_as<false, true> : score_as<false, false>);
-  return as(x, step, group, factors, chunk, slots, update);
-}
-
-template <bool kWeighted>
-int find_score_as(const Chunk& chunk, int slots, float score, const ScoreUpdate& update) {
-  const F f;
-  const auto scores_from = [&](int slot) {
-    const V scores = hn::LoadU(f, chunk.scores + slot);
-    return kWeighted ? hn::Mul(scores, hn::LoadU(f, chunk.numbers + slot)) : scores;
-  };
-  int found = -1;
-  for (int slot = 0; slot < slots; slot += kTile) {
-    auto equal = hn::Eq(scores_from(slot), hn::Set(f, score));
-    for (int lane = kLanes; lane < kTile; lane += kLanes)
-      equal = hn::Or(equal, hn::Eq(scores_from(slot + lane), hn::Set(f, score)));
-    if (hn::AllFalse(f, equal)) continue;
-    for (int s = slot; s < slot + kTile; ++s) {
-      const std::int32_t position = chunk.positions[s];
-      const float own = kWeighted ? chunk.scores[s] * chunk.numbers[s] : chunk.scores[s];
-      if (own != score || position < update.first || position > update.last) continue;
-      if (found < 0 || position < chunk.positions[found]) found = s;
-    }
-  }
-  return found;
-}
-
-int find_score(const Chunk& chunk, int slots, float score, const ScoreUpdate& update) {
-  return (update.weighted ? find_score_as<true> : find_score_as<false>)(chunk, slots, score, update);
 }
 
 template <bool kRaised>

@@ -28,9 +28,11 @@ struct NormValues {
 
 // How a row's probabilities p update the scores A, and which tokens may be evicted then.
 struct ScoreUpdate {
-  float alpha;
+  float alpha, forgets;      // forgets: 1 - alpha
   bool raised;               // p^1.5 is added instead of p
   bool weighted;             // the victim has the lowest A w, w being the slot's kValueWeight; else the lowest A
+  float threshold;           // p below it adds nothing
+  int classes;               // where the ClassNumbers of a slot begin; -1: it has none
   std::int32_t first, last;  // positions that may be evicted
 };
 
@@ -55,8 +57,9 @@ struct RowKernels {
   // Softmax numerators of logits to base 2: x = 2^(x - largest). `largest` is the largest x, but at least half
   // the lowest float, so that masked logits become 0. Returns the sum of the numerators, NaN if an x was not finite.
   float (*exponentials)(float* x, int slots, float& largest);
-  // scores = alpha * scores + sum over the group of p, where p = factors[g] * x[g], or of p^1.5. Returns the lowest new
-  // score (times its weight) among the tokens that may be evicted, infinity if there are none.
+  // scores = alpha * scores + sum over the group of p, where p = factors[g] * x[g], or of p^1.5, if p >= threshold;
+  // where slots have ClassNumbers, alpha = max(0, 1 - forgets * forgetting), and the sum is multiplied by the gain.
+  // Returns the lowest new score (times its weight) among the tokens that may be evicted, infinity if there are none.
   float (*score)(const float* x, std::ptrdiff_t step, int group, const float* factors, const Chunk& chunk, int slots,
                  const ScoreUpdate& update);
   // Of the slots with this score (times weight) whose tokens may be evicted, the one of the oldest; -1: none.

@@ -255,14 +255,16 @@ class HeadTask {
   __device__ void update_scores() {
     for_slots([&](int slot) {
       if (slots_.position(slot) < 0) return;
-      float sum = given_[slot];
-      if (state_.power != 1) {
-        sum = 0;
-        for (int g = 0; g < group_; ++g) sum += powf(probability(g, slot), state_.power);
-      }
+      float sum = 0;
+      for (int g = 0; g < group_; ++g) sum += addition(probability(g, slot));
       slots_.score(slot) = fmaf(state_.alpha, slots_.score(slot), sum);
     });
     __syncthreads();
+  }
+  // What a probability adds to a score.
+  __device__ float addition(float p) const {
+    if (p < state_.threshold) return 0;
+    return state_.power == 1 ? p : powf(p, state_.power);
   }
 
   // The row's own token, and of the earlier ones the `budget` of highest probability; of equal ones the newer.

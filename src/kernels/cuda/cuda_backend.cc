@@ -237,6 +237,8 @@ class CudaBackend final : public Backend {
                              .whole_prompt = true,
                              .power = true,
                              .value_weight = true,
+                             .token_classes = false,
+                             .threshold = true,
                              .cold_tier = false,
                              .most_rows = 4096,
                              .exact_bytes = true};

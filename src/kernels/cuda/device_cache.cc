@@ -21,6 +21,7 @@ DeviceHead device_head(const HeadRule& rule, const SlotPlan& plan) {
           .recent = to_int(rule.recent),
           .alpha = static_cast<float>(rule.alpha),
           .power = static_cast<float>(rule.power),
+          .threshold = static_cast<float>(rule.threshold),
           .value_weight = rule.value_weight,
           .is_ring = plan.kind == SlotPlan::Kind::ring,
           .most = plan.most,

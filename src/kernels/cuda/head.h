@@ -17,7 +17,7 @@ struct DeviceHead {
   RetentionMode mode;
   int budget;
   int first, recent;  // the earliest position that may go (after sinks and pins), and how many of the newest stay
-  float alpha, power;
+  float alpha, power, threshold;
   bool value_weight;
   bool is_ring;       // SlotPlan::Kind::ring
   std::int64_t most;  // slots that the plan has

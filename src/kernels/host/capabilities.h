@@ -15,6 +15,8 @@ inline Capabilities host_capabilities(std::string name) {
           .whole_prompt = true,
           .power = true,
           .value_weight = true,
+          .token_classes = true,
+          .threshold = true,
           .cold_tier = true,
           .most_rows = 4096,
           .exact_bytes = true};

@@ -46,6 +46,7 @@ CacheShape cache_shape(const SequenceShape& shape, const Retention& retention) {
   cache.weighs_values = std::any_of(retention.rules.begin(), retention.rules.end(),
                                     [](const HeadRule& rule) { return rule.value_weight; });
   cache.numbers = retention.hook != nullptr ? retention.hook->needs().numbers : cache.weighs_values ? 1 : 0;
+  if (retention.classes != nullptr) cache.numbers += kClassNumbers;
   if (retention.cold.tokens > 0) ++cache.numbers;  // recalls()
   return cache;
 }

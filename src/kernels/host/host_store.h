@@ -82,6 +82,8 @@ class HostStore final : public SequenceStore {
   const HeadCache& head(int layer, int kv_head) const { return cache_.head(layer, kv_head); }
   // The most slots that a head uses once it holds `tokens` more.
   std::int64_t most_used(std::int64_t tokens) const { return cache_.most_used(tokens); }
+  // Of a token, where the rules have classes.
+  const TokenClass& class_of(std::int32_t token) const { return retention_.classes->of(token); }
   // The token in the slot leaves after the row at `now`, which gave it `probability`: recorded, and the slot is free.
   // It goes into the head's cold tier where there is one. Different heads may do so at once.
   void release(int layer, int kv_head, int slot, std::int64_t now, float probability);

@@ -154,15 +154,15 @@ void weigh_values(const Row& row, const std::vector<std::vector<double>>& p) {
 void update_scores(const Row& row, const std::vector<double>& sum) {
   for (int slot = 0; slot < row.head->used(); ++slot) {
     if (row.head->position(slot) < 0) continue;
-    float& score = row.head->score(slot);
-    score = static_cast<float>(row.rule->alpha * score + sum[static_cast<std::size_t>(slot)]);
+    const double updated = updated_score(*row.head, *row.rule, slot, sum[static_cast<std::size_t>(slot)]);
+    row.head->score(slot) = static_cast<float>(updated);
   }
 }
 
-// Of each slot, the sum over the group of p^power.
-std::vector<double> powers(const Row& row, std::vector<std::vector<double>> p) {
+// Of each slot, the sum over the group of p^power, of those p that reach the threshold.
+std::vector<double> added_scores(const Row& row, std::vector<std::vector<double>> p) {
   for (auto& head : p) {
-    for (double& x : head) x = std::pow(x, row.rule->power);
+    for (double& x : head) x = x >= row.rule->threshold ? std::pow(x, row.rule->power) : 0;
   }
   return sum_over_group(p);
 }
@@ -203,11 +203,12 @@ std::optional<std::vector<double>> attend_and_score(const Row& row) {
   HeadCache& head = *row.head;
   const int own = head.insert(static_cast<std::int32_t>(row.position), row.k, row.v);
   if (row.rule->value_weight) head.weigh(own, row.v);
+  if (row.rule->classes) classify(head, *row.rule, own, *row.token_class);
   auto p = softmax_group(row, {});
   std::vector<double> sums = sum_over_group(p);
   if (std::any_of(sums.begin(), sums.end(), [](double sum) { return std::isnan(sum); })) return std::nullopt;
   if (row.cold) remember_queries(row);
-  if (scores(*row.rule)) update_scores(row, row.rule->power == 1 ? sums : powers(row, p));
+  if (scores(*row.rule)) update_scores(row, added_scores(row, p));
   if (row.rule->mode == RetentionMode::oracle) p = softmax_group(row, ideal_mask(row, sums));
   weigh_values(row, p);
   return sums;

@@ -43,6 +43,7 @@ struct Row {
   // Asked which of two slots to evict where their scores are a near tie; nullptr: the exact rule.
   const std::vector<std::int32_t>* follow = nullptr;  // positions another implementation evicted in this row
   std::optional<ColdTierOfRow> cold = {};
+  const TokenClass* token_class = nullptr;  // of the row's own token, where the rule has classes
 };
 
 // Steps 0 to 4 of the semantics, step 4 but for hooks. False, and no score has changed, if the key, the value or a

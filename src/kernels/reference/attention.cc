@@ -122,6 +122,7 @@ Attention::HeadRow Attention::head_row(const HostAttendArgs& args, const Span& s
               head.k,
               {v, dim},
               {out, size}};
+  if (head.row.rule->classes) head.row.token_class = &store.class_of(span.token_ids[static_cast<std::size_t>(now)]);
   if (has_cold_tier) {
     head.row.cold = ColdTierOfRow{store.cold(args.layer, kv_head), store.retention().cold.recall,
                                   [&store, layer = args.layer, kv_head, now](const Victim& victim) {
