@@ -173,8 +173,9 @@ bool HeadTask::recalls_before(int row) const {
 }
 
 void HeadTask::recall(int row, QueryTile& tile) const {
+  if (!recalls_before(row)) return;
   HeadCache& cold = store_.cold(layer_.args.layer, kv_head_);
-  if (!recalls_before(row) || cold.occupied() == 0) return;
+  if (cold.occupied() == 0) return;
   start({row, 1}, head_.used(), true, tile);
   for (int i = 0; i < tile.partitions(); ++i) tile.compute_numerators(i);
   if (tile.normalise() >= 0) return;  // attend() reports it

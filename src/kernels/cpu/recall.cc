@@ -1,6 +1,7 @@
 #include "kernels/cpu/recall.h"
 
 #include <algorithm>
+#include <bit>
 #include <numbers>
 
 #include "core/reserve.h"
@@ -23,8 +24,9 @@ void Recall::reserve(std::int64_t positions, std::int64_t hot_slots, std::int64_
   grow(of_cold_, round_up(cold_slots, kTile));
   choice_.head.reserve(of_head_.size());
   choice_.cold.reserve(2 * of_head_.size());
-  reserve_amortised(choice_.wanted, static_cast<std::size_t>(positions));
-  reserve_amortised(choice_.additions, static_cast<std::size_t>(positions) + kRecallEvery - 1);
+  const std::size_t most = std::bit_ceil(static_cast<std::size_t>(positions));  // rarely more memory
+  choice_.wanted.reserve(most);
+  choice_.additions.reserve(most + kRecallEvery - 1);
 }
 
 const RecallChoice& Recall::choose(const RowKernels& kernels, const RecallRow& row, const HeadCache& head,

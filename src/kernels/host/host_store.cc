@@ -5,6 +5,7 @@
 
 #include "core/reserve.h"
 #include "kernels/host/watch.h"
+#include "policy/recall.h"
 
 namespace a2sf {
 
@@ -116,7 +117,9 @@ Status HostStore::make_room(std::int64_t tokens, bool prompt) {
   if (auto room = make_cold_room(retention_, tokens); !room) return room;
   if (auto kept = keep_queries(); !kept) return kept;
   for (std::size_t i = 0; keeps_record() && i < evictions_.size(); ++i) {
-    const auto most = static_cast<std::size_t>(head_at(i).occupied() + tokens);
+    const std::int64_t held = head_at(i).occupied() + tokens;
+    const std::int64_t recalls = cold_room_.empty() ? 0 : tokens / kRecallEvery + 2;
+    const auto most = static_cast<std::size_t>(held + recalls * std::min(held, retention_.cold.recall));
     if (records_) reserve_amortised(evictions_[i], evictions_[i].size() + most);
     if (is_watched()) reserve_amortised(departed_[i], most);
   }
