@@ -123,7 +123,7 @@ struct Eviction {
   std::int32_t step = 0;      // the position of the token after which it went
   float score = 0;            // its A then
   float probability = 0;      // what the row at `step` gave it, summed over the group; 0 where a window had left it
-                              // behind before that row, or a resize evicted it after
+                              // behind or a cold token had its place before that row, or a resize evicted it after
 };
 
 // Looks on, whatever the policy.

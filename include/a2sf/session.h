@@ -32,7 +32,8 @@ struct Feed {
   std::span<const std::int32_t> tokens;  // at least one, every id below the vocabulary's size
   WantLogits logits = WantLogits::last;
   bool prompt = false;       // with block = prompt: these tokens see everything before them
-  bool prompt_ends = false;  // with block = prompt or a cold tier: evict to the budget after these tokens
+  bool prompt_ends = false;  // with block = prompt: evict to the budget after these tokens; with a cold tier: tokens
+                             // come back before the last of them
   bool keep_logits = false;  // in a Batch: Session::logits() is a copy of the rows; a Session's own steps always keep
   // In a Batch only: what follows the last rows, for Batch::log_probabilities(). next[j] comes after the token
   // tokens[tokens.size() - next.size() + j].

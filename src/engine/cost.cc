@@ -37,7 +37,7 @@ std::uint64_t cold_cost(const SequenceShape& shape, const Retention& retention, 
     if (rule.mode == RetentionMode::score && tokens > rule.budget)
       slots += static_cast<std::uint64_t>(plans[i].room_for(tokens - rule.budget));
   }
-  return recent_bytes(cold, shape.heads / shape.kv_heads) + slots * slot_bytes(cold);
+  return slots * slot_bytes(cold);
 }
 
 }  // namespace

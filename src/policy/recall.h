@@ -4,24 +4,38 @@
 #include <span>
 #include <vector>
 
-#include "cache/cold_store.h"
+#include "cache/cold_tier.h"
 #include "policy/retention.h"
 
 namespace a2sf {
 
-// Memory of the caller's, kept from call to call.
-struct RecallChoice {
-  std::vector<int> cold, head;  // slots: those of cold[i] and head[i] change places
+// Tokens come back before every fourth row, by position, and before a prompt's last.
+inline constexpr int kRecallEvery = 4;
+
+struct RecallCandidate {
+  float wanted;  // times weight
+  std::int32_t position;
+  int slot;
 };
 
-// Chooses after the row at `now`. `additions`: [cold slot], the most that one of the last rows would have added to the
-// token's score beside what the head held then. The highest (times weight) come, at most `most`, of equal ones the
-// older; each takes the place of the lowest score that may go, the lowest first, as long as that is lower.
+// Memory of the caller's, kept from call to call.
+struct RecallChoice {
+  std::vector<RecallCandidate> cold, head;  // cold[i] and head[i] change places
+  std::vector<float> additions;             // kRecallEvery - 1 zeros, then [position]
+  std::vector<float> wanted;                // [position]
+};
+
+// Chooses before the row at `now` attends, which its head holds already. `of_head`, `of_cold`: [slot], what the row
+// would add to each token's score. A token is wanted as much as the most wanted of itself and the kRecallEvery - 1
+// tokens before it: text is read on from where it is looked up, and the next rows do not choose. The most wanted cold
+// tokens (times weight) come, at most `most`, of equal ones the older; each takes the place of the least wanted one
+// that may go, as long as that is wanted less.
 void choose_recalled(const HeadCache& head, const HeadCache& cold, const HeadRule& rule, std::int64_t now,
-                     std::int64_t most, std::span<const float> additions, RecallChoice& choice);
+                     std::int64_t most, std::span<const float> of_head, std::span<const float> of_cold,
+                     RecallChoice& choice);
 
 // The tokens of choice number i change places.
-void recall(HeadCache& head, HeadCache& cold, const HeadRule& rule, std::int64_t now, std::span<const float> additions,
-            const RecallChoice& choice, std::size_t i);
+void recall(HeadCache& head, HeadCache& cold, const HeadRule& rule, std::int64_t now, const RecallChoice& choice,
+            std::size_t i);
 
 }  // namespace a2sf

@@ -276,7 +276,7 @@ Status set_block(PolicySpec& spec, std::string_view value) {
   return set;
 }
 
-// A prompt searches the cold tier as often as it evicts.
+// Tokens leave for the cold tier a block at a time.
 Status set_cold(PolicySpec& spec, std::string_view value) {
   constexpr std::int64_t kBlock = 16;
   const auto tokens = value == kAll ? Result<std::int64_t>(kKeepAll) : parse_count("cold", value, 0);

@@ -202,14 +202,15 @@ inline bool attend_by_reference(const Stream& s, HostStore& store, Input& input,
     reference::rotate(q.subspan(g * dim, dim), rope, row);
   reference::rotate(k, rope, row);
   const bool prompt_ends = row == s.prompt - 1;
-  std::optional<reference::ColdTierOfRow> cold;
-  if (store.has_cold_tier(0)) {
-    cold = {store.cold(0, kv_head), s.cold.recall,
+  const bool in_prompt = s.whole_prompt && row < s.prompt;
+  std::optional<reference::Recall> cold;
+  if (store.has_cold_tier(0) && (prompt_ends || (!in_prompt && row % kRecallEvery == 0))) {
+    cold = {&store.cold(0, kv_head), s.cold.recall,
             [&](const reference::Victim& victim) { store.record(0, kv_head, victim.slot, row, victim.probability); }};
   }
   return reference::attend(
       {&store.head(0, kv_head), &s.rules[static_cast<std::size_t>(kv_head)], s.block, row, s.group, s.dim, s.window,
-       s.scale(), !s.whole_prompt || row >= s.prompt || prompt_ends, prompt_ends && (s.whole_prompt || cold), q, k, v,
+       s.scale(), !in_prompt || prompt_ends, prompt_ends && s.whole_prompt, q, k, v,
        std::span(out).subspan(at * q_size, q_size), &follow, cold,
        s.classes == nullptr ? nullptr : &s.classes->of(s.ids()[static_cast<std::size_t>(row)])},
       [&](const reference::Victim& victim) { store.release(0, kv_head, victim.slot, row, victim.probability); });

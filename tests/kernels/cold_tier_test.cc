@@ -19,13 +19,6 @@ struct Token {
 };
 using Tokens = std::map<int, Token>;  // by position
 
-// A query of the last rows, and the sum of its exponentials over what the head held.
-struct Query {
-  Doubles x;
-  double sum;
-};
-using Group = std::vector<Query>;
-
 // One KV head, by the rule as policy.h says it.
 class Simulation {
  public:
@@ -33,9 +26,12 @@ class Simulation {
 
   void run(const Input& input) {
     for (int row = 0; row < s_.tokens; ++row) {
-      attend(input, row);
-      const bool prompt_ends = row == s_.prompt - 1, in_prompt = s_.whole_prompt && row < s_.prompt && !prompt_ends;
-      if (!in_prompt && (prompt_ends || std::ssize(hot_) >= rule_.budget + s_.block)) evict_and_recall(row);
+      const bool prompt_ends = row == s_.prompt - 1, whole = s_.whole_prompt && row < s_.prompt;
+      append(input, row);
+      read_queries(input, row);
+      if (prompt_ends || (!whole && row % 4 == 0)) recall(row);
+      attend();
+      if (whole ? prompt_ends : std::ssize(hot_) >= rule_.budget + s_.block) evict(row);
     }
   }
   const Tokens& hot() const { return hot_; }
@@ -55,22 +51,42 @@ class Simulation {
     return {copy.begin(), copy.end()};
   }
 
-  void attend(const Input& input, int row) {
+  void append(const Input& input, int row) {
     const auto dim = static_cast<std::size_t>(s_.dim), at = static_cast<std::size_t>(row);
-    Token& own = hot_[row];
-    own.key = rotated(std::span(input.k).subspan(at * dim, dim), row);
-    own.weight = weight(input, row);
-    for (auto& [position, token] : hot_) token.score *= rule_.alpha;
-    rows_.emplace_back();
-    for (std::size_t g = 0; g < static_cast<std::size_t>(s_.group); ++g) {
-      Query query{rotated(std::span(input.q).subspan((at * static_cast<std::size_t>(s_.group) + g) * dim, dim), row),
-                  0};
-      for (const auto& [position, token] : hot_) query.sum += exponential(query.x, token.key);
-      for (auto& [position, token] : hot_)
-        token.score += std::pow(exponential(query.x, token.key) / query.sum, rule_.power);
-      rows_.back().push_back(std::move(query));
+    hot_[row].key = rotated(std::span(input.k).subspan(at * dim, dim), row);
+    hot_[row].weight = weight(input, row);
+  }
+
+  void read_queries(const Input& input, int row) {
+    const auto dim = static_cast<std::size_t>(s_.dim), first = static_cast<std::size_t>(row * s_.group);
+    queries_.clear();
+    for (std::size_t g = 0; g < static_cast<std::size_t>(s_.group); ++g)
+      queries_.push_back(rotated(std::span(input.q).subspan((first + g) * dim, dim), row));
+  }
+
+  // Over what is held.
+  Doubles sums() const {
+    Doubles sums;
+    for (const Doubles& query : queries_) {
+      sums.push_back(0);
+      for (const auto& [position, token] : hot_) sums.back() += exponential(query, token.key);
     }
-    if (rows_.size() > 16) rows_.erase(rows_.begin());
+    return sums;
+  }
+
+  // What the row adds to a token that is held, or would add to one that is not.
+  double addition(const Token& token, const Doubles& sums, bool held) const {
+    double sum = 0;
+    for (std::size_t g = 0; g < queries_.size(); ++g) {
+      const double x = exponential(queries_[g], token.key);
+      sum += std::pow(x / (held ? sums[g] : sums[g] + x), rule_.power);
+    }
+    return sum;
+  }
+
+  void attend() {
+    const Doubles over = sums();
+    for (auto& [position, token] : hot_) token.score = rule_.alpha * token.score + addition(token, over, true);
   }
 
   double weight(const Input& input, int row) const {
@@ -83,61 +99,66 @@ class Simulation {
     return std::sqrt(squares);
   }
 
-  double worth(const Token& token) const { return rule_.value_weight ? token.score * token.weight : token.score; }
+  double worth(double wanted, const Token& token) const { return rule_.value_weight ? wanted * token.weight : wanted; }
 
-  int lowest(int now) const {
-    int lowest = -1;
-    for (const auto& [position, token] : hot_) {
-      if (position < std::max(rule_.sink, rule_.pin) || position > now - rule_.recent) continue;
-      if (lowest < 0 || worth(token) < worth(hot_.at(lowest))) lowest = position;
-    }
-    return lowest;
+  bool may_go(int position, int now) const {
+    return position >= std::max(rule_.sink, rule_.pin) && position <= now - rule_.recent;
   }
 
-  void evict_and_recall(int now) {
+  void evict(int now) {
     while (std::ssize(hot_) > rule_.budget) {
       if (std::ssize(cold_) == s_.cold.tokens) {
         cold_.erase(std::min_element(cold_.begin(), cold_.end(), [](const auto& a, const auto& b) {
           return std::pair(a.second.recalls, a.first) < std::pair(b.second.recalls, b.first);
         }));
       }
-      move(lowest(now), hot_, cold_, now);
-    }
-    Tokens left = hot_;  // those that no other has come for yet
-    Tokens would_be = cold_;
-    for (auto& [position, token] : would_be) token.score = addition(token);
-    for (std::int64_t i = 0; i < s_.cold.recall && !would_be.empty(); ++i) {
-      const auto best = std::max_element(would_be.begin(), would_be.end(), [&](const auto& a, const auto& b) {
-        return worth(a.second) < worth(b.second);
-      });
-      std::swap(left, hot_);
-      const int gone = lowest(now);
-      std::swap(left, hot_);
-      if (gone < 0 || worth(best->second) <= worth(hot_.at(gone))) return;
-      left.erase(gone);
-      move(gone, hot_, cold_, now);
-      Token& back = hot_[best->first] = best->second;
-      back.score = 0;
-      for (int row = best->first; row <= now; ++row) back.score = rule_.alpha * back.score + best->second.score;
-      ++back.recalls;
-      cold_.erase(best->first);
-      would_be.erase(best);
-      ++recalled_;
+      int lowest = -1;
+      const auto score = [&](int position) { return worth(hot_.at(position).score, hot_.at(position)); };
+      for (const auto& [position, token] : hot_) {
+        if (may_go(position, now) && (lowest < 0 || score(position) < score(lowest))) lowest = position;
+      }
+      move(lowest, hot_, cold_, now);
     }
   }
 
-  // The most that one of the last rows would have added.
-  double addition(const Token& token) const {
-    double most = 0;
-    for (std::size_t back = 0; back < rows_.size(); back += 2) {
-      double sum = 0;
-      for (const Query& query : rows_[rows_.size() - 1 - back]) {
-        const double x = exponential(query.x, token.key);
-        sum += std::pow(x / (query.sum + x), rule_.power);
-      }
-      most = std::max(most, sum);
+  // The most that the row adds to the token or one of the three before it.
+  Doubles find_wanted(int now) const {
+    const Doubles over = sums();
+    Doubles added(static_cast<std::size_t>(now) + 1), wanted;
+    for (const auto& [position, token] : hot_) added[static_cast<std::size_t>(position)] = addition(token, over, true);
+    for (const auto& [position, token] : cold_)
+      added[static_cast<std::size_t>(position)] = addition(token, over, false);
+    for (auto end = added.begin() + 1;; ++end) {
+      wanted.push_back(*std::max_element(end - std::min<std::ptrdiff_t>(4, end - added.begin()), end));
+      if (end == added.end()) return wanted;
     }
-    return most;
+  }
+
+  void recall(int now) {
+    const Doubles wanted = find_wanted(now);
+    const auto worth_of = [&](const auto& token) {
+      return worth(wanted[static_cast<std::size_t>(token.first)], token.second);
+    };
+    const Tokens held = hot_, lost = cold_;
+    std::vector<std::pair<double, int>> go, come;
+    for (const auto& token : held) {
+      if (may_go(token.first, now) && token.first < now) go.emplace_back(worth_of(token), token.first);
+    }
+    for (const auto& token : lost) come.emplace_back(-worth_of(token), token.first);
+    std::sort(go.begin(), go.end());
+    std::sort(come.begin(), come.end());
+    for (std::size_t i = 0; i < std::min(go.size(), come.size()) && std::cmp_less(i, s_.cold.recall); ++i) {
+      if (-come[i].first <= go[i].first) return;
+      move(go[i].second, hot_, cold_, now);
+      const int position = come[i].second;
+      Token& back = hot_[position] = lost.at(position);
+      back.score = 0;
+      for (int row = position; row <= now; ++row)
+        back.score = rule_.alpha * back.score + wanted[static_cast<std::size_t>(position)];
+      ++back.recalls;
+      cold_.erase(position);
+      ++recalled_;
+    }
   }
 
   void move(int position, Tokens& from, Tokens& to, int now) {
@@ -149,7 +170,7 @@ class Simulation {
   const Stream& s_;
   const HeadRule& rule_;
   Tokens hot_, cold_;
-  std::vector<Group> rows_;
+  std::vector<Doubles> queries_;  // of the row
   std::vector<std::pair<int, int>> evicted_;
   int recalled_ = 0;
 };
@@ -163,7 +184,7 @@ void expect_same(const Simulation& simulation, Outcome& run) {
   const auto kept = run.store->snapshot(0, 0);
   ASSERT_EQ(kept.size(), simulation.hot().size());
   for (const RetainedToken& token : kept) EXPECT_NEAR(token.score, simulation.hot().at(token.position).score, 1e-4);
-  const HeadCache& cold = *run.store->cold(0, 0).tokens;
+  const HeadCache& cold = run.store->cold(0, 0);
   ASSERT_EQ(cold.occupied(), std::ssize(simulation.cold()));
   for (const int slot : cold.slots_by_position()) {
     const Token& token = simulation.cold().at(cold.position(slot));
@@ -199,10 +220,9 @@ void check(const Stream& s, unsigned seed) {
   }
 }
 
-// What is forgotten soon can be recalled.
 const HeadRule kRule = score_rule(32, .8, 0, 16);
 
-TEST(ColdTier, WhatComesBackIsWhatTheLastRowsWouldHaveAttendedTo) {
+TEST(ColdTier, WhatComesBackIsWhatTheRowWouldAttendTo) {
   check(cold_stream(kRule, 16, kKeepAll, 8), 1);
   check(cold_stream(kRule, 5, kKeepAll, 100), 2);
   check(cold_stream(score_rule(32, 0, 2, 0), 1, kKeepAll, 3), 3);

@@ -81,7 +81,7 @@ void Attention::reserve(const Span& span, int heads) {
   for (QueryTile& tile : tiles_) {
     tile.reserve(std::int64_t{rows} * group, slots, round_up(shape.head_dim, kTile), keeps);
     if (store.most_cold_slots() > 0)
-      tile.recall().reserve(store.most_cold_slots(), slots, group, round_up(shape.head_dim, kTile));
+      tile.recall().reserve(span.first_position + span.rows, slots, store.most_cold_slots(), group);
   }
   first_slots_.resize(std::max(first_slots_.size(), kv_heads));
   lowest_.resize(first_slots_.size());
@@ -104,7 +104,7 @@ void Attention::attend_spans(const AttendArgs& args, std::span<const Span> spans
         add_chains(layer, span);
         break;
       case Schedule::side_by_side:
-        run_side_by_side(layer, span, {0, span.rows}, facts);
+        run_prompt(layer, span, facts);
         break;
       case Schedule::in_ring:
         run_in_ring(layer, span, facts);
@@ -153,6 +153,16 @@ void Attention::run_chains(const LayerTask& layer) {
       HeadTask(layer, *chain->span, chain->kv_head).run({first, end - first}, tile(worker));
       if (end < chain->span->rows) handed_over_[static_cast<std::size_t>(task)].store(true, std::memory_order_release);
     }
+  });
+}
+
+// The last row attends alone where tokens may come back before it.
+void Attention::run_prompt(const LayerTask& layer, const Span& span, const LayerFacts& facts) {
+  const int alone = recalls_before(span, layer.args.layer, span.rows - 1) ? 1 : 0;
+  run_side_by_side(layer, span, {0, span.rows - alone}, facts);
+  if (alone == 0 || failures_.failed(span)) return;
+  pool_.run(layer.args.kv_heads, [&](int h, int worker) {
+    HeadTask(layer, span, h).run({span.rows - 1, 1}, tile(worker));
   });
 }
 
@@ -218,6 +228,7 @@ void Attention::run_over_partitions(const LayerTask& layer, const Span& span) {
   for (int h = 0; h < layer.args.kv_heads; ++h) {
     const HeadTask task(layer, span, h);
     if (!task.append(row, tile(h))) return;
+    task.recall(0, tile(h));
     task.start(row, task.head().used(), true, tile(h));
     for (int i = 0; i < tile(h).partitions(); ++i) partitions_.push_back({h, i});
   }

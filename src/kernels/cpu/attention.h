@@ -42,6 +42,7 @@ class Attention {
   void add_chains(const LayerTask& layer, const Span& span);
   void run_chains(const LayerTask& layer);
   void run_side_by_side(const LayerTask& layer, const Span& span, Rows rows, const LayerFacts& facts);
+  void run_prompt(const LayerTask& layer, const Span& span, const LayerFacts& facts);
   void run_in_ring(const LayerTask& layer, const Span& span, const LayerFacts& facts);
   void run_over_partitions(const LayerTask& layer, const Span& span);
   void run_watched(const LayerTask& layer, const Span& span);

@@ -25,16 +25,22 @@ void HeadTask::run(Rows rows, QueryTile& tile) const {
   for (int row = rows.first; row < rows.end() && !layer_.failures.failed(span_);) {
     expire(row);
     const Rows block{row, std::min(rows_until_eviction(row), rows.end() - row)};
-    if (!append(block, tile) || !attend(block, head_.used(), tile)) return;
+    if (!append(block, tile)) return;
+    recall(row, tile);
+    if (!attend(block, head_.used(), tile)) return;
     evict(block.last(), score(block, tile), tile);
     row = block.end();
   }
 }
 
 int HeadTask::rows_until_eviction(int row) const {
-  const int rows = std::min(rows_of_tile(layer_.group()), span_.rows - row);
+  int rows = std::min(rows_of_tile(layer_.group()), span_.rows - row);
   if (layer_.args.window > 0 || rule_.mode == RetentionMode::oracle) return 1;
-  if (rule_.mode != RetentionMode::score || in_prompt(span_)) return rows;
+  if (rule_.mode != RetentionMode::score) return rows;
+  for (int next = 1; next < rows; ++next) {
+    if (recalls_before(row + next)) rows = next;
+  }
+  if (in_prompt(span_)) return rows;
   const std::int64_t room = rule_.budget + store_.retention().block - head_.occupied();
   return static_cast<int>(std::clamp<std::int64_t>(room, 1, rows));
 }
@@ -119,7 +125,6 @@ ScoreUpdate HeadTask::update_after(int row) const {
 }
 
 float HeadTask::score(Rows rows, QueryTile& tile) const {
-  if (store_.has_cold_tier(layer_.args.layer)) remember(rows, tile);
   if (!scores(rule_)) return INFINITY;
   const ScoreUpdate update = update_after(rows.last());
   float lowest = INFINITY;
@@ -145,19 +150,17 @@ void HeadTask::release(int row, int slot, QueryTile& tile) const {
                  store_.keeps_record() ? tile.last_row_probability(slot) : 0);
 }
 
-// In a prompt under block = prompt, after its last row alone; with a cold tier, after the last row of any prompt too.
+// In a prompt under block = prompt, after its last row alone.
 bool HeadTask::evicts_after(int row) const {
   if (rule_.mode != RetentionMode::score) return false;
   const bool prompt_ends = span_.prompt_ends && row == span_.rows - 1;
   if (in_prompt(span_)) return prompt_ends;
-  if (prompt_ends && store_.has_cold_tier(layer_.args.layer)) return true;
   return head_.occupied() >= rule_.budget + store_.retention().block;
 }
 
 void HeadTask::evict(int row, float lowest, QueryTile& tile) const {
   if (!evicts_after(row)) return;
   evict_excess(row, lowest, tile);
-  if (store_.has_cold_tier(layer_.args.layer)) recall(row, tile);
 }
 
 // One victim, the usual case, is the slot with the lowest score; many at once are found by sorting.
@@ -173,25 +176,27 @@ void HeadTask::evict_excess(int row, float lowest, QueryTile& tile) const {
   if (victim >= 0) release(row, victim, tile);
 }
 
-void HeadTask::remember(Rows rows, QueryTile& tile) const {
-  const RecentQueries recent = store_.cold(layer_.args.layer, kv_head_).recent;
-  for (int i = std::max(0, rows.count - kRecentRows); i < rows.count; ++i) {
-    const std::int64_t position = span_.first_position + rows.first + i;
-    for (int g = 0; g < layer_.group(); ++g) {
-      std::copy_n(tile.query(i, g), recent.dim, recent.query(position, g));
-      recent.log_sum(position, g) = tile.log_sum(i, g);
-    }
-  }
+bool HeadTask::recalls_before(int row) const {
+  return rule_.mode == RetentionMode::score && a2sf::recalls_before(span_, layer_.args.layer, row);
 }
 
 void HeadTask::recall(int row, QueryTile& tile) const {
-  const ColdHead cold = store_.cold(layer_.args.layer, kv_head_);
-  const std::int64_t now = span_.first_position + row, most = store_.retention().cold.recall;
-  const RecallChoice& choice = tile.recall().choose(layer_.kernels, head_, cold, rule_, now, most, layer_.args.scale);
+  if (!recalls_before(row)) return;
+  HeadCache& cold = store_.cold(layer_.args.layer, kv_head_);
+  if (cold.occupied() == 0) return;
+  start({row, 1}, head_.used(), true, tile);
+  for (int i = 0; i < tile.partitions(); ++i) tile.compute_numerators(i);
+  if (tile.normalise() >= 0) return;  // attend() reports it
+  Recall& recall = tile.recall();
+  for (int g = 0; g < layer_.group(); ++g) recall.log_sums()[static_cast<std::size_t>(g)] = tile.log_sum(0, g);
+  for (int slot = 0; slot < head_.used(); ++slot)
+    recall.of_head()[static_cast<std::size_t>(slot)] = tile.addition(0, slot, rule_.power != 1);
+  const std::int64_t now = span_.first_position + row;
+  const RecallChoice& choice = recall.choose(layer_.kernels, {now, tile.query(0, 0), layer_.args.scale}, head_, cold,
+                                             rule_, store_.retention().cold.recall);
   for (std::size_t i = 0; i < choice.cold.size(); ++i) {
-    store_.record(layer_.args.layer, kv_head_, choice.head[i], now,
-                  store_.keeps_record() ? tile.last_row_probability(choice.head[i]) : 0);
-    a2sf::recall(head_, *cold.tokens, rule_, now, tile.recall().additions(), choice, i);
+    store_.record(layer_.args.layer, kv_head_, choice.head[i].slot, now, 0);
+    a2sf::recall(head_, cold, rule_, now, choice, i);
   }
 }
 

@@ -42,17 +42,20 @@ class HeadTask {
   // All steps for these rows: token by token, or block by block.
   void run(Rows rows, QueryTile& tile) const;
 
-  // How many rows from this one on can attend together: nothing is evicted before the last of them.
+  // How many rows from this one on can attend together: nothing is evicted before the last of them, and nothing
+  // comes back but before the first.
   int rows_until_eviction(int row) const;
   // Step 0: frees the slots of what has left the row's window.
   void expire(int row) const;
   // Step 1: the tokens' rotated keys and their values go into free slots.
   bool append(Rows rows, QueryTile& tile) const;
+  // Lets tokens of the cold tier come back, if they may before this row attends. It was appended, others after it too.
+  void recall(int row, QueryTile& tile) const;
   // Step 2, for rows that were appended, over the slots [0, slots).
   bool attend(Rows rows, int slots, QueryTile& tile) const;
   // Step 3. Returns the lowest score that may be evicted after the last row.
   float score(Rows rows, QueryTile& tile) const;
-  // Step 4, after a row, if an eviction is due. Then tokens of the cold tier come back.
+  // Step 4, after a row, if an eviction is due.
   void evict(int row, float lowest, QueryTile& tile) const;
 
   // Step 2 in parts, for a row that is split over the threads.
@@ -65,11 +68,10 @@ class HeadTask {
   const HeadRule& rule() const { return rule_; }
 
  private:
+  bool recalls_before(int row) const;
   // Whether tokens go after this row.
   bool evicts_after(int row) const;
-  void remember(Rows rows, QueryTile& tile) const;
   void evict_excess(int row, float lowest, QueryTile& tile) const;
-  void recall(int row, QueryTile& tile) const;
   const std::byte* keys_to_prefetch(Rows rows) const;
   int find_victim(float lowest, const ScoreUpdate& update) const;
   void release(int row, int slot, QueryTile& tile) const;

@@ -129,6 +129,17 @@ float QueryTile::group_probability(int row, int slot) const {
   return sum;
 }
 
+float QueryTile::addition(int row, int slot, bool raised) const {
+  const int c = slot / kChunk;
+  float sum = 0;
+  for (int g = 0; g < group_.heads; ++g) {
+    const std::ptrdiff_t i = query_index(row, g);
+    const float p = numerators(c)[i * kChunk + slot % kChunk] * factors_[static_cast<std::size_t>(c * queries() + i)];
+    sum += raised ? p * std::sqrt(p) : p;
+  }
+  return sum;
+}
+
 void QueryTile::hide_from_ideal(int row, std::int64_t budget) {
   const auto sum_of = [&](int slot) { return group_probability(row, slot); };
   std::vector<int>& hidden = victims_;

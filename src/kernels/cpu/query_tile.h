@@ -52,7 +52,8 @@ class QueryTile {
   void read_probabilities(int row, int head, std::span<float> out) const;  // [slot]
   // The softmax of a query over a slot's logit x is 2^(x - log_sum), x to base 2.
   float log_sum(int row, int head) const;
-  float group_probability(int row, int slot) const;  // summed over the group
+  float group_probability(int row, int slot) const;      // summed over the group
+  float addition(int row, int slot, bool raised) const;  // to the slot's score: likewise of p, or of p^1.5
   float last_row_probability(int slot) const { return group_probability(count_ - 1, slot); }
   std::vector<int>& victims() { return victims_; }  // room for the choice of what is evicted after these rows
   Recall& recall() { return recall_; }              // likewise, of what comes back then

@@ -167,29 +167,24 @@ float exponentials(float* x, int slots, float& largest) {
 }
 
 template <bool kRaised>
-void additions_as(const float* x, std::ptrdiff_t step, const float* log_sums, int queries, int group, int slots,
-                  float* out) {
+void additions_as(const float* x, std::ptrdiff_t step, const float* log_sums, int group, int slots, float* out) {
   const F f;
   const V one = hn::Set(f, 1);
   for (int slot = 0; slot < slots; slot += kLanes) {
-    V most = hn::Zero(f);
-    for (int first = 0; first < queries; first += group) {
-      V sum = hn::Zero(f);
-      for (int i = first; i < first + group; ++i) {
-        const V exponent = hn::Sub(hn::Set(f, log_sums[i]), hn::LoadU(f, x + i * step + slot));
-        // 2^126 is as good as infinity here, and is none.
-        const V odds = power_of_two(hn::Min(exponent, hn::Set(f, 126)));
-        sum = add_power<kRaised>(hn::Div(one, hn::Add(one, odds)), one, sum);
-      }
-      most = hn::Max(most, sum);
+    V sum = hn::Zero(f);
+    for (int i = 0; i < group; ++i) {
+      const V exponent = hn::Sub(hn::Set(f, log_sums[i]), hn::LoadU(f, x + i * step + slot));
+      // 2^126 is as good as infinity here, and is none.
+      const V odds = power_of_two(hn::Min(exponent, hn::Set(f, 126)));
+      sum = add_power<kRaised>(hn::Div(one, hn::Add(one, odds)), one, sum);
     }
-    hn::StoreU(most, f, out + slot);
+    hn::StoreU(sum, f, out + slot);
   }
 }
 
-void additions(const float* x, std::ptrdiff_t step, const float* log_sums, int queries, int group, bool raised,
-               int slots, float* out) {
-  (raised ? additions_as<true> : additions_as<false>)(x, step, log_sums, queries, group, slots, out);
+void additions(const float* x, std::ptrdiff_t step, const float* log_sums, int group, bool raised, int slots,
+               float* out) {
+  (raised ? additions_as<true> : additions_as<false>)(x, step, log_sums, group, slots, out);
 }
 
 void add_up(const float* x, std::ptrdiff_t x_step, const float* factors, std::ptrdiff_t factor_step, int count, int dim,

@@ -64,10 +64,10 @@ struct RowKernels {
                  const ScoreUpdate& update);
   // Of the slots with this score (times weight) whose tokens may be evicted, the one of the oldest; -1: none.
   int (*find_score)(const Chunk& chunk, int slots, float score, const ScoreUpdate& update);
-  // Of logits x to base 2, [query][slot], and their rows' log_sums to base 2: a query would give a slot, beside what
-  // its row held, p = 1 / (1 + 2^(log_sum - x)). out[slot] = the largest sum over a row's group of p, or of p^1.5.
-  void (*additions)(const float* x, std::ptrdiff_t step, const float* log_sums, int queries, int group, bool raised,
-                    int slots, float* out);
+  // Of logits x to base 2, [query head][slot], and the log sums of their row to base 2: a query would give a slot,
+  // beside what its row holds, p = 1 / (1 + 2^(log_sum - x)). out[slot] = the sum over the group of p, or of p^1.5.
+  void (*additions)(const float* x, std::ptrdiff_t step, const float* log_sums, int group, bool raised, int slots,
+                    float* out);
   // out[dim] = sum over i of factors[i * factor_step] * x[i * x_step][dim]
   void (*add_up)(const float* x, std::ptrdiff_t x_step, const float* factors, std::ptrdiff_t factor_step, int count,
                  int dim, float* out);

@@ -61,7 +61,9 @@ void Attention::run_watched(const LayerTask& layer, const Span& span) {
       store.queries().begin(layer.args.layer, span.first_position + i);
     pool_.run(layer.args.kv_heads, [&](int h, int) {
       const HeadTask task(layer, span, h);
-      if (!task.append(rows, tile(h)) || !task.attend(rows, task.head().used(), tile(h))) return;
+      if (!task.append(rows, tile(h))) return;
+      task.recall(rows.first, tile(h));
+      if (!task.attend(rows, task.head().used(), tile(h))) return;
       task.keep_queries(rows, tile(h));
       lowest_[static_cast<std::size_t>(h)] = task.score(rows, tile(h));
     });

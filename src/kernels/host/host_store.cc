@@ -5,6 +5,7 @@
 
 #include "core/reserve.h"
 #include "kernels/host/watch.h"
+#include "policy/recall.h"
 
 namespace a2sf {
 
@@ -70,7 +71,9 @@ HostStore::HostStore(Memory& memory, const SequenceShape& shape, ResolvedRetenti
   evictions_.resize(retention_.rules.size());
   departed_.resize(retention_.rules.size());
   if (retention_.cold.tokens > 0) {
-    cold_ = ColdStore(memory, cache_.shape(), shape.heads / shape.kv_heads, cold_plans(shape, retention_));
+    CacheShape cold = cache_.shape();
+    cold.weighs_values = false;  // each token's weight comes with it
+    cold_ = SequenceCache(memory, cold, cold_plans(shape, retention_));
     cold_room_.resize(retention_.rules.size());
   }
   if (retention_.hook == nullptr) return;
@@ -115,7 +118,9 @@ Status HostStore::make_room(std::int64_t tokens, bool prompt) {
   if (auto room = make_cold_room(retention_, tokens); !room) return room;
   if (auto kept = keep_queries(); !kept) return kept;
   for (std::size_t i = 0; keeps_record() && i < evictions_.size(); ++i) {
-    const auto most = static_cast<std::size_t>(head_at(i).occupied() + tokens);
+    const std::int64_t held = head_at(i).occupied() + tokens;
+    const std::int64_t recalls = cold_room_.empty() ? 0 : tokens / kRecallEvery + 2;
+    const auto most = static_cast<std::size_t>(held + recalls * std::min(held, retention_.cold.recall));
     if (records_) reserve_amortised(evictions_[i], evictions_[i].size() + most);
     if (is_watched()) reserve_amortised(departed_[i], most);
   }
@@ -128,7 +133,7 @@ Status HostStore::make_room(std::int64_t tokens, bool prompt) {
 
 // For all that `tokens` more may evict under these rules.
 Status HostStore::make_cold_room(const Retention& retention, std::int64_t tokens) {
-  if (!cold_.exists()) return {};
+  if (cold_room_.empty()) return {};
   for (std::size_t i = 0; i < cold_room_.size(); ++i) {
     const HeadRule& rule = retention.rules[i];
     const std::int64_t excess = head_at(i).occupied() + tokens - rule.budget;
@@ -240,7 +245,7 @@ void HostStore::chill(std::span<const std::vector<int>> victims) {
   for (std::size_t i = 0; i < victims.size(); ++i) {
     const int layer = static_cast<int>(i) / shape_.kv_heads, kv_head = static_cast<int>(i) % shape_.kv_heads;
     for (const int slot : victims[i]) {
-      if (has_cold_tier(layer)) cold(layer, kv_head).take(head_at(i), slot);
+      if (has_cold_tier(layer)) a2sf::chill(cold(layer, kv_head), head_at(i), slot);
     }
   }
 }
@@ -278,7 +283,7 @@ Status HostStore::add_shadow(std::unique_ptr<SequenceStore> shadow, std::shared_
 void HostStore::release(int layer, int kv_head, int slot, std::int64_t now, float probability) {
   record(layer, kv_head, slot, now, probability);
   HeadCache& head = cache_.head(layer, kv_head);
-  if (has_cold_tier(layer)) cold(layer, kv_head).take(head, slot);
+  if (has_cold_tier(layer)) a2sf::chill(cold(layer, kv_head), head, slot);
   head.release(slot);
 }
 

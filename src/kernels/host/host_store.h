@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "cache/cold_store.h"
+#include "cache/cold_tier.h"
 #include "cache/sequence_cache.h"
 #include "core/memory.h"
 #include "kernels/sequence_store.h"
@@ -89,11 +89,13 @@ class HostStore final : public SequenceStore {
   void release(int layer, int kv_head, int slot, std::int64_t now, float probability);
   // Only records that it leaves.
   void record(int layer, int kv_head, int slot, std::int64_t now, float probability);
-  // Whether what leaves heads of the layer by score may come back, so that its queries are remembered.
-  bool has_cold_tier(int layer) const { return cold_.exists() && shape_.windows[static_cast<std::size_t>(layer)] == 0; }
+  // Whether what leaves heads of the layer by score may come back.
+  bool has_cold_tier(int layer) const {
+    return !cold_room_.empty() && shape_.windows[static_cast<std::size_t>(layer)] == 0;
+  }
   // The most slots that a head of the cold tier uses once it has taken what make_room() was told of.
-  std::int64_t most_cold_slots() const { return cold_.most_slots(); }
-  ColdHead cold(int layer, int kv_head) { return cold_.head(layer, kv_head); }
+  std::int64_t most_cold_slots() const { return cold_.most_room(); }
+  HeadCache& cold(int layer, int kv_head) { return cold_.head(layer, kv_head); }
 
   // Whether anybody asks what release() is told.
   bool keeps_record() const { return records_ || is_watched(); }
@@ -134,7 +136,7 @@ class HostStore final : public SequenceStore {
   SlotPlans slots_, bounded_slots_;  // while rows run, and after a prompt under block = prompt
   bool holds_prompt_ = false;        // the cache is as a prompt under block = prompt needs it
   SequenceCache cache_;
-  ColdStore cold_;
+  SequenceCache cold_;                   // empty: there is no cold tier
   std::vector<std::int64_t> cold_room_;  // [layer][kv head]: tokens that may go there in the next step
   std::size_t peak_bytes_ = 0;
   bool records_ = false;

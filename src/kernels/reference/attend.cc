@@ -93,48 +93,39 @@ double log_sum(const Row& row, int query_head) {
   return (largest + std::log(sum)) * std::numbers::log2e;
 }
 
-void remember_queries(const Row& row) {
-  const RecentQueries& recent = row.cold->head.recent;
-  for (int g = 0; g < row.group; ++g) {
-    std::copy_n(query_of(row, g).begin(), row.head_dim, recent.query(row.position, g));
-    recent.log_sum(row.position, g) = static_cast<float>(log_sum(row, g));
-  }
-}
-
-// What the row at `now` would have added to the score of a cold token of this key, beside what the head held then.
-double addition(const Row& row, std::int64_t now, std::span<const float> key) {
-  const RecentQueries& recent = row.cold->head.recent;
+// What the row would add to the score of a cold token of this key, beside what the head holds.
+double addition(const Row& row, std::span<const double> log_sums, std::span<const float> key) {
   double sum = 0;
   for (int g = 0; g < row.group; ++g) {
-    const double logit = logit_of(row, {recent.query(now, g), key.size()}, key) * std::numbers::log2e;
-    sum += std::pow(1 / (1 + std::exp2(recent.log_sum(now, g) - logit)), row.rule->power);
+    const double logit = logit_of(row, query_of(row, g), key) * std::numbers::log2e;
+    sum += std::pow(1 / (1 + std::exp2(log_sums[static_cast<std::size_t>(g)] - logit)), row.rule->power);
   }
   return sum;
 }
 
-// [cold slot]: the most of what the last rows would have added.
+// Likewise of all cold tokens: [cold slot].
 std::vector<float> additions(const Row& row) {
-  const HeadCache& cold = *row.cold->head.tokens;
-  std::vector<float> most(static_cast<std::size_t>(cold.used())), key(static_cast<std::size_t>(row.head_dim));
+  const HeadCache& cold = *row.cold->tokens;
+  std::vector<double> log_sums;
+  for (int g = 0; g < row.group; ++g) log_sums.push_back(log_sum(row, g));
+  std::vector<float> all(static_cast<std::size_t>(cold.used())), key(static_cast<std::size_t>(row.head_dim));
   for (int slot = 0; slot < cold.used(); ++slot) {
     cold.read_key(slot, key);
-    for (int i = 0; i < kRecallRows && RecentQueries::row(row.position, i) >= 0; ++i) {
-      float& x = most[static_cast<std::size_t>(slot)];
-      x = std::max(x, static_cast<float>(addition(row, RecentQueries::row(row.position, i), key)));
-    }
+    all[static_cast<std::size_t>(slot)] = static_cast<float>(addition(row, log_sums, key));
   }
-  return most;
+  return all;
 }
 
-void recall_tokens(const Row& row, const std::vector<double>& probabilities) {
-  HeadCache &head = *row.head, &cold = *row.cold->head.tokens;
-  const auto added = additions(row);
+// `added`: [slot], what the row would add to what the head holds.
+void recall_tokens(const Row& row, const std::vector<double>& added) {
+  HeadCache &head = *row.head, &cold = *row.cold->tokens;
+  const std::vector<float> of_head(added.begin(), added.end());
+  const std::vector<float> of_cold = additions(row);
   RecallChoice choice;
-  choose_recalled(head, cold, *row.rule, row.position, row.cold->most, added, choice);
+  choose_recalled(head, cold, *row.rule, row.position, row.cold->most, of_head, of_cold, choice);
   for (std::size_t i = 0; i < choice.cold.size(); ++i) {
-    const int slot = choice.head[i];
-    row.cold->leave({slot, static_cast<float>(probabilities[static_cast<std::size_t>(slot)])});
-    recall(head, cold, *row.rule, row.position, added, choice, i);
+    row.cold->leave({choice.head[i].slot, 0});
+    recall(head, cold, *row.rule, row.position, choice, i);
   }
 }
 
@@ -206,8 +197,15 @@ std::optional<std::vector<double>> attend_and_score(const Row& row) {
   if (row.rule->classes) classify(head, *row.rule, own, *row.token_class);
   auto p = softmax_group(row, {});
   std::vector<double> sums = sum_over_group(p);
-  if (std::any_of(sums.begin(), sums.end(), [](double sum) { return std::isnan(sum); })) return std::nullopt;
-  if (row.cold) remember_queries(row);
+  const auto finite = [&] {
+    return std::none_of(sums.begin(), sums.end(), [](double sum) { return std::isnan(sum); });
+  };
+  if (row.cold && finite()) {
+    recall_tokens(row, added_scores(row, p));
+    p = softmax_group(row, {});
+    sums = sum_over_group(p);
+  }
+  if (!finite()) return std::nullopt;
   if (scores(*row.rule)) update_scores(row, added_scores(row, p));
   if (row.rule->mode == RetentionMode::oracle) p = softmax_group(row, ideal_mask(row, sums));
   weigh_values(row, p);
@@ -225,7 +223,6 @@ void evict(const Row& row, const std::vector<double>& probabilities, const Leave
     const int victim = prefer_followed(row, victims.front());
     leave({victim, static_cast<float>(probabilities[static_cast<std::size_t>(victim)])});
   }
-  if (row.cold) recall_tokens(row, probabilities);
 }
 
 bool attend(const Row& row, const Leave& leave) {

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "cache/cold_store.h"
+#include "cache/cold_tier.h"
 #include "kernels/backend.h"
 
 namespace a2sf::reference {
@@ -20,10 +20,10 @@ struct Victim {
 // Calls leave(victim) for each token that goes; it must free the slot.
 using Leave = std::function<void(const Victim&)>;
 
-// The cold tier of a head, and how many tokens may come back at once. `leave` hears of those that change places with
-// them, and frees nothing.
-struct ColdTierOfRow {
-  ColdHead head;
+// The cold tier of a head, and how many of its tokens may come back before the row attends. `leave` hears of those that
+// change places with them, and frees nothing.
+struct Recall {
+  HeadCache* tokens;
   std::int64_t most;
   Leave leave;
 };
@@ -37,12 +37,12 @@ struct Row {
   int group, head_dim, window;
   float scale;
   bool may_evict;  // false inside a prompt under block = prompt
-  bool evict_all;  // the last row of such a prompt, or, with a cold tier, of any: down to the budget at once
+  bool evict_all;  // the last row of such a prompt: down to the budget at once
   std::span<const float> q, k, v;
   std::span<float> out;
   // Asked which of two slots to evict where their scores are a near tie; nullptr: the exact rule.
   const std::vector<std::int32_t>* follow = nullptr;  // positions another implementation evicted in this row
-  std::optional<ColdTierOfRow> cold = {};
+  std::optional<Recall> cold = {};
   const TokenClass* token_class = nullptr;  // of the row's own token, where the rule has classes
 };
 

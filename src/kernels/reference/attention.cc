@@ -105,9 +105,7 @@ Attention::HeadRow Attention::head_row(const HostAttendArgs& args, const Span& s
   for (std::size_t g = 0; g < static_cast<std::size_t>(group); ++g)
     rotate(std::span(head.q).subspan(g * dim, dim), rope, now);
   HostStore& store = host_store(span);
-  const bool has_cold_tier = store.has_cold_tier(args.layer);
   const bool prompt_ends = span.prompt_ends && row == span.rows - 1;
-  const bool evict_all = prompt_ends && (in_prompt(span) || has_cold_tier);
   head.row = {&store.head(args.layer, kv_head),
               &store.retention().rule(args.layer, kv_head),
               store.retention().block,
@@ -117,17 +115,17 @@ Attention::HeadRow Attention::head_row(const HostAttendArgs& args, const Span& s
               args.window,
               args.scale,
               !in_prompt(span) || prompt_ends,
-              evict_all,
+              prompt_ends && in_prompt(span),
               head.q,
               head.k,
               {v, dim},
               {out, size}};
   if (head.row.rule->classes) head.row.token_class = &store.class_of(span.token_ids[static_cast<std::size_t>(now)]);
-  if (has_cold_tier) {
-    head.row.cold = ColdTierOfRow{store.cold(args.layer, kv_head), store.retention().cold.recall,
-                                  [&store, layer = args.layer, kv_head, now](const Victim& victim) {
-                                    store.record(layer, kv_head, victim.slot, now, victim.probability);
-                                  }};
+  if (head.row.rule->mode == RetentionMode::score && recalls_before(span, args.layer, row)) {
+    head.row.cold = Recall{&store.cold(args.layer, kv_head), store.retention().cold.recall,
+                           [&store, layer = args.layer, kv_head, now](const Victim& victim) {
+                             store.record(layer, kv_head, victim.slot, now, victim.probability);
+                           }};
   }
   return head;
 }
