@@ -55,7 +55,7 @@ class OnEveryDevice : public testing::TestWithParam<Device> {
   }
 };
 
-#define A2SF_ON_EVERY_DEVICE(Suite)                                          \
+#define A2SF_ON_EVERY_DEVICE(Suite)                                           \
   INSTANTIATE_TEST_SUITE_P(Devices, Suite, testing::ValuesIn(host_devices()), \
                            [](const auto& device) { return device.param.name; })
 
