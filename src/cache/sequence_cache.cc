@@ -112,30 +112,41 @@ int HeadCache::insert(std::int32_t position, std::span<const float> key, std::sp
   return slot;
 }
 
+namespace {
+
+// Calls part(own, other) with each element of two tokens' keys and values.
+template <class Element, class Part>
+void for_each_element(const Chunk& own, int slot, const Chunk& other, int slot_of_other, int dim, Part part) {
+  auto* const key = reinterpret_cast<Element*>(own.keys) + key_index(slot, dim, 0);
+  auto* const other_key = reinterpret_cast<Element*>(other.keys) + key_index(slot_of_other, dim, 0);
+  for (int i = 0; i < dim; ++i) part(key[i * kTile], other_key[i * kTile]);
+  auto* const value = reinterpret_cast<Element*>(own.values) + value_index(slot, dim, 0);
+  auto* const other_value = reinterpret_cast<Element*>(other.values) + value_index(slot_of_other, dim, 0);
+  for (int i = 0; i < dim; ++i) part(value[i], other_value[i]);
+}
+
+}  // namespace
+
 template <class Part>
 void HeadCache::for_each_part(int slot, const HeadCache& other, int slot_of_other, Part part) const {
-  const std::size_t bytes = element_bytes(type_);
   const Chunk &own = chunk_of(slot), &others = other.chunk_of(slot_of_other);
-  for (int i = 0; i < dim_; ++i) {
-    const auto d = static_cast<std::size_t>(i);
-    part(own.keys + bytes * key_index(slot, dim_, d), others.keys + bytes * key_index(slot_of_other, dim_, d), bytes);
+  if (type_ == KvType::f16) {
+    for_each_element<ggml_fp16_t>(own, slot, others, slot_of_other, dim_, part);
+  } else {
+    for_each_element<float>(own, slot, others, slot_of_other, dim_, part);
   }
-  part(own.values + bytes * value_index(slot, dim_, 0), others.values + bytes * value_index(slot_of_other, dim_, 0),
-       bytes * static_cast<std::size_t>(dim_));
 }
 
 int HeadCache::insert_copy(const HeadCache& from, int slot) {
   const int own = claim(from.position(slot));
-  for_each_part(own, from, slot,
-                [](std::byte* to, const std::byte* bytes, std::size_t count) { std::memcpy(to, bytes, count); });
+  for_each_part(own, from, slot, [](auto& to, const auto& element) { to = element; });
   score(own) = from.score(slot);
   for (int i = 0; i < numbers_; ++i) number(own, i) = from.number(slot, i);
   return own;
 }
 
 void HeadCache::swap(int slot, HeadCache& other, int slot_of_other) {
-  for_each_part(slot, other, slot_of_other,
-                [](std::byte* a, std::byte* b, std::size_t count) { std::swap_ranges(a, a + count, b); });
+  for_each_part(slot, other, slot_of_other, [](auto& a, auto& b) { std::swap(a, b); });
   std::swap(chunk_of(slot).positions[slot % kChunk], other.chunk_of(slot_of_other).positions[slot_of_other % kChunk]);
   std::swap(score(slot), other.score(slot_of_other));
   for (int i = 0; i < numbers_; ++i) std::swap(number(slot, i), other.number(slot_of_other, i));

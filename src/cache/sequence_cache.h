@@ -98,7 +98,7 @@ class HeadCache {
 
  private:
   friend class SequenceCache;
-  // Calls part(own, other) with each stretch of bytes that a token has here and there.
+  // Calls part(own, other) with each element of the keys and values that a token has here and there.
   template <class Part>
   void for_each_part(int slot, const HeadCache& other, int slot_of_other, Part part) const;
   int take_slot(std::int32_t position);
