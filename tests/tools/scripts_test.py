@@ -63,7 +63,7 @@ class ArgumentsTest(ScriptTest):
         wrong = {"bench": (["--frob"], ["depth", "512"], ["--of"], ["--of", "frob"], ["--rounds", "0"], ["--only", "frob"]),
                  "build": (["frob"], ["--frob"], ["release", "--frob"]), "convert": ([], ["--frob"], [".", "-o", "x", "--type", "q9"]),
                  "demo": (["frob"], ["--frob"]), "deps": (["frob"], ["test", "peer"]),
-                 "fetch": ([], ["frob"], ["smollm2-135m", "gemma3-270m"]), "lint": (["frob"], ["--fix", "--fix"]),
+                 "fetch": ([], ["frob"], ["smollm2-135m", "gemma3-270m"]), "gpu-test": (["frob"], ["suite", "frob"]), "lint": (["frob"], ["--fix", "--fix"]),
                  "report": ([], ["--frob"]), "tag": ([], ["--frob"], ["text", "model"], ["text", "model", "-x", "file"]), "test": (["frob"], ["--quick", "ci"])}
         self.assertEqual(sorted(wrong), SCRIPTS)
         for name, cases in wrong.items():
