@@ -1,4 +1,5 @@
-// Attention of the GPU against the reference, victim by victim along one stream. Skipped where there is no GPU.
+// Attention of the GPU, the plain and the fast way, against the reference, victim by victim along one stream. Skipped
+// where there is no GPU.
 #include "kernels/cuda/attend.h"
 
 #include <gtest/gtest.h>
@@ -13,8 +14,9 @@ namespace {
 // One stream through the GPU.
 class CudaStream {
  public:
-  explicit CudaStream(const Stream& stream)
+  explicit CudaStream(const Stream& stream, bool plain = false)
       : s_(stream),
+        plain_(plain),
         device_(cuda::Device::open().value()),
         store_(*device_, stream.shape(), stream.resolved()),
         upload_(*device_),
@@ -52,33 +54,37 @@ class CudaStream {
     const Span span{&store_, 0, 0, rows, first, in_prompt, prompt_ends, ids};
     const Step step{ids, std::span(&span, 1)};
     if (auto room = upload_.reserve(step); !room) return room;
-    const auto most = static_cast<int>(store_.most_used(rows));
-    const auto scratch = cuda::attend_scratch_floats(1, s_.heads(), s_.kv_heads(), most) * sizeof(float);
-    if (auto room = cuda::reserve(scratch_, device_->memory(), scratch); !room) return room;
-    EXPECT_EQ(upload_.enqueue(step), cudaSuccess);
-    store_.advance(rows);
     const std::int64_t q_at = std::int64_t{first} * s_.q_columns(), kv_at = std::int64_t{first} * s_.kv_columns();
     const cuda::DeviceRope rope{reinterpret_cast<const double*>(angles_.data()), s_.dim / 2, 1, s_.interleaved};
-    EXPECT_EQ(cuda::attend({upload_.spans(),
-                            upload_.failures(),
-                            1,
-                            0,
-                            s_.heads(),
-                            s_.kv_heads(),
-                            s_.dim,
-                            s_.window,
-                            s_.scale(),
-                            rope,
-                            {},
-                            {},
-                            q + q_at,
-                            k + kv_at,
-                            v + kv_at,
-                            out + q_at,
-                            floats(scratch_),
-                            most},
-                           device_->stream()),
-              cudaSuccess);
+    cuda::AttendLaunch launch{upload_.spans(),
+                              upload_.failures(),
+                              1,
+                              0,
+                              s_.heads(),
+                              s_.kv_heads(),
+                              s_.dim,
+                              s_.window,
+                              s_.scale(),
+                              rope,
+                              {},
+                              {},
+                              q + q_at,
+                              k + kv_at,
+                              v + kv_at,
+                              out + q_at,
+                              nullptr,
+                              static_cast<int>(store_.most_used(rows))};
+    const std::size_t scratch = cuda::attend_scratch_floats(launch) * sizeof(float);
+    if (auto room = cuda::reserve(scratch_, device_->memory(), scratch); !room) return room;
+    launch.scratch = floats(scratch_);
+    EXPECT_EQ(upload_.enqueue(step), cudaSuccess);
+    store_.advance(rows);
+    if (plain_) {
+      EXPECT_EQ(cuda::attend_plain(launch, device_->stream()), cudaSuccess);
+    } else {
+      EXPECT_EQ(cuda::attend_split(launch, rows, device_->stream()), cudaSuccess);
+      EXPECT_EQ(cuda::attend_oracles(launch, device_->stream()), cudaSuccess);
+    }
     cuda::DeviceFailure failure{};
     EXPECT_EQ(cudaStreamSynchronize(device_->stream()), cudaSuccess);
     EXPECT_EQ(cudaMemcpy(&failure, upload_.failures(), sizeof failure, cudaMemcpyDeviceToHost), cudaSuccess);
@@ -87,6 +93,7 @@ class CudaStream {
   }
 
   Stream s_;
+  bool plain_;
   std::unique_ptr<cuda::Device> device_;
   cuda::CudaStore store_;
   cuda::StepUpload upload_;
@@ -99,11 +106,18 @@ class CudaAttend : public testing::Test {
     if (auto device = cuda::Device::open(); !device) GTEST_SKIP() << device.error().message;
   }
 
-  // Outputs, victims and what is held in the end. Returns the outputs.
+  // Outputs, victims and what is held in the end, either way. Returns the outputs of the fast one.
   static std::vector<float> check(const Stream& s, unsigned seed, int chunk = 64) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     const Input input = random_input(s, seed);
-    CudaStream stream(s);
+    check_way(s, input, chunk, true);
+    return check_way(s, input, chunk, false);
+  }
+
+ private:
+  static std::vector<float> check_way(const Stream& s, const Input& input, int chunk, bool plain) {
+    SCOPED_TRACE(plain ? "plain" : "fast");
+    CudaStream stream(s, plain);
     const Outcome gpu = stream.run(input, chunk);
     const Outcome expected = run_reference(s, input, gpu.evictions);
     expect_same(gpu, expected);
@@ -111,7 +125,6 @@ class CudaAttend : public testing::Test {
     return gpu.out;
   }
 
- private:
   static void expect_same(const Outcome& gpu, const Outcome& expected) {
     ASSERT_TRUE(gpu.status) << gpu.status.error().message;
     for (std::size_t i = 0; i < gpu.out.size(); ++i) ASSERT_NEAR(gpu.out[i], expected.out[i], 2e-5) << "element " << i;
@@ -193,6 +206,12 @@ TEST_F(CudaAttend, ShapesMatchTheReference) {
 TEST_F(CudaAttend, ChunksDoNotMatterToTheByte) {
   Stream s({kRule, kAll, score_rule(20, .9, 2, 8)}, 4);
   EXPECT_EQ(check(s, 14, 64), check(s, 14, 1));
+}
+
+TEST_F(CudaAttend, SeveralPartitionsMatchTheReference) {
+  Stream s({score_rule(300, .99, 4, 150), kAll}, 3);
+  s.tokens = 700;
+  check(s, 17);
 }
 
 TEST_F(CudaAttend, AKeyThatIsNotFiniteFailsItsRow) {

@@ -1,6 +1,4 @@
-// Attention, scores and eviction of a step on the GPU, one thread block for each KV head of each sequence: its rows one
-// after the other, as section 3 of docs/architecture.md says. Exact whatever the policy; fast paths are measured
-// against it.
+// Attention, scores and eviction of a step on the GPU, as section 3 of docs/architecture.md says.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -38,9 +36,28 @@ struct AttendLaunch {
   int most_slots;  // that a head of these sequences uses
 };
 
-std::size_t attend_scratch_floats(int span_count, int heads, int kv_heads, int most_slots);
+inline constexpr int kPartition = 128;  // slots that a block attends to
+A2SF_HOST_DEVICE inline int partitions_of(int slots) { return (slots + kPartition - 1) / kPartition; }
 
-// Enqueues.
-cudaError_t attend(const AttendLaunch& launch, cudaStream_t stream);
+// What attention works in, for each KV head of each sequence.
+A2SF_HOST_DEVICE inline std::int64_t unit_floats(int group, int head_dim, int most_slots) {
+  const std::int64_t slots = most_slots, partitions = partitions_of(most_slots);
+  return (group + 1) * slots + (partitions * (head_dim + 2) + head_dim) * group;
+}
+A2SF_HOST_DEVICE inline std::int64_t unit_floats(const AttendLaunch& launch) {
+  return unit_floats(launch.heads / launch.kv_heads, launch.head_dim, launch.most_slots);
+}
+inline std::size_t attend_scratch_floats(const AttendLaunch& launch) {
+  return static_cast<std::size_t>(launch.span_count) * static_cast<std::size_t>(launch.kv_heads) *
+         static_cast<std::size_t>(unit_floats(launch));
+}
+
+// All of them enqueue. One thread block for each KV head of each sequence, its rows one after the other: every head and
+// policy. What the fast way is tested against.
+cudaError_t attend_plain(const AttendLaunch& launch, cudaStream_t stream);
+// Heads that are no oracles. `rows`: the most of a span.
+cudaError_t attend_split(const AttendLaunch& launch, int rows, cudaStream_t stream);
+// Oracles alone, plainly.
+cudaError_t attend_oracles(const AttendLaunch& launch, cudaStream_t stream);
 
 }  // namespace a2sf::cuda

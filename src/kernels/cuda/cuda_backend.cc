@@ -74,13 +74,26 @@ class CudaBackend final : public Backend {
   }
   void attend(const AttendArgs& args) override {
     const auto norm_of = [](const Norm* norm) { return norm == nullptr ? DeviceNorm{} : DeviceWeights::of(*norm); };
-    note(cuda::attend(
-             {upload_.spans(), upload_.failures(), static_cast<int>(step_->spans.size()), args.layer, args.heads,
-              args.kv_heads, args.head_dim, args.window, args.scale, ropes_[static_cast<std::size_t>(args.rope)],
-              norm_of(args.q_norm), norm_of(args.k_norm), data(args.q), data(args.k), data(args.v), data(args.out),
-              reinterpret_cast<float*>(attention_scratch_.data()), most_slots_},
-             stream()),
-         "attention", args.layer);
+    const AttendLaunch launch{upload_.spans(),
+                              upload_.failures(),
+                              static_cast<int>(step_->spans.size()),
+                              args.layer,
+                              args.heads,
+                              args.kv_heads,
+                              args.head_dim,
+                              args.window,
+                              args.scale,
+                              ropes_[static_cast<std::size_t>(args.rope)],
+                              norm_of(args.q_norm),
+                              norm_of(args.k_norm),
+                              data(args.q),
+                              data(args.k),
+                              data(args.v),
+                              data(args.out),
+                              reinterpret_cast<float*>(attention_scratch_.data()),
+                              most_slots_};
+    note(attend_split(launch, most_rows_, stream()), "attention", args.layer);
+    if (has_oracles_) note(attend_oracles(launch, stream()), "attention", args.layer);
   }
   void gather(Activations in, Activations out) override {
     if (count(out) == 0) return;
@@ -132,12 +145,21 @@ class CudaBackend final : public Backend {
     if (auto room = upload_ropes(shape.ropes); !room) return room;
     if (auto room = activations_.begin(step); !room) return room;
     if (auto room = upload_.reserve(step); !room) return room;
-    most_slots_ = 0;
-    for (const Span& span : step.spans)
+    most_slots_ = most_rows_ = 0;
+    has_oracles_ = false;
+    for (const Span& span : step.spans) {
       most_slots_ = std::max(most_slots_, static_cast<int>(store(span).most_used(span.rows)));
-    const std::size_t scratch = attend_scratch_floats(static_cast<int>(step.spans.size()), shape.heads,
-                                                      store(step.spans.front()).shape().kv_heads, most_slots_) *
-                                sizeof(float);
+      most_rows_ = std::max(most_rows_, span.rows);
+      has_oracles_ = has_oracles_ || store(span).has_oracles();
+    }
+    const SequenceShape& of_model = store(step.spans.front()).shape();
+    AttendLaunch launch{};
+    launch.span_count = static_cast<int>(step.spans.size());
+    launch.heads = of_model.heads;
+    launch.kv_heads = of_model.kv_heads;
+    launch.head_dim = of_model.head_dim;
+    launch.most_slots = most_slots_;
+    const std::size_t scratch = attend_scratch_floats(launch) * sizeof(float);
     if (auto room = reserve(attention_scratch_, device_->memory(), scratch); !room) return room;
     vocabulary_ = shape.vocabulary;
     const std::size_t wanted = step.wanted.size();
@@ -224,7 +246,8 @@ class CudaBackend final : public Backend {
   std::vector<DeviceRope> ropes_;
   OwnedBuffer angles_;  // of all ropes
   OwnedBuffer attention_scratch_;
-  int most_slots_ = 0;
+  int most_slots_ = 0, most_rows_ = 0;  // of the step's spans
+  bool has_oracles_ = false;
   int vocabulary_ = 0;
   OwnedBuffer logits_;  // [wanted][vocabulary], then RowOfLogits [wanted], then what was picked
   std::size_t rows_of_logits_ = 0, picked_ = 0;

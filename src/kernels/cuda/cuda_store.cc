@@ -83,6 +83,11 @@ Status CudaStore::resize(ResolvedRetention resized, std::span<const std::int32_t
   return {};
 }
 
+bool CudaStore::has_oracles() const {
+  return std::any_of(retention_.rules.begin(), retention_.rules.end(),
+                     [](const HeadRule& rule) { return rule.mode == RetentionMode::oracle; });
+}
+
 std::vector<RetainedToken> CudaStore::snapshot(int layer, int kv_head) const {
   return cache_ ? cache_->snapshot(static_cast<int>(index(layer, kv_head))) : std::vector<RetainedToken>();
 }

@@ -30,6 +30,7 @@ class CudaStore final : public SequenceStore {
 
   const SequenceShape& shape() const { return shape_; }
 
+  bool has_oracles() const;
   DeviceSequence view() const { return cache_->view(); }
   std::int64_t most_used(std::int64_t tokens) const { return cache_->most_used(tokens); }
   void advance(std::int64_t tokens) { cache_->advance(tokens); }  // a step with so many has begun
