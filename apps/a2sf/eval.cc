@@ -45,7 +45,10 @@ void require_data(const Flags& flags, const std::vector<EvalTaskInfo>& tasks) {
 // What was tuned on a task's own items says nothing about others.
 void refuse_tuned_tasks(const Flags& flags, const std::vector<EvalTaskInfo>& tasks,
                         const std::vector<PolicySpec>& specs) {
-  if (std::all_of(specs.begin(), specs.end(), [](const PolicySpec& spec) { return spec.profile() == nullptr; })) return;
+  const auto is_tuned = [](const PolicySpec& spec) {
+    return spec.profile() != nullptr || std::holds_alternative<Hooked>(spec.score);
+  };
+  if (std::none_of(specs.begin(), specs.end(), is_tuned)) return;
   for (const EvalTaskInfo& task : tasks) {
     if (task.file.empty()) continue;
     const std::string file = fmt::format("{}/{}", flags.tasks.data, task.file);
@@ -57,7 +60,7 @@ void refuse_tuned_tasks(const Flags& flags, const std::vector<EvalTaskInfo>& tas
 std::string hash_of_files(const PolicySpec& spec) {
   const Json json = policy_json(spec);
   std::string hash;
-  for (const char* part : {"profile", "budget_table", "token_classes"}) {
+  for (const char* part : {"profile", "budget_table", "token_classes", "hook_file"}) {
     if (json.contains(part) && !json[part].is_null()) hash += json[part]["hash"].get<std::string>();
   }
   return hash;

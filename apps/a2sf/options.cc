@@ -172,7 +172,7 @@ void add_cache_flags(CLI::App* command, CacheFlags* flags, bool pick) {
             "1, with --cold 16");
   add_value(command, "--pin", &flags->pin, "First tokens that are never evicted, part of the budget", "N", "0");
   add_value(command, "--cold", &flags->cold,
-            "Keep so many evicted tokens per KV head outside attention's reach, and bring back what the last tokens "
+            "Keep so many evicted tokens per KV head outside attention's reach, and bring back what tokens to come "
             "ask for: a count, or all",
             "N", "0");
   add_value(command, "--recall", &flags->recall, "With --cold: at most so many come back at once", "N", "32");
@@ -402,6 +402,8 @@ Json policy_json(const PolicySpec& spec) {
     json["budget_table"] = {{"file", table->file}, {"hash", hash_of_table(table->tokens)}};
   if (const Profile* profile = spec.profile())
     json["profile"] = {{"file", profile->file}, {"hash", hash_of_profile(*profile)}};
+  if (const auto* hooked = std::get_if<Hooked>(&spec.score); hooked != nullptr && !hooked->factory->file_text().empty())
+    json["hook_file"] = {{"hash", text_hash(hooked->factory->file_text())}};
   const Accumulate* accumulate = spec.accumulates();
   if (accumulate != nullptr && accumulate->classes != nullptr)
     json["token_classes"] = {{"file", accumulate->classes->file}, {"hash", text_hash(to_json(*accumulate->classes))}};

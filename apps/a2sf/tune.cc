@@ -258,26 +258,40 @@ HookTuneFlags hook_flags(const Flags& flags) {
   hooks.window = flags.longest;
   hooks.windows = flags.windows;
   hooks.calls = flags.calls;
+  hooks.tokens = flags.text.tokens;
   return hooks;
+}
+
+// Options of a profile's making, where something else is made: nothing is ignored in silence.
+void refuse_profile_options(const Flags& flags) {
+  const Flags standard{};
+  const auto refuse = [](bool given, const char* option) {
+    if (given) fail_with(kWrongUsage, fmt::format("{} does nothing with --classes, --learn and --multi", option));
+  };
+  refuse(flags.measure != standard.measure, "--measure");
+  refuse(flags.alpha != standard.alpha, "--alpha");
+  refuse(flags.cost != standard.cost, "--cost");
+  refuse(flags.profile != standard.profile, "--profile");
+  refuse(flags.classes.empty() && flags.policy != standard.policy, "--policy");
+  refuse(!flags.classes.empty() && flags.text.tokens > 0, "--tokens");
 }
 
 void run(const Flags& flags) {
   const std::string* const modes[] = {&flags.text.file, &flags.tasks.data, &flags.classes, &flags.hooks.learn,
                                       &flags.hooks.multi};
   if (std::count_if(std::begin(modes), std::end(modes), [](const std::string* mode) { return !mode->empty(); }) != 1) {
-    fail_with(
-        kWrongUsage,
-        "say what to tune on: a text (-f, --classes, --learn or --multi FILE) or the examples of tasks (--data DIR)");
+    fail_with(kWrongUsage,
+              "say what to tune on: a text (-f, --classes, --learn or --multi FILE) or the examples of tasks (--data "
+              "DIR)");
   }
   if (flags.text.file.empty() && (flags.global_share < 1 || flags.long_term > 0))
     fail_with(kWrongUsage, "--hybrid and --long-term need a text to measure damage on (-f FILE)");
-  if (!flags.classes.empty()) {
-    return tune_classes({flags.model, flags.output, read_tuned_policies(flags), flags.budgets, flags.classes,
-                         flags.file, flags.longest, flags.windows, flags.calls});
-  }
+  if (!flags.text.file.empty() || !flags.tasks.data.empty()) return make_profile_file(flags);
+  refuse_profile_options(flags);
   if (!flags.hooks.learn.empty()) return tune_learned(hook_flags(flags));
   if (!flags.hooks.multi.empty()) return tune_multi_weights(hook_flags(flags));
-  make_profile_file(flags);
+  tune_classes({flags.model, flags.output, read_tuned_policies(flags), flags.budgets, flags.classes, flags.file,
+                flags.longest, flags.windows, flags.calls});
 }
 
 void add_text_mode(CLI::App* command, Flags* flags) {

@@ -45,7 +45,12 @@ PolicySpec policy_of(const ClassTuning& tuning) {
 }
 
 // Windows spread over the text.
-TuneWindows windows_of(const ClassTuning& tuning, std::span<const Token> tokens) {
+TuneWindows windows_of(const ClassTuning& tuning, std::span<const Token> tokens, const PolicySpec& policy) {
+  if (const auto* count = std::get_if<BudgetCount>(&policy.budget.budget);
+      count != nullptr && static_cast<std::int64_t>(tuning.longest) <= count->tokens) {
+    fail_with(kWrongUsage, fmt::format("--ctx {}: a window of so many tokens evicts nothing at budget {}",
+                                       tuning.longest, count->tokens));
+  }
   if (tokens.size() < tuning.longest) {
     fail_with(kFailed, fmt::format("{}: {} tokens, fewer than one window of {}: choose a smaller --ctx",
                                    harmless(text_name(tuning.text)), tokens.size(), tuning.longest));
@@ -71,7 +76,7 @@ void tune_classes(const ClassTuning& tuning) {
   const Tokenizer tokenizer = need(Tokenizer::load(tuning.model.model));
   const std::string text = read_text(tuning.text);
   const auto tokens = need(tokenizer.encode(text, tokenizer.adds_bos(), false));
-  const TuneWindows windows = windows_of(tuning, tokens);
+  const TuneWindows windows = windows_of(tuning, tokens, search.policy);
   const auto model = load_model(tuning.model);
   warn_past_context(model->info(), tuning.longest);
   const std::string target = tuning.file.empty() ? tuning.model.model + ".classes.json" : tuning.file;

@@ -31,7 +31,7 @@ LearnedKind kind_of(const std::string& word) {
 struct Reading {
   Reading(const HookTuneFlags& flags, const std::string& file)
       : tokenizer(need(Tokenizer::load(flags.model.model))),
-        text(read_tokens({.file = file}, tokenizer)),
+        text(read_tokens({.file = file, .tokens = flags.tokens}, tokenizer)),
         model(load_model(flags.model)),
         windows{text.tokens, flags.window,
                 std::max<std::size_t>(1, std::min(flags.windows, text.tokens.size() / flags.window))} {

@@ -10,7 +10,7 @@ struct HookTuneFlags {
   OutputFlags output;
   std::string learn, multi;  // texts
   std::string kind, budget, file;
-  std::size_t window, windows, calls;
+  std::size_t window, windows, calls, tokens;
 };
 
 void add_hook_tune_mode(CLI::App* command, HookTuneFlags* flags);

@@ -178,6 +178,8 @@ class HookFactory {
   virtual Status check(int /*layers*/) const { return {}; }
   // Whether an option is the result of tuning on the text of this hash (Profile::was_tuned_on).
   virtual bool was_tuned_on(std::string_view /*text_hash*/) const { return false; }
+  // What was in the file that an option names, so that results of another one are told apart; empty: there is none.
+  virtual std::string file_text() const { return {}; }
   // Shifts tokens between layers: the budget of a head of this layer, given what the plan says and how many layers
   // there are. Memory follows.
   virtual std::int64_t layer_budget(std::int64_t budget, int /*layer*/, int /*layers*/) const { return budget; }

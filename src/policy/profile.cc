@@ -80,12 +80,16 @@ Result<ShareTable> read_table(const Json& json) {
 }
 
 Status read_tables(const Json& json, Profile& profile) {
-  const bool has_several = json.contains("tables");
-  if (has_several && !json["tables"].is_array()) return fail(ErrorKind::bad_input, "\"tables\" should be a list");
-  for (const Json& each : has_several ? json["tables"] : Json::array({json})) {
+  const auto add = [&](const Json& each) -> Status {
     auto table = read_table(each);
     if (!table) return tl::unexpected(table.error());
     profile.tables.push_back(std::move(*table));
+    return {};
+  };
+  if (!json.contains("tables")) return add(json);
+  if (!json["tables"].is_array()) return fail(ErrorKind::bad_input, "\"tables\" should be a list");
+  for (const Json& each : json["tables"]) {
+    if (auto added = add(each); !added) return added;
   }
   return {};
 }

@@ -140,7 +140,7 @@ Result<HeadRule> resolve_head(const PolicySpec& spec, const HeadBudgets& budgets
   if (window > 0 && window <= budget) rule = rule_at(spec, window, true);
   if (asks_profile_for_alpha(spec))
     rule->alpha = alpha_at(budgets.profile_alpha(layer, kv_head), rule->power, rule->budget);
-  if (budgets.is_local(layer, kv_head) && !spec.is_oracle()) make_local(*rule);
+  if (!spec.is_oracle() && budgets.is_local(layer, kv_head)) make_local(*rule);
   return rule;
 }
 

@@ -149,7 +149,7 @@ void take_over(Value& own, const Value& plain, const Value& tuned) {
 // The options that a profile was made for, each where the spec has the plain policy's.
 Status take_over_options(PolicySpec& spec, const std::string& made_for) {
   // These read files: the profile's own would be read for ever.
-  for (const char* option : {":profile=", ":budget=", ":classes="}) {
+  for (const char* option : {":profile=", ":budget=", ":classes=", ":model="}) {
     if (made_for.find(option) != std::string::npos)
       return fail(ErrorKind::bad_input,
                   "the profile's policy: it should name options of the score, sink, recent and layers");
@@ -164,7 +164,7 @@ Status take_over_options(PolicySpec& spec, const std::string& made_for) {
   take_over(own->alpha, before->alpha, after->alpha);
   take_over(own->power, before->power, after->power);
   take_over(own->value_weight, before->value_weight, after->value_weight);
-  take_over(own->threshold, before->threshold, after->threshold);
+  if (spec.cold.tokens == 0) take_over(own->threshold, before->threshold, after->threshold);  // they do not go together
   take_over(spec.keep.sink, plain->keep.sink, tuned->keep.sink);
   take_over(spec.keep.recent, plain->keep.recent, tuned->keep.recent);
   take_over(spec.budget.layers, plain->budget.layers, tuned->budget.layers);

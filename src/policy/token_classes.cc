@@ -45,8 +45,10 @@ Status read_tokens(const Json& json, std::size_t index, TokenClasses& classes, s
   if (!json["tokens"].is_array()) return malformed(fmt::format("class '{}': \"tokens\" should be a list of ids", name));
   for (const Json& token : json["tokens"]) {
     const auto most = static_cast<std::uint64_t>(listed.size());
-    if (!token.is_number_unsigned() || token.get<std::uint64_t>() >= most)
-      return malformed(fmt::format("class '{}': {} is no token of a vocabulary of {}", name, token.dump(), most));
+    if (!token.is_number_unsigned() || token.get<std::uint64_t>() >= most) {
+      return malformed(fmt::format("class '{}': {} is no token of a vocabulary of {}", name,
+                                   token.is_primitive() ? token.dump() : token.type_name(), most));
+    }
     const auto id = token.get<std::size_t>();
     if (listed[id] != 0) return malformed(fmt::format("class '{}': token {} is in a list already", name, id));
     listed[id] = 1;
@@ -82,7 +84,8 @@ Result<TokenClasses> parse_token_classes(std::string_view text) {
     return malformed(fmt::format("it should hold {{\"format\": \"{}\", \"vocabulary\", \"classes\"}}", kFormat));
   if (!is_whole(json, "vocabulary", kMostTokens))
     return malformed(fmt::format("\"vocabulary\" should be a whole number from 1 to {}", kMostTokens));
-  const Json& list = json.contains("classes") ? json["classes"] : Json();
+  static const Json nothing;  // a list is not copied: how deep it is nested is not known
+  const Json& list = json.contains("classes") ? json["classes"] : nothing;
   if (!list.is_array() || list.empty() || list.size() > kMostClasses)
     return malformed(fmt::format("\"classes\" should be a list of 1 to {}", kMostClasses));
   TokenClasses classes;

@@ -93,6 +93,10 @@ class Tuner {
 
 Result<MultiWeights> tune_multi(const std::shared_ptr<const Model>& model, const TuneWindows& windows,
                                 const MultiOptions& options, const TuneProgress& progress) {
+  if (static_cast<std::int64_t>(windows.length) <= options.budget) {
+    return fail(ErrorKind::bad_input,
+                fmt::format("a window of {} tokens evicts nothing at budget {}", windows.length, options.budget));
+  }
   if (windows.tokens.size() < windows.length) {
     return fail(ErrorKind::bad_input,
                 fmt::format("the text has {} tokens, fewer than one window of {}: choose a smaller --ctx",

@@ -162,7 +162,7 @@ class RunTest(CliTest):
         self.refuse(1, "nowhere.txt", "run", "-m", MODEL, "-f", "nowhere.txt", "-n", 4)
         self.refuse(1, "nowhere.gguf", "run", "-m", "nowhere.gguf", "-p", "x", "-n", 4)
         self.refuse(1, "text.txt", "run", "-m", self.text, "-p", "x", "-n", 4)
-        self.refuse(1, "CUDA", "run", "-m", MODEL, "-p", "x", "--device", "cuda")
+        self.refuse(1, "--device cpu", "run", "-m", MODEL, "-p", "x", "--device", "cuda", env={"CUDA_VISIBLE_DEVICES": ""})
 
     def test_wrong_usage(self):
         for arguments in (["--alpha", "1.5"], ["--alpha", "x"], ["--alpha", ""], ["--budget", "0"], ["--budget", "-3"],

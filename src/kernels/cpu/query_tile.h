@@ -56,7 +56,7 @@ class QueryTile {
   float addition(int row, int slot, bool raised) const;  // to the slot's score: likewise of p, or of p^1.5
   float last_row_probability(int slot) const { return group_probability(count_ - 1, slot); }
   std::vector<int>& victims() { return victims_; }  // room for the choice of what is evicted after these rows
-  Recall& recall() { return recall_; }              // likewise, of what comes back then
+  Recall& recall() { return recall_; }              // likewise, of what comes back before a row
 
  private:
   void hide_from_ideal(int row, std::int64_t budget);

@@ -134,7 +134,7 @@ void mask(float* x, const std::int32_t* positions, int slots, std::int32_t first
   }
 }
 
-// 2^x for x in [-127, 0], with a relative error of 8e-8; 2^-127 is 0. Adding 1.5 * 2^23 rounds x to a whole number,
+// 2^x for x in [-127, 126], with a relative error of 8e-8; 2^-127 is 0. Adding 1.5 * 2^23 rounds x to a whole number,
 // which then is in the low bits of the mantissa and is shifted from there into the exponent.
 HWY_INLINE V power_of_two(V x) {
   const F f;
@@ -174,8 +174,8 @@ void additions_as(const float* x, std::ptrdiff_t step, const float* log_sums, in
     V sum = hn::Zero(f);
     for (int i = 0; i < group; ++i) {
       const V exponent = hn::Sub(hn::Set(f, log_sums[i]), hn::LoadU(f, x + i * step + slot));
-      // 2^126 is as good as infinity here, and is none.
-      const V odds = power_of_two(hn::Min(exponent, hn::Set(f, 126)));
+      // 2^126 is as good as infinity here, and is none; 2^-126 as good as 0.
+      const V odds = power_of_two(hn::Max(hn::Min(exponent, hn::Set(f, 126)), hn::Set(f, -126)));
       sum = add_power<kRaised>(hn::Div(one, hn::Add(one, odds)), one, sum);
     }
     hn::StoreU(sum, f, out + slot);

@@ -72,6 +72,7 @@ class Learned final : public HookFactory {
     return model_ != nullptr && std::any_of(model_->texts.begin(), model_->texts.end(),
                                             [&](const TunedText& text) { return text.hash == text_hash; });
   }
+  std::string file_text() const override { return model_ == nullptr ? "" : to_json(*model_); }
   Result<std::shared_ptr<const HookFactory>> with(std::string_view option, std::string_view value) const override {
     if (option != "model") return HookFactory::with(option, value);
     auto model = read_learned_model(std::string(value));
