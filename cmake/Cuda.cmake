@@ -9,6 +9,10 @@ if(A2SF_CUDA)
       set(CMAKE_CUDA_ARCHITECTURES "80;90a-real")
     endif()
     enable_language(CUDA)
+    if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12)
+      message(STATUS "CUDA: nvcc ${CMAKE_CUDA_COMPILER_VERSION} is older than 12; --device cuda is not built")
+      set(A2SF_CUDA OFF)
+    endif()
     string(APPEND CMAKE_CUDA_FLAGS " -std=c++20")  # CMake 3.25 does not know that nvcc does
     # Named again by packages, they would come before the compiler's own.
     list(APPEND CMAKE_CUDA_IMPLICIT_INCLUDE_DIRECTORIES ${CMAKE_CXX_IMPLICIT_INCLUDE_DIRECTORIES})

@@ -180,7 +180,7 @@ TEST_F(CudaAttend, WindowsMatchTheReference) {
 
 TEST_F(CudaAttend, PromptsOfOnePieceMatchTheReference) {
   for (const int window : {0, 50}) {
-    Stream s({kRule, weighted(score_rule(40, .9, 1, 8))});
+    Stream s({kRule, weighted(score_rule(40, .9, 1, 8)), kAll});
     s.prompt = 150;
     s.window = window;
     check(s, 12);

@@ -281,7 +281,8 @@ __global__ void __launch_bounds__(kThreads) begin_rows(const __grid_constant__ A
 
 __global__ void __launch_bounds__(kThreads) attend_partitions(const __grid_constant__ AttendLaunch launch, int row) {
   extern __shared__ double shared[];
-  if (!takes_part(launch, row) || launch.failures[blockIdx.y].cause != 0) return;
+  // Failures are reported while this runs: the threads of a block must see the same.
+  if (!takes_part(launch, row) || __syncthreads_or(threadIdx.x == 0 && launch.failures[blockIdx.y].cause != 0)) return;
   const DeviceSpan& span = launch.spans[blockIdx.y];
   if (span.f16) {
     Partition<__half>(launch, span, shared).run(span.first_position + row);

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <new>
 
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/cuda_store.h"
@@ -35,7 +36,7 @@ class CudaBackend final : public Backend {
     return std::make_unique<CudaStore>(*device_, shape, std::move(resolved));
   }
 
-  Status begin(const Step& step, const ModelShape& shape) override {
+  Status begin(const Step& step, const ModelShape& shape) override try {
     if (!trouble_) return trouble_;
     if (auto room = make_room(step, shape); !room) return room;
     step_ = &step;
@@ -43,6 +44,8 @@ class CudaBackend final : public Backend {
     note(upload_.enqueue(step), "copying a step");
     for (const Span& span : step.spans) store(span).advance(span.rows);
     return trouble_;
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorKind::out_of_memory, "not enough memory for a step");
   }
   void embed(const WeightView& table, float scale, Activations out) override {
     note(look_up({DeviceWeights::of(table), upload_.tokens(), 0, scale, false}, rows(), data(out), stream()),
@@ -148,7 +151,8 @@ class CudaBackend final : public Backend {
     most_slots_ = most_rows_ = 0;
     has_oracles_ = false;
     for (const Span& span : step.spans) {
-      most_slots_ = std::max(most_slots_, static_cast<int>(store(span).most_used(span.rows)));
+      // Whole chunks, so that what attention works in is not allocated anew with every token.
+      most_slots_ = std::max(most_slots_, static_cast<int>(round_up(store(span).most_used(span.rows), kChunk)));
       most_rows_ = std::max(most_rows_, span.rows);
       has_oracles_ = has_oracles_ || store(span).has_oracles();
     }
@@ -162,6 +166,7 @@ class CudaBackend final : public Backend {
     const std::size_t scratch = attend_scratch_floats(launch) * sizeof(float);
     if (auto room = reserve(attention_scratch_, device_->memory(), scratch); !room) return room;
     vocabulary_ = shape.vocabulary;
+    row_.resize(static_cast<std::size_t>(vocabulary_));
     const std::size_t wanted = step.wanted.size();
     rows_of_logits_ = (wanted * static_cast<std::size_t>(vocabulary_) * sizeof(float) + 15) / 16 * 16;
     picked_ = rows_of_logits_ + wanted * sizeof(RowOfLogits);
@@ -180,10 +185,12 @@ class CudaBackend final : public Backend {
         cudaMemcpy(angles_.data(), angles.data(), angles.size() * sizeof(double), cudaMemcpyHostToDevice);
     if (auto copied = checked(code, "copying rotations"); !copied) return copied;
     auto* next = reinterpret_cast<const double*>(angles_.data());
+    std::vector<DeviceRope> uploaded;
     for (const RopeTable& rope : ropes) {
-      ropes_.push_back({next, static_cast<int>(rope.angles.size()), rope.magnitude, rope.interleaved});
+      uploaded.push_back({next, static_cast<int>(rope.angles.size()), rope.magnitude, rope.interleaved});
       next += rope.angles.size();
     }
+    ropes_ = std::move(uploaded);
     return {};
   }
 
@@ -226,10 +233,9 @@ class CudaBackend final : public Backend {
     const auto* picked = reinterpret_cast<const float*>(of_rows + step_->wanted.size());
     for (std::size_t i = 0; i < step_->wanted.size(); ++i) {
       const LogitsQuery& query = step_->wanted[i];
-      if (of_rows[i].is_finite == 0) failures_.report_logits(query.row);
       for (double& log_probability : query.log_probabilities) log_probability = *picked++ - of_rows[i].log_sum;
-      if (query.largest.empty()) continue;
-      row_.resize(static_cast<std::size_t>(vocabulary_));
+      if (of_rows[i].is_finite == 0) failures_.report_logits(query.row);
+      if (of_rows[i].is_finite == 0 || query.largest.empty()) continue;
       read_row(i, row_.data());
       note(cudaStreamSynchronize(stream()), "the logits");
       answer({.row = query.row, .largest = query.largest}, row_);

@@ -64,7 +64,7 @@ A2SF_HOST_DEVICE inline float float_of(std::uint32_t number) {
 
 // Values of a block that are read together: those of the columns `first` to `first` + 3 and `second` to `second` + 3.
 struct Eight {
-  float values[8];
+  alignas(16) float values[8];
   int first, second;
 };
 

@@ -28,17 +28,22 @@ Error no_device(cudaError_t code) {
 
 Status checked(cudaError_t code, const std::string& doing) {
   if (code == cudaSuccess) return {};
-  return fail(code == cudaErrorMemoryAllocation ? ErrorKind::out_of_memory : ErrorKind::unsupported,
-              fmt::format("the GPU failed in {}: {}", doing, cudaGetErrorString(code)));
+  cudaGetLastError();  // so that it is not taken for the next call's
+  if (code == cudaErrorMemoryAllocation)
+    return fail(ErrorKind::out_of_memory, fmt::format("not enough memory for {}", doing));
+  return fail(ErrorKind::unsupported,
+              fmt::format("the GPU failed in {}: {}; the model must be loaded again, by another "
+                          "process if that fails too",
+                          doing, cudaGetErrorString(code)));
 }
 
 Result<std::byte*> DeviceMemory::allocate(std::size_t bytes) {
   void* data = nullptr;
   if (const cudaError_t code = cudaMalloc(&data, std::max<std::size_t>(bytes, 1)); code != cudaSuccess) {
-    cudaGetLastError();  // so that the next call does not report it again
     std::size_t free = 0, total = 0;
+    const Status failed = checked(code, "an allocation");
     if (code != cudaErrorMemoryAllocation || cudaMemGetInfo(&free, &total) != cudaSuccess)
-      return tl::unexpected(checked(code, "an allocation").error());
+      return tl::unexpected(failed.error());
     return fail(ErrorKind::out_of_memory, fmt::format("not enough memory of the GPU: {} MiB were needed, {} of {} MiB "
                                                       "are free",
                                                       (bytes >> 20) + 1, free >> 20, total >> 20));

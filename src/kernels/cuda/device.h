@@ -18,7 +18,7 @@ class DeviceMemory final : public Memory {
  public:
   Result<std::byte*> allocate(std::size_t bytes) override;
   void release(std::byte* data, std::size_t bytes) override;
-  void copy(std::byte* to, const std::byte* from, std::size_t bytes) override;
+  void copy(std::byte* to, const std::byte* from, std::size_t bytes) override;  // a failure shows in what comes next
   std::size_t free_bytes() const;
 };
 

@@ -169,6 +169,8 @@ Result<DeviceCache> DeviceCache::clone() const {
                   static_cast<std::size_t>(slots_of_chunk(plans_[i].most, static_cast<int>(c))) * slot_bytes(shape_));
     }
   }
+  if (auto copied = checked(cudaStreamSynchronize(nullptr), "copying a cache"); !copied)
+    return tl::unexpected(copied.error());
   return copy;
 }
 
@@ -182,7 +184,9 @@ Result<DeviceCache> DeviceCache::rebuilt(const Retention& retention, const SlotP
     const HeadRule& rule = retention.rules[i];
     std::int64_t kept = (*before)[i].occupied;
     if (rule.mode == RetentionMode::score && now >= 0) kept = std::min(kept, rule.budget);
-    rebuilt->used_[i] = plans[i].kind == SlotPlan::Kind::ring ? std::min(plans[i].most, now + 1) : kept;
+    // Of a ring it is not known how far on its tokens lie. At a prompt's end it is the same ring as before.
+    const std::int64_t of_ring = now < 0 ? used_[i] : std::min(plans[i].most, now + 1);
+    rebuilt->used_[i] = plans[i].kind == SlotPlan::Kind::ring ? of_ring : kept;
     needed[i] = rebuilt->used_[i];
     if (kept > plans[i].most)
       return fail(ErrorKind::bad_input, fmt::format("{} tokens do not fit into {} slots", kept, plans[i].most));
@@ -198,6 +202,8 @@ Result<DeviceCache> DeviceCache::rebuilt(const Retention& retention, const SlotP
   if (auto moved = checked(code, "moving a cache"); !moved) return tl::unexpected(moved.error());
   if (mean_values_.bytes() > 0 && rebuilt->mean_values_.bytes() > 0)
     device_->memory().copy(rebuilt->mean_values_.data(), mean_values_.data(), mean_values_.bytes());
+  if (auto copied = checked(cudaStreamSynchronize(nullptr), "moving a cache"); !copied)
+    return tl::unexpected(copied.error());
   return rebuilt;
 }
 
@@ -237,8 +243,10 @@ Status DeviceCache::collect_log(std::span<std::vector<Eviction>> collected) {
     if (auto copied =
             checked(cudaMemcpy(collected[i].data() + before, log, count * sizeof(Eviction), cudaMemcpyDeviceToHost),
                     "reading what was evicted");
-        !copied)
+        !copied) {
+      collected[i].resize(before);
       return copied;
+    }
     int* const logged = &pointer<DeviceHead>(heads_)[i].logged;
     if (auto reset = checked(cudaMemset(logged, 0, sizeof(int)), "reading what was evicted"); !reset) return reset;
   }
@@ -249,6 +257,7 @@ Status DeviceCache::keep_log(std::int64_t entries, std::span<std::vector<Evictio
   if (auto read = collect_log(collected); !read) return read;
   std::int64_t most = 0;
   for (const std::int64_t used : used_) most = std::max(most, used + entries);
+  most = round_up(most, kChunk);  // not anew with every token
   if (most <= log_capacity_) return {};
   const std::size_t bytes = static_cast<std::size_t>(most) * used_.size() * sizeof(Eviction);
   if (auto room = reserve(log_, device_->memory(), bytes); !room) return room;

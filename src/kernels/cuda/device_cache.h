@@ -25,8 +25,9 @@ class DeviceCache {
   void advance(std::int64_t tokens);
   // The same bytes in memory of its own.
   Result<DeviceCache> clone() const;
-  // All tokens in a cache of other rules and plans, `kept[head]` of them; until then the heads may hold more, of which
-  // the lowest scores go after the row at `now`.
+  // All tokens in a cache of other rules and plans. Where heads hold more than these allow, the lowest scores go first,
+  // from this cache too, after the row at `now` (negative: none do). It fails before anything has changed, or because
+  // the GPU does.
   Result<DeviceCache> rebuilt(const Retention& retention, const SlotPlans& plans, std::int64_t now);
 
   // Waits for what the GPU has to do.

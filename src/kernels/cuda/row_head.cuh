@@ -189,6 +189,7 @@ class RowHead {
   __device__ int place() {
     if (state_.is_ring) {
       const auto slot = static_cast<int>(now_ % state_.most);
+      for (int skipped = state_.used + thread(); skipped < slot; skipped += threads()) slots_.position(skipped) = -1;
       state_.used = max(state_.used, slot + 1);
       ++state_.occupied;
       return slot;
