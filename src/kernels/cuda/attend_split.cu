@@ -81,7 +81,7 @@ class Partition {
     __syncthreads();
     for (int g = 0; g < group_; g += kHeadsAtOnce) multiply_key(g);
     for (int g = 0; g < group_; ++g) {
-      if (!normalise(g)) return report(now);
+      if (!normalise(g)) return report_failure(launch_, FailureCause::attention, now);
     }
     for (int g = 0; g < group_; g += kHeadsAtOnce) weigh_values(g);
   }
@@ -139,10 +139,10 @@ class Partition {
     const int heads = min(kHeadsAtOnce, group_ - first_head), count = min(kPartition, used_ - first_);
     for (int start = 0; start < pairs; start += kThreads) {
       const int team = static_cast<int>(threadIdx.x) / pairs, pair = start + static_cast<int>(threadIdx.x) % pairs;
-      const bool works = pairs >= kThreads ? start + static_cast<int>(threadIdx.x) < pairs : team < teams;
-      const int dimension = 2 * (pairs >= kThreads ? start + static_cast<int>(threadIdx.x) : pair);
+      const bool works = team < teams && pair < pairs;
+      const int dimension = 2 * pair;
       float2 sums[kHeadsAtOnce] = {};
-      for (int i = pairs >= kThreads ? 0 : team; works && i < count; i += teams) {
+      for (int i = team; works && i < count; i += teams) {
         const float2 v = two_at(slots_.value(first_ + i) + dimension);
 #pragma unroll
         for (int h = 0; h < kHeadsAtOnce; ++h) {
@@ -158,7 +158,7 @@ class Partition {
         of_teams[(2 * h + 1) * kThreads + static_cast<int>(threadIdx.x)] = sums[h].y;
       }
       __syncthreads();
-      if (!works || (pairs < kThreads && team > 0)) continue;
+      if (!works || team > 0) continue;
       for (int h = 0; h < heads; ++h) {
         for (int odd = 0; odd < 2 && dimension + odd < dim_; ++odd) {
           float sum = 0;
@@ -169,14 +169,6 @@ class Partition {
       }
     }
     __syncthreads();
-  }
-
-  __device__ void report(std::int64_t now) const {
-    DeviceFailure& failure = launch_.failures[blockIdx.y];
-    if (threadIdx.x != 0 || atomicCAS(&failure.cause, 0, static_cast<int>(FailureCause::attention) + 1) != 0) return;
-    failure.layer = launch_.layer;
-    failure.kv_head = static_cast<int>(blockIdx.x);
-    failure.position = now;
   }
 
   const AttendLaunch& launch_;

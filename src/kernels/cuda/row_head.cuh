@@ -14,6 +14,15 @@ __device__ inline std::int64_t unit_of_block(const AttendLaunch& launch) {
   return static_cast<std::int64_t>(blockIdx.y) * launch.kv_heads + blockIdx.x;
 }
 
+// Of KV head x of span y; the first report of a span stays.
+__device__ inline void report_failure(const AttendLaunch& launch, FailureCause cause, std::int64_t position) {
+  DeviceFailure& failure = launch.failures[blockIdx.y];
+  if (threadIdx.x != 0 || atomicCAS(&failure.cause, 0, static_cast<int>(cause) + 1) != 0) return;
+  failure.layer = launch.layer;
+  failure.kv_head = static_cast<int>(blockIdx.x);
+  failure.position = position;
+}
+
 // All threads of a block run it together; its members are the same in all of them. Block (x, y) is of KV head x of
 // span y.
 template <class Element>
@@ -90,11 +99,7 @@ class RowHead {
   __device__ DeviceFailure& failure() const { return launch_.failures[blockIdx.y]; }
 
   __device__ bool fail(FailureCause cause) {
-    if (threadIdx.x == 0 && atomicCAS(&failure().cause, 0, static_cast<int>(cause) + 1) == 0) {
-      failure().layer = launch_.layer;
-      failure().kv_head = kv_head_;
-      failure().position = now_;
-    }
+    report_failure(launch_, cause, now_);
     return false;
   }
 
