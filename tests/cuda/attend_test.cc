@@ -6,6 +6,7 @@
 
 #include "kernels/attend_stream.h"
 #include "kernels/cuda/cuda_store.h"
+#include "kernels/cuda/rows.h"
 #include "kernels/cuda/step_upload.h"
 
 namespace a2sf::test {
@@ -56,6 +57,9 @@ class CudaStream {
     if (auto room = upload_.reserve(step); !room) return room;
     const std::int64_t q_at = std::int64_t{first} * s_.q_columns(), kv_at = std::int64_t{first} * s_.kv_columns();
     const cuda::DeviceRope rope{reinterpret_cast<const double*>(angles_.data()), s_.dim / 2, 1, s_.interleaved};
+    const std::size_t rotations = static_cast<std::size_t>(rows * rope.pairs) * sizeof(float2);
+    if (auto room = cuda::reserve(rotations_, device_->memory(), rotations); !room) return room;
+    auto* const turns = reinterpret_cast<float2*>(rotations_.data());
     cuda::AttendLaunch launch{upload_.spans(),
                               upload_.failures(),
                               1,
@@ -66,6 +70,7 @@ class CudaStream {
                               s_.window,
                               s_.scale(),
                               rope,
+                              turns,
                               {},
                               {},
                               q + q_at,
@@ -73,17 +78,21 @@ class CudaStream {
                               v + kv_at,
                               out + q_at,
                               nullptr,
-                              static_cast<int>(store_.most_used(rows))};
+                              upload_.arrivals(),
+                              static_cast<int>(store_.most_used(rows)),
+                              true,
+                              true};
     const std::size_t scratch = cuda::attend_scratch_floats(launch) * sizeof(float);
     if (auto room = cuda::reserve(scratch_, device_->memory(), scratch); !room) return room;
     launch.scratch = floats(scratch_);
     EXPECT_EQ(upload_.enqueue(step), cudaSuccess);
     store_.advance(rows);
+    EXPECT_EQ(cuda::find_rotations(rope, upload_.positions(), rows, turns, device_->stream()), cudaSuccess);
     if (plain_) {
-      EXPECT_EQ(cuda::attend_plain(launch, device_->stream()), cudaSuccess);
+      EXPECT_EQ(cuda::attend_plain(launch, device_->queue()), cudaSuccess);
     } else {
-      EXPECT_EQ(cuda::attend_split(launch, rows, device_->stream()), cudaSuccess);
-      EXPECT_EQ(cuda::attend_oracles(launch, device_->stream()), cudaSuccess);
+      EXPECT_EQ(cuda::attend_rows(launch, rows, device_->queue()), cudaSuccess);
+      EXPECT_EQ(cuda::attend_oracles(launch, device_->queue()), cudaSuccess);
     }
     cuda::DeviceFailure failure{};
     EXPECT_EQ(cudaStreamSynchronize(device_->stream()), cudaSuccess);
@@ -97,7 +106,7 @@ class CudaStream {
   std::unique_ptr<cuda::Device> device_;
   cuda::CudaStore store_;
   cuda::StepUpload upload_;
-  OwnedBuffer angles_, scratch_;
+  OwnedBuffer angles_, rotations_, scratch_;
 };
 
 class CudaAttend : public testing::Test {

@@ -38,7 +38,8 @@ class PlainHead : public RowHead<Element> {
     if (state_.mode == RetentionMode::oracle) attend_to_ideal();
     weigh_values(launch_.out +
                  (static_cast<std::int64_t>(span_.first_row + row) * launch_.heads + kv_head_ * group_) * dim_);
-    this->evict(row, [&](int slot) { return given_[slot]; });
+    if (this->must_evict(row))
+      this->evict(choose_victim(slots_, state_, now_, this->reduction_), [&](int slot) { return given_[slot]; });
     return true;
   }
 
@@ -52,7 +53,7 @@ class PlainHead : public RowHead<Element> {
       const Element* const key = slots_.key(slot);
       for (int g = 0; g < group_; ++g) {
         float dot = 0;
-        for (int i = lane; seen && i < dim_; i += kWarp) dot = fmaf(q_[g * dim_ + i], to_float(key[i]), dot);
+        for (int i = lane; seen && i < dim_; i += kWarp) dot = fmaf(q_[g * this->stride_ + i], to_float(key[i]), dot);
         const float logit = over_warp(dot, Sum()) * launch_.scale;
         finite &= isfinite(logit);
         if (lane == 0) probability(g, slot) = seen ? logit : -FLT_MAX;
@@ -143,19 +144,19 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-cudaError_t enqueue(const AttendLaunch& launch, bool oracles_alone, cudaStream_t stream) {
+cudaError_t enqueue(const AttendLaunch& launch, bool oracles_alone, const Queue& queue) {
   const std::size_t shared = RowHead<float>::shared_bytes(launch.heads / launch.kv_heads, launch.head_dim);
   const cudaError_t code =
       cudaFuncSetAttribute(attend_plainly, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
   if (code != cudaSuccess) return code;
   const dim3 grid(static_cast<unsigned>(launch.kv_heads), static_cast<unsigned>(launch.span_count));
-  attend_plainly<<<grid, kThreads, shared, stream>>>(launch, oracles_alone);
+  attend_plainly<<<grid, kThreads, shared, queue.stream>>>(launch, oracles_alone);
   return cudaGetLastError();
 }
 
 }  // namespace
 
-cudaError_t attend_plain(const AttendLaunch& launch, cudaStream_t stream) { return enqueue(launch, false, stream); }
-cudaError_t attend_oracles(const AttendLaunch& launch, cudaStream_t stream) { return enqueue(launch, true, stream); }
+cudaError_t attend_plain(const AttendLaunch& launch, const Queue& queue) { return enqueue(launch, false, queue); }
+cudaError_t attend_oracles(const AttendLaunch& launch, const Queue& queue) { return enqueue(launch, true, queue); }
 
 }  // namespace a2sf::cuda

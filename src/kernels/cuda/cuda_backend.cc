@@ -1,4 +1,4 @@
-// The forward pass's operations on an NVIDIA GPU: plain kernels, float32 activations.
+// The forward pass's operations on an NVIDIA GPU, with activations in float32.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -6,11 +6,12 @@
 
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/cuda_store.h"
-#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/device_logits.h"
+#include "kernels/cuda/products.h"
+#include "kernels/cuda/step_graphs.h"
 #include "kernels/cuda/step_upload.h"
 #include "kernels/cuda/weights.h"
 #include "kernels/host/activations.h"
-#include "kernels/logits.h"
 #include "kernels/span_failures.h"
 
 namespace a2sf {
@@ -20,7 +21,11 @@ namespace {
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(std::unique_ptr<Device> device)
-      : device_(std::move(device)), weights_(*device_), activations_(device_->memory()), upload_(*device_) {}
+      : device_(std::move(device)),
+        weights_(*device_),
+        activations_(device_->memory()),
+        upload_(*device_),
+        logits_(*device_) {}
 
   const Capabilities& capabilities() const override { return capabilities_; }
   int threads() const override { return 1; }
@@ -43,100 +48,95 @@ class CudaBackend final : public Backend {
     failures_.begin(step);
     note(upload_.enqueue(step), "copying a step");
     for (const Span& span : step.spans) store(span).advance(span.rows);
+    records_ = trouble_ && kind_.spans == rows();
+    if (records_) note(graphs_.begin(kind_, stream()), "recording a step");
+    enqueue("rotations", [&] { return rotate_positions(); });
     return trouble_;
   } catch (const std::bad_alloc&) {
     return fail(ErrorKind::out_of_memory, "not enough memory for a step");
   }
   void embed(const WeightView& table, float scale, Activations out) override {
-    note(look_up({DeviceWeights::of(table), upload_.tokens(), 0, scale, false}, rows(), data(out), stream()),
-         "looking up embeddings");
+    enqueue("looking up embeddings", [&] {
+      return look_up({DeviceWeights::of(table), upload_.tokens(), 0, scale, false}, rows(), data(out), stream());
+    });
   }
   void add_positions(const WeightView& table, int offset, Activations out) override {
-    note(look_up({DeviceWeights::of(table), upload_.positions(), offset, 1, true}, rows(), data(out), stream()),
-         "looking up positions");
+    enqueue("looking up positions", [&] {
+      return look_up({DeviceWeights::of(table), upload_.positions(), offset, 1, true}, rows(), data(out), stream());
+    });
   }
   void norm(Activations in, const Norm& norm, Activations out) override {
-    note(norm_rows(data(in), DeviceWeights::of(norm), in.columns, count(in), data(out), stream()), "a norm");
+    enqueue("a norm",
+            [&] { return norm_rows(data(in), DeviceWeights::of(norm), in.columns, count(in), data(out), stream()); });
   }
   void matmul(const MatmulArgs& args) override {
-    const float* in = normed(args.in, args.norm);
+    ProductsLaunch launch = products_of(args.in, args.norm);
     for (const Product& product : args.products) {
-      note(multiply({DeviceWeights::of(*product.weight), DeviceWeights::floats(product.bias), in, data(product.out),
-                     count(args.in), product.add},
-                    stream()),
-           "a product");
+      launch.products[launch.product_count++] = {DeviceWeights::of(*product.weight),
+                                                 DeviceWeights::floats(product.bias), data(product.out), product.add};
     }
-    if (!args.gate) return;
-    const float* up = args.products.size() > 1 ? data(args.products[1].out) : nullptr;
-    note(activate(args.gate->function, data(args.products[0].out), up, floats(args.gate->out), data(args.gate->out),
-                  stream()),
-         "an activation");
+    if (args.gate) {
+      launch.has_gate = true;
+      launch.function = args.gate->function;
+      launch.gated = data(args.gate->out);
+    }
+    enqueue("a product", [&] { return multiply(launch, queue()); });
   }
   void add(Activations in, const Norm* norm, Activations out) override {
-    note(add_rows(normed(in, norm), floats(in), data(out), stream()), "a sum");
+    enqueue("a sum", [&] { return add_rows(data(in), norm_of(norm), in.columns, count(in), data(out), stream()); });
   }
   void attend(const AttendArgs& args) override {
-    const auto norm_of = [](const Norm* norm) { return norm == nullptr ? DeviceNorm{} : DeviceWeights::of(*norm); };
-    const AttendLaunch launch{upload_.spans(),
-                              upload_.failures(),
-                              static_cast<int>(step_->spans.size()),
-                              args.layer,
-                              args.heads,
-                              args.kv_heads,
-                              args.head_dim,
-                              args.window,
-                              args.scale,
-                              ropes_[static_cast<std::size_t>(args.rope)],
-                              norm_of(args.q_norm),
-                              norm_of(args.k_norm),
-                              data(args.q),
-                              data(args.k),
-                              data(args.v),
-                              data(args.out),
-                              reinterpret_cast<float*>(attention_scratch_.data()),
-                              most_slots_};
-    note(attend_split(launch, most_rows_, stream()), "attention", args.layer);
-    if (has_oracles_) note(attend_oracles(launch, stream()), "attention", args.layer);
+    AttendLaunch launch = attention_of(args);
+    const auto run = [&] {
+      const auto code = attend_rows(launch, most_rows_, queue());
+      return code == cudaSuccess && kind_.oracles ? attend_oracles(launch, queue()) : code;
+    };
+    enqueue("attention", run, args.layer);
   }
   void gather(Activations in, Activations out) override {
     if (count(out) == 0) return;
-    note(cuda::gather(data(in), upload_.wanted(), in.columns, count(out), data(out), stream()), "gathering rows");
+    enqueue("gathering rows",
+            [&] { return cuda::gather(data(in), upload_.wanted(), in.columns, count(out), data(out), stream()); });
   }
   void predict(const PredictArgs& args) override {
-    auto* const logits = reinterpret_cast<float*>(logits_.data());
-    note(multiply({DeviceWeights::of(*args.head), nullptr, normed(args.in, args.norm), logits, count(args.in), false},
-                  stream()),
-         "the logits");
-    note(finish_logits(logits, count(args.in), vocabulary_, args.softcap,
-                       reinterpret_cast<RowOfLogits*>(logits_.data() + rows_of_logits_), stream()),
-         "the logits");
-    if (upload_.pick_count() > 0)
-      note(pick(logits, vocabulary_, upload_.picks(), upload_.pick_count(),
-                reinterpret_cast<float*>(logits_.data() + picked_), stream()),
-           "the logits");
-    download(args);
+    ProductsLaunch head = products_of(args.in, args.norm);
+    head.products[head.product_count++] = {DeviceWeights::of(*args.head), nullptr, logits_.rows(), false};
+    enqueue("the logits", [&] {
+      const auto code = multiply(head, queue());
+      return code == cudaSuccess ? logits_.finish(count(args.in), args.softcap) : code;
+    });
   }
   void end(std::span<Status> outcomes) override {
-    note(cudaMemcpyAsync(answers_.data(), upload_.failures(), step_->spans.size() * sizeof(DeviceFailure),
-                         cudaMemcpyDeviceToHost, stream()),
-         "a step");
+    if (records_) note(graphs_.launch(stream()), "a step");
+    records_ = false;
+    const std::size_t found = step_->spans.size() * sizeof(DeviceFailure);
+    note(cudaMemcpyAsync(found_.data(), upload_.failures(), found, cudaMemcpyDeviceToHost, stream()), "a step");
+    if (!step_->wanted.empty()) note(logits_.download(upload_), "the logits");
     note(cudaStreamSynchronize(stream()), "a step");
+    if (trouble_) report_failures();
+    if (trouble_ && !step_->wanted.empty()) note(logits_.deliver(failures_), "the logits");
     if (!trouble_) {
       std::fill(outcomes.begin(), outcomes.end(), trouble_);
       return;
     }
-    report_failures();
-    if (!step_->wanted.empty()) deliver();
     failures_.end(outcomes);
   }
 
  private:
   static CudaStore& store(const Span& span) { return static_cast<CudaStore&>(*span.store); }
+  static DeviceNorm norm_of(const Norm* norm) { return norm == nullptr ? DeviceNorm{} : DeviceWeights::of(*norm); }
   cudaStream_t stream() const { return device_->stream(); }
+  const Queue& queue() const { return device_->queue(); }
   int rows() const { return static_cast<int>(step_->tokens.size()); }
   int count(Activations rows) const { return activations_.count(rows); }
   float* data(Activations rows) const { return activations_.rows(rows).data; }
   std::int64_t floats(Activations rows) const { return std::int64_t{count(rows)} * rows.columns; }
+
+  // What of this step is not known already; nothing after an error.
+  template <class Launch>
+  void enqueue(const char* doing, Launch launch, int layer = -1) {
+    if (trouble_ && !(records_ && graphs_.is_known())) note(launch(), doing, layer);
+  }
 
   // The first error stays: the GPU computes nothing after one.
   void note(cudaError_t code, const char* doing, int layer = -1) {
@@ -148,13 +148,15 @@ class CudaBackend final : public Backend {
     if (auto room = upload_ropes(shape.ropes); !room) return room;
     if (auto room = activations_.begin(step); !room) return room;
     if (auto room = upload_.reserve(step); !room) return room;
-    most_slots_ = most_rows_ = 0;
-    has_oracles_ = false;
+    kind_ = {static_cast<int>(step.spans.size()), static_cast<int>(step.wanted.size()), 0, false, false, false};
+    most_rows_ = 0;
     for (const Span& span : step.spans) {
       // Whole chunks, so that what attention works in is not allocated anew with every token.
-      most_slots_ = std::max(most_slots_, static_cast<int>(round_up(store(span).most_used(span.rows), kChunk)));
+      const std::int64_t most = round_up(store(span).most_used(span.rows), kChunk);
+      kind_.most_slots = std::max(kind_.most_slots, static_cast<int>(most));
+      kind_.oracles = kind_.oracles || store(span).has_oracles();
+      (store(span).shape().type == KvType::f16 ? kind_.f16 : kind_.f32) = true;
       most_rows_ = std::max(most_rows_, span.rows);
-      has_oracles_ = has_oracles_ || store(span).has_oracles();
     }
     const SequenceShape& of_model = store(step.spans.front()).shape();
     AttendLaunch launch{};
@@ -162,18 +164,20 @@ class CudaBackend final : public Backend {
     launch.heads = of_model.heads;
     launch.kv_heads = of_model.kv_heads;
     launch.head_dim = of_model.head_dim;
-    launch.most_slots = most_slots_;
+    launch.most_slots = kind_.most_slots;
     const std::size_t scratch = attend_scratch_floats(launch) * sizeof(float);
     if (auto room = reserve(attention_scratch_, device_->memory(), scratch); !room) return room;
-    vocabulary_ = shape.vocabulary;
-    row_.resize(static_cast<std::size_t>(vocabulary_));
-    const std::size_t wanted = step.wanted.size();
-    rows_of_logits_ = (wanted * static_cast<std::size_t>(vocabulary_) * sizeof(float) + 15) / 16 * 16;
-    picked_ = rows_of_logits_ + wanted * sizeof(RowOfLogits);
-    const std::size_t answers = static_cast<std::size_t>(upload_.pick_count()) * sizeof(float);
-    if (auto room = reserve(logits_, device_->memory(), picked_ + answers); !room) return room;
-    of_logits_ = (step.spans.size() * sizeof(DeviceFailure) + 15) / 16 * 16;
-    return answers_.reserve(of_logits_ + wanted * sizeof(RowOfLogits) + answers);
+    const std::size_t prepared = step.tokens.size() * prepared_bytes(activations_.widest());
+    if (auto room = reserve(prepared_, device_->memory(), prepared); !room) return room;
+    std::size_t pairs = 0;
+    for (const DeviceRope& rope : ropes_) pairs += static_cast<std::size_t>(rope.pairs);
+    const std::size_t rotations = step.tokens.size() * pairs * sizeof(float2);
+    if (auto room = reserve(rotations_, device_->memory(), rotations); !room) return room;
+    if (auto room = logits_.reserve(step, upload_.pick_count(), shape.vocabulary); !room) return room;
+    if (auto room = found_.reserve(step.spans.size() * sizeof(DeviceFailure)); !room) return room;
+    graphs_.use({upload_.tokens(), activations_.scratch(1).data, rotations_.data(), prepared_.data(),
+                 attention_scratch_.data(), logits_.rows()});
+    return {};
   }
 
   Status upload_ropes(std::span<const RopeTable> ropes) {
@@ -194,51 +198,63 @@ class CudaBackend final : public Backend {
     return {};
   }
 
-  // What an operation reads that takes the norm of its input, where there is one.
-  const float* normed(Activations in, const Norm* norm) {
-    if (norm == nullptr) return data(in);
-    float* const out = activations_.scratch(in.columns).data;
-    note(norm_rows(data(in), DeviceWeights::of(*norm), in.columns, count(in), out, stream()), "a norm");
-    return out;
+  // Products of these rows, of which there are none yet.
+  ProductsLaunch products_of(Activations in, const Norm* norm) const {
+    ProductsLaunch launch{};
+    launch.in = data(in);
+    launch.norm = norm_of(norm);
+    launch.columns = in.columns;
+    launch.count = count(in);
+    launch.prepared = prepared_.data();
+    return launch;
   }
 
-  // Enqueues the way of all answers to the host; the whole rows go straight to who wants them.
-  void download(const PredictArgs& args) {
-    const std::size_t answers = static_cast<std::size_t>(count(args.in)) * sizeof(RowOfLogits) +
-                                static_cast<std::size_t>(upload_.pick_count()) * sizeof(float);
-    note(cudaMemcpyAsync(answers_.data() + of_logits_, logits_.data() + rows_of_logits_, answers,
-                         cudaMemcpyDeviceToHost, stream()),
-         "the logits");
-    for (std::size_t i = 0; i < step_->wanted.size(); ++i) {
-      if (step_->wanted[i].logits != nullptr) read_row(i, step_->wanted[i].logits);
-    }
+  // [row][pair] of one of the model's tables.
+  float2* rotations(std::size_t rope) const {
+    auto* next = reinterpret_cast<float2*>(rotations_.data());
+    for (std::size_t i = 0; i < rope; ++i) next += static_cast<std::int64_t>(rows()) * ropes_[i].pairs;
+    return next;
   }
-  void read_row(std::size_t index, float* out) {
-    const auto bytes = static_cast<std::size_t>(vocabulary_) * sizeof(float);
-    note(cudaMemcpyAsync(out, logits_.data() + index * bytes, bytes, cudaMemcpyDeviceToHost, stream()), "the logits");
+  cudaError_t rotate_positions() const {
+    cudaError_t code = cudaSuccess;
+    for (std::size_t i = 0; code == cudaSuccess && i < ropes_.size(); ++i)
+      code = find_rotations(ropes_[i], upload_.positions(), rows(), rotations(i), stream());
+    return code;
+  }
+
+  AttendLaunch attention_of(const AttendArgs& args) const {
+    const auto rope = static_cast<std::size_t>(args.rope);
+    return {upload_.spans(),
+            upload_.failures(),
+            kind_.spans,
+            args.layer,
+            args.heads,
+            args.kv_heads,
+            args.head_dim,
+            args.window,
+            args.scale,
+            ropes_[rope],
+            rotations(rope),
+            norm_of(args.q_norm),
+            norm_of(args.k_norm),
+            data(args.q),
+            data(args.k),
+            data(args.v),
+            data(args.out),
+            reinterpret_cast<float*>(attention_scratch_.data()),
+            upload_.arrivals(),
+            kind_.most_slots,
+            kind_.f16,
+            kind_.f32};
   }
 
   void report_failures() {
-    const auto* const found = reinterpret_cast<const DeviceFailure*>(answers_.data());
+    const auto* const found = reinterpret_cast<const DeviceFailure*>(found_.data());
     for (const Span& span : step_->spans) {
       const DeviceFailure& failure = found[span.number];
       if (failure.cause != 0)
         failures_.report(span, static_cast<FailureCause>(failure.cause - 1), failure.position, failure.layer,
                          failure.kv_head);
-    }
-  }
-
-  void deliver() {
-    const auto* const of_rows = reinterpret_cast<const RowOfLogits*>(answers_.data() + of_logits_);
-    const auto* picked = reinterpret_cast<const float*>(of_rows + step_->wanted.size());
-    for (std::size_t i = 0; i < step_->wanted.size(); ++i) {
-      const LogitsQuery& query = step_->wanted[i];
-      for (double& log_probability : query.log_probabilities) log_probability = *picked++ - of_rows[i].log_sum;
-      if (of_rows[i].is_finite == 0) failures_.report_logits(query.row);
-      if (of_rows[i].is_finite == 0 || query.largest.empty()) continue;
-      read_row(i, row_.data());
-      note(cudaStreamSynchronize(stream()), "the logits");
-      answer({.row = query.row, .largest = query.largest}, row_);
     }
   }
 
@@ -250,16 +266,16 @@ class CudaBackend final : public Backend {
   Status trouble_;
   const Step* step_ = nullptr;
   std::vector<DeviceRope> ropes_;
-  OwnedBuffer angles_;  // of all ropes
+  OwnedBuffer angles_;     // of all ropes
+  OwnedBuffer rotations_;  // [rope][row][pair]
+  OwnedBuffer prepared_;   // inputs of a product
   OwnedBuffer attention_scratch_;
-  int most_slots_ = 0, most_rows_ = 0;  // of the step's spans
-  bool has_oracles_ = false;
-  int vocabulary_ = 0;
-  OwnedBuffer logits_;  // [wanted][vocabulary], then RowOfLogits [wanted], then what was picked
-  std::size_t rows_of_logits_ = 0, picked_ = 0;
-  PinnedBuffer answers_;  // failures, then as above
-  std::size_t of_logits_ = 0;
-  std::vector<float> row_;
+  DeviceLogits logits_;
+  PinnedBuffer found_;  // the failures of the step
+  int most_rows_ = 0;   // of the step's spans
+  StepKind kind_{};
+  StepGraphs graphs_;
+  bool records_ = false;  // the step is one that graphs_ keeps
   Capabilities capabilities_{.name = "cuda",
                              .kv_types = {KvType::f16, KvType::f32},
                              .modes = {RetentionMode::all, RetentionMode::score, RetentionMode::oracle},

@@ -79,13 +79,16 @@ Result<std::unique_ptr<Device>> Device::open() {
   }
   std::unique_ptr<Device> device(new Device);
   device->architecture_ = fmt::format("sm_{}{}", properties.major, properties.minor);
-  if (auto made = checked(cudaStreamCreate(&device->stream_), "making a stream"); !made)
+  device->queue_.multiprocessors = properties.multiProcessorCount;
+  // What waits for its predecessor is compiled for Hopper alone.
+  device->queue_.overlaps = properties.major == 9;
+  if (auto made = checked(cudaStreamCreate(&device->queue_.stream), "making a stream"); !made)
     return tl::unexpected(made.error());
   return device;
 }
 
 Device::~Device() {
-  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+  if (queue_.stream != nullptr) cudaStreamDestroy(queue_.stream);
 }
 
 PinnedBuffer::~PinnedBuffer() {

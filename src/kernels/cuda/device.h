@@ -22,6 +22,13 @@ class DeviceMemory final : public Memory {
   std::size_t free_bytes() const;
 };
 
+// Where the kernels of a backend are enqueued, and what their launches must know of the GPU.
+struct Queue {
+  cudaStream_t stream = nullptr;
+  int multiprocessors = 0;
+  bool overlaps = false;  // a kernel may begin while the one before it ends (launch.cuh)
+};
+
 // The first GPU that the process may see.
 class Device {
  public:
@@ -32,13 +39,14 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   const std::string& architecture() const { return architecture_; }  // "sm_90"
-  cudaStream_t stream() const { return stream_; }
+  cudaStream_t stream() const { return queue_.stream; }
+  const Queue& queue() const { return queue_; }
   DeviceMemory& memory() { return memory_; }
 
  private:
   Device() = default;
   std::string architecture_;
-  cudaStream_t stream_ = nullptr;  // in which all operations of a backend run
+  Queue queue_;
   DeviceMemory memory_;
 };
 

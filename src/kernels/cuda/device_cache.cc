@@ -27,6 +27,7 @@ DeviceHead device_head(const HeadRule& rule, const SlotPlan& plan) {
           .most = plan.most,
           .used = 0,
           .occupied = 0,
+          .free = kNoSlot,
           .values_seen = 0,
           .logged = 0};
 }

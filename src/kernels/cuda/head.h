@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "cache/sequence_cache.h"
-#include "kernels/cuda/dequantise.h"
+#include "kernels/cuda/formats.h"
 
 namespace a2sf::cuda {
 
@@ -23,6 +23,7 @@ struct DeviceHead {
   std::int64_t most;  // slots that the plan has
   // From here on kernels write.
   int used, occupied;
+  int free;         // the first free slot below `used`; negative: none (free_before())
   int values_seen;  // in the mean of the head's values
   int logged;       // entries of the log
 };
@@ -53,6 +54,11 @@ struct DeviceFailure {
   int layer, kv_head;
   std::int64_t position;
 };
+
+// The position of a free slot says which one is next: a chain, as on the host. In a ring they are no chain.
+A2SF_HOST_DEVICE inline std::int32_t free_before(int next) { return -2 - next; }
+A2SF_HOST_DEVICE inline int next_free(std::int32_t position) { return -2 - position; }
+inline constexpr int kNoSlot = -1;
 
 // Slots of a chunk, the last of which may be shorter than the others.
 A2SF_HOST_DEVICE inline int slots_of_chunk(std::int64_t most, int chunk) {

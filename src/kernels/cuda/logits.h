@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace a2sf::cuda {
@@ -12,8 +13,10 @@ struct RowOfLogits {
   int is_finite;
 };
 
-// Enqueue. x = softcap * tanh(x / softcap) where that is above 0, then what each row is. logits: [rows][vocabulary].
-cudaError_t finish_logits(float* logits, int rows, int vocabulary, float softcap, RowOfLogits* of_rows,
+// Enqueue. x = softcap * tanh(x / softcap) where that is above 0, then what each row is. logits: [rows][vocabulary];
+// parts: parts_bytes() for each row.
+std::size_t parts_bytes(int vocabulary);
+cudaError_t finish_logits(float* logits, int rows, int vocabulary, float softcap, void* parts, RowOfLogits* of_rows,
                           cudaStream_t stream);
 
 // One logit of one row.

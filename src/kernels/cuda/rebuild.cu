@@ -31,6 +31,7 @@ class Rebuild {
     }
     if (threadIdx.x != 0) return;
     rebuilt_.used = used;
+    rebuilt_.free = kNoSlot;
     rebuilt_.occupied = old_.occupied;
     rebuilt_.values_seen = old_.values_seen;
   }
@@ -87,7 +88,8 @@ __global__ void __launch_bounds__(kThreads)
         sequence.log[static_cast<std::int64_t>(index) * sequence.log_capacity + state.logged++] = {
             slots.position(victim), static_cast<std::int32_t>(now), slots.score(victim), 0};
       }
-      slots.position(victim) = -1;
+      slots.position(victim) = free_before(state.free);
+      state.free = victim;
     }
     --head.occupied;
     __syncthreads();

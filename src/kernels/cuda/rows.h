@@ -3,22 +3,13 @@
 
 #include <cuda_runtime_api.h>
 
-#include "kernels/cuda/attend.h"
-#include "kernels/weight.h"
+#include "kernels/cuda/tensors.h"
 
 namespace a2sf {
 enum class Activation;
 }
 
 namespace a2sf::cuda {
-
-// A tensor in the GPU's memory, rows of ggml blocks as in the file.
-struct DeviceWeight {
-  const std::uint8_t* data;
-  ggml_type type;
-  std::int64_t rows, columns;
-  std::int64_t row_bytes;
-};
 
 // All of them enqueue. Rows are dense: [count][columns].
 
@@ -32,10 +23,14 @@ struct LookUp {
 };
 cudaError_t look_up(const LookUp& look_up, int count, float* out, cudaStream_t stream);
 cudaError_t norm_rows(const float* in, const DeviceNorm& norm, int columns, int count, float* out, cudaStream_t stream);
-cudaError_t add_rows(const float* in, std::int64_t floats, float* out, cudaStream_t stream);
+// out += in, or its norm where there is one.
+cudaError_t add_rows(const float* in, const DeviceNorm& norm, int columns, int count, float* out, cudaStream_t stream);
 // out = activation(gate), times `up` unless that is nullptr.
 cudaError_t activate(Activation activation, const float* gate, const float* up, std::int64_t floats, float* out,
                      cudaStream_t stream);
+// rotations[row][pair]: cosine and sine of the angle at the row's position, times the magnitude.
+cudaError_t find_rotations(const DeviceRope& rope, const std::int32_t* positions, int count, float2* rotations,
+                           cudaStream_t stream);
 // out[i] = in[rows[i]]
 cudaError_t gather(const float* in, const std::int32_t* rows, int columns, int count, float* out, cudaStream_t stream);
 

@@ -6,24 +6,39 @@
 
 namespace a2sf::cuda {
 
-// The slot that goes after the row at `now` (select_victims() of retention.h); negative: none may. All threads get it.
-// `scratch`: shared, a number of 8 bytes for each warp.
+// The candidate that goes first, of those that one thread has seen.
+struct Candidate {
+  std::uint64_t order = ~std::uint64_t{0};
+  int slot = kNoSlot;
+
+  // A token with `score` (select_victims() of retention.h); `order` of a protected one is not asked for.
+  __device__ void consider(const DeviceHead& head, std::int64_t now, int at, std::int32_t position, float score) {
+    if (position < head.first || position > now - head.recent || order_of(score, position) >= order) return;
+    order = order_of(score, position);
+    slot = at;
+  }
+  // The slot of the first of all threads' candidates; kNoSlot: there is none. All threads get it. `scratch`: shared, a
+  // number of 8 bytes for each warp.
+  __device__ int first_of_block(void* scratch) const {
+    const std::uint64_t least = over_block(order, Least(), scratch);
+    if (least == ~std::uint64_t{0}) return kNoSlot;
+    return over_block(order == least ? slot : INT32_MAX, Least(), scratch);
+  }
+};
+
+// What a token's place in the order follows from.
+template <class Element>
+__device__ float rank_of(const Slots<Element>& slots, const DeviceHead& head, int slot, float score) {
+  return head.value_weight ? score * slots.weight(slot) : score;
+}
+
+// The slot that goes after the row at `now`; kNoSlot: none may. All threads of a block get it.
 template <class Element>
 __device__ int choose_victim(const Slots<Element>& slots, const DeviceHead& head, std::int64_t now, void* scratch) {
-  constexpr std::uint64_t kNobody = ~std::uint64_t{0};
-  std::uint64_t own = kNobody;
-  int own_slot = 0;
-  for (int slot = static_cast<int>(threadIdx.x); slot < head.used; slot += static_cast<int>(blockDim.x)) {
-    const std::int32_t position = slots.position(slot);
-    if (position < head.first || position > now - head.recent) continue;
-    const float score = head.value_weight ? slots.score(slot) * slots.weight(slot) : slots.score(slot);
-    if (order_of(score, position) >= own) continue;
-    own = order_of(score, position);
-    own_slot = slot;
-  }
-  const std::uint64_t victim = over_block(own, Least(), scratch);
-  if (victim == kNobody) return -1;
-  return over_block(own == victim ? own_slot : INT32_MAX, Least(), scratch);
+  Candidate own;
+  for (int slot = static_cast<int>(threadIdx.x); slot < head.used; slot += static_cast<int>(blockDim.x))
+    own.consider(head, now, slot, slots.position(slot), rank_of(slots, head, slot, slots.score(slot)));
+  return own.first_of_block(scratch);
 }
 
 }  // namespace a2sf::cuda

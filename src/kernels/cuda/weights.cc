@@ -15,20 +15,29 @@ constexpr std::size_t kStaged = std::size_t{32} << 20;  // bytes that are put to
 
 template <class Write>
 Status DeviceWeights::upload(WeightView& weight, ggml_type type, Write write) {
-  const std::size_t row_bytes = ggml_row_size(type, weight.columns);
+  RowLayout layout;
+  with_format(type, [&](auto format) { layout = layout_of<decltype(format)>(weight.columns); });
+  const auto row_bytes = static_cast<std::size_t>(layout.bytes);
   auto buffer = OwnedBuffer::create(device_->memory(), row_bytes * static_cast<std::size_t>(weight.rows));
   if (!buffer) return tl::unexpected(buffer.error());
   const auto at_once = std::max<std::int64_t>(1, static_cast<std::int64_t>(kStaged / row_bytes));
-  std::vector<std::byte> staged(row_bytes * static_cast<std::size_t>(std::min(at_once, weight.rows)));
+  std::vector<std::uint8_t> staged(row_bytes * static_cast<std::size_t>(std::min(at_once, weight.rows)));
+  std::vector<std::byte> blocks(ggml_row_size(type, weight.columns));
   for (std::int64_t first = 0; first < weight.rows; first += at_once) {
     const std::int64_t count = std::min(at_once, weight.rows - first);
-    for (std::int64_t i = 0; i < count; ++i) write(first + i, staged.data() + static_cast<std::size_t>(i) * row_bytes);
+    for (std::int64_t i = 0; i < count; ++i) {
+      write(first + i, blocks.data());
+      with_format(type, [&](auto format) {
+        pack_row<decltype(format)>(reinterpret_cast<const std::uint8_t*>(blocks.data()), weight.columns, layout,
+                                   staged.data() + static_cast<std::size_t>(i) * row_bytes);
+      });
+    }
     const cudaError_t code = cudaMemcpy(buffer->data() + static_cast<std::size_t>(first) * row_bytes, staged.data(),
                                         static_cast<std::size_t>(count) * row_bytes, cudaMemcpyHostToDevice);
     if (auto copied = checked(code, "loading weights"); !copied) return copied;
   }
   weights_.push_back({reinterpret_cast<const std::uint8_t*>(buffer->data()), type, weight.rows, weight.columns,
-                      static_cast<std::int64_t>(row_bytes)});
+                      layout.bytes, layout.offsets});
   weight.loaded = &weights_.back();
   buffers_.push_back(std::move(*buffer));
   return {};

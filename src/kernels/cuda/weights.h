@@ -11,7 +11,7 @@
 
 namespace a2sf::cuda {
 
-// Formats that kernels read stay as they are; others become f16.
+// Formats that kernels read keep their bits, in the order of formats.h; others become f16.
 class DeviceWeights {
  public:
   explicit DeviceWeights(Device& device) : device_(&device) {}
@@ -24,7 +24,7 @@ class DeviceWeights {
   static const float* floats(const WeightView* vector);  // nullptr: none
 
  private:
-  // Calls write(row, bytes) for each row, many rows to a copy.
+  // Calls write(row, blocks) for each row, many rows to a copy.
   template <class Write>
   Status upload(WeightView& weight, ggml_type type, Write write);
 

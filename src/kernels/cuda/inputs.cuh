@@ -1,0 +1,107 @@
+// A row of a product's inputs, after its norm, in the form that the weights' format wants: 8 bits with a scale for 32
+// columns, or floats.
+#pragma once
+
+#include "kernels/cuda/block.cuh"
+#include "kernels/cuda/products.h"
+
+namespace a2sf::cuda {
+
+// x -> (x - mean) * scale * weight + bias
+struct RowNorm {
+  const float *weight, *bias;  // no weight: x
+  float mean = 0, scale = 1;
+
+  // All threads of a block of `threads` together. `scratch`: a float of each warp, shared.
+  __device__ RowNorm(const DeviceNorm& norm, const float* row, int columns, float* scratch)
+      : weight(norm.weight), bias(norm.bias) {
+    if (weight == nullptr) return;
+    const auto count = static_cast<float>(columns);
+    float sum = 0, squares = 0;
+    if (norm.subtracts_mean) {
+      for (int i = static_cast<int>(threadIdx.x); i < columns; i += static_cast<int>(blockDim.x)) sum += row[i];
+      mean = over_block(sum, Sum(), scratch) / count;
+    }
+    for (int i = static_cast<int>(threadIdx.x); i < columns; i += static_cast<int>(blockDim.x))
+      squares += (row[i] - mean) * (row[i] - mean);
+    scale = 1 / sqrtf(over_block(squares, Sum(), scratch) / count + norm.epsilon);
+  }
+  __device__ float operator()(float x, int column) const {
+    if (weight == nullptr) return x;
+    const float normed = (x - mean) * scale * weight[column];
+    return bias == nullptr ? normed : normed + bias[column];
+  }
+};
+
+// Views of a row of `columns` inputs at `data`. unit(): number u of the units that the formats read.
+template <class Unit>
+class InputRow;
+
+template <>
+class InputRow<FloatUnit> {
+ public:
+  static constexpr int unit_bytes = 32;
+  __device__ InputRow(std::byte* data, int columns) : columns_(columns), units_((columns + 7) / 8), data_(data) {}
+
+  __device__ FloatUnit unit(int u) const {
+    FloatUnit x;
+    *reinterpret_cast<float4*>(x.values) = halves()[u];
+    *reinterpret_cast<float4*>(x.values + 4) = halves()[units_ + u];
+    return x;
+  }
+  __device__ void fill(const float* row, const RowNorm& norm) const {
+    auto* const values = reinterpret_cast<float*>(data_);
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < units_ * 8; i += static_cast<int>(blockDim.x))
+      values[(i % 8 / 4 * units_ + i / 8) * 4 + i % 4] = i < columns_ ? norm(row[i], i) : 0;
+  }
+
+ private:
+  // The first fours of all units, then the second ones: so neighbours read what lies side by side.
+  __device__ const float4* halves() const { return reinterpret_cast<const float4*>(data_); }
+  int columns_, units_;
+  std::byte* data_;
+};
+
+template <>
+class InputRow<QuantisedUnit> {
+ public:
+  static constexpr int unit_bytes = 40;
+  __device__ InputRow(std::byte* data, int columns) : units_(columns / 32), data_(data) {}
+
+  __device__ QuantisedUnit unit(int u) const {
+    const uint4 low = halves()[u], high = halves()[units_ + u];
+    const float2 of_unit = scales()[u];
+    return {{low.x, low.y, low.z, low.w}, {high.x, high.y, high.z, high.w}, of_unit.x, of_unit.y};
+  }
+  // Eight threads take a unit, four columns each.
+  __device__ void fill(const float* row, const RowNorm& norm) const {
+    const unsigned eight = 0xffU << threadIdx.x % kWarp / 8 * 8;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < units_ * 8; i += static_cast<int>(blockDim.x)) {
+      const float4 in = reinterpret_cast<const float4*>(row)[i];
+      const float4 x = {norm(in.x, 4 * i), norm(in.y, 4 * i + 1), norm(in.z, 4 * i + 2), norm(in.w, 4 * i + 3)};
+      float largest = fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
+      for (int distance = 4; distance > 0; distance /= 2)
+        largest = fmaxf(largest, __shfl_xor_sync(eight, largest, distance));
+      const float scale = largest / 127, factor = largest == 0 ? 0 : 127 / largest;
+      const int q[4] = {__float2int_rn(x.x * factor), __float2int_rn(x.y * factor), __float2int_rn(x.z * factor),
+                        __float2int_rn(x.w * factor)};
+      int sum = q[0] + q[1] + q[2] + q[3];
+      for (int distance = 4; distance > 0; distance /= 2) sum += __shfl_xor_sync(eight, sum, distance);
+      const int u = i / 8, word = i % 8;
+      words()[(word / 4 * units_ + u) * 4 + word % 4] =
+          static_cast<std::uint32_t>((q[0] & 255) | (q[1] & 255) << 8 | (q[2] & 255) << 16 | (q[3] & 255) << 24);
+      if (word == 0) scales()[u] = {scale, scale * static_cast<float>(sum)};
+    }
+  }
+
+ private:
+  __device__ const uint4* halves() const { return reinterpret_cast<const uint4*>(data_); }
+  __device__ std::uint32_t* words() const { return reinterpret_cast<std::uint32_t*>(data_); }
+  __device__ float2* scales() const { return reinterpret_cast<float2*>(data_ + units_ * 32); }
+  int units_;
+  std::byte* data_;
+};
+
+}  // namespace a2sf::cuda

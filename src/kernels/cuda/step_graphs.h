@@ -1,0 +1,49 @@
+// The kernels of a step of decoded tokens, recorded once and run again in every step of the same kind: tokens,
+// positions, slots and who shares the step are data.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <compare>
+#include <map>
+
+namespace a2sf::cuda {
+
+// What the launches of a step follow from, but for where its buffers are.
+struct StepKind {
+  int spans, wanted;  // sequences of one token each; rows whose logits are asked for
+  int most_slots;
+  bool f16, f32, oracles;  // among the caches
+  auto operator<=>(const StepKind&) const = default;
+};
+
+class StepGraphs {
+ public:
+  StepGraphs() = default;
+  ~StepGraphs() { clear(); }
+  StepGraphs(const StepGraphs&) = delete;
+  StepGraphs& operator=(const StepGraphs&) = delete;
+
+  // Where the kernels of all steps work: what was recorded with other buffers is forgotten.
+  using Buffers = std::array<const void*, 6>;
+  void use(const Buffers& buffers);
+
+  // From here to launch() the kernels of a step are recorded, unless they are known already: then nothing is to be
+  // enqueued.
+  cudaError_t begin(const StepKind& kind, cudaStream_t stream);
+  bool is_known() const { return known_ != nullptr; }
+  // Enqueues them all.
+  cudaError_t launch(cudaStream_t stream);
+
+ private:
+  static constexpr std::size_t kMost = 64;  // a model's steps are of few kinds
+  void clear();
+
+  Buffers buffers_{};
+  std::map<StepKind, cudaGraphExec_t> graphs_;
+  StepKind kind_{};
+  cudaGraphExec_t known_ = nullptr;
+};
+
+}  // namespace a2sf::cuda
