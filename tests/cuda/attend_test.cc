@@ -80,8 +80,9 @@ class CudaStream {
                               nullptr,
                               upload_.arrivals(),
                               static_cast<int>(store_.most_used(rows)),
-                              true,
-                              true};
+                              rows,
+                              {}};
+    store_.note_heads(launch.heads_are);
     const std::size_t scratch = cuda::attend_scratch_floats(launch) * sizeof(float);
     if (auto room = cuda::reserve(scratch_, device_->memory(), scratch); !room) return room;
     launch.scratch = floats(scratch_);
@@ -91,8 +92,7 @@ class CudaStream {
     if (plain_) {
       EXPECT_EQ(cuda::attend_plain(launch, device_->queue()), cudaSuccess);
     } else {
-      EXPECT_EQ(cuda::attend_rows(launch, rows, device_->queue()), cudaSuccess);
-      EXPECT_EQ(cuda::attend_oracles(launch, device_->queue()), cudaSuccess);
+      EXPECT_EQ(cuda::attend(launch, device_->queue()), cudaSuccess);
     }
     cuda::DeviceFailure failure{};
     EXPECT_EQ(cudaStreamSynchronize(device_->stream()), cudaSuccess);

@@ -1,11 +1,26 @@
 // Attention, scores and eviction of a step on the GPU, as section 3 of docs/architecture.md says.
 #pragma once
 
+#include <compare>
+
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/head.h"
 #include "kernels/cuda/tensors.h"
 
 namespace a2sf::cuda {
+
+// Which heads there are among those of a step: some that score, others that attend_rows() takes, those that it does
+// not.
+struct AttendedHeads {
+  bool scoring, other, slow;
+  auto operator<=>(const AttendedHeads&) const = default;
+};
+
+// Whether attend_rows() takes a head: caches of f32 are there for tests, oracles to compare with.
+inline constexpr int kMostFastDim = 256;
+A2SF_HOST_DEVICE inline bool is_fast(RetentionMode mode, bool f16, int head_dim) {
+  return f16 && mode != RetentionMode::oracle && head_dim <= kMostFastDim;
+}
 
 struct AttendLaunch {
   const DeviceSpan* spans;
@@ -21,16 +36,24 @@ struct AttendLaunch {
   float* scratch;  // attend_scratch_floats() of it
   int* arrivals;   // [span][KV head]: 0, and 0 again after each row
   int most_slots;  // that a head of these sequences uses
-  bool f16, f32;   // whether there are caches of that format
+  int most_rows;   // of a span
+  AttendedHeads heads_are;
 };
 
-inline constexpr int kPartition = 128;  // slots that a block attends to
-A2SF_HOST_DEVICE inline int partitions_of(int slots) { return (slots + kPartition - 1) / kPartition; }
+// A head's slots are shared out over at most so many blocks, in whole partitions.
+inline constexpr int kPartition = 128, kMostBlocks = 16;
+struct Partitions {
+  int slots, count;  // of each; of them
+};
+A2SF_HOST_DEVICE inline Partitions partitions_of(int slots) {
+  const int each = (slots + kPartition * kMostBlocks - 1) / (kPartition * kMostBlocks) * kPartition;
+  return {each, (slots + each - 1) / each};
+}
 
 // What attention works in, for each KV head of each sequence.
 A2SF_HOST_DEVICE inline std::int64_t unit_floats(int group, int head_dim, int most_slots) {
-  const std::int64_t slots = most_slots, partitions = partitions_of(most_slots);
-  return (group + 1) * slots + partitions * (head_dim + 2) * group;
+  const std::int64_t slots = most_slots, blocks = partitions_of(most_slots).count;
+  return (4 * blocks + (group + 1) * slots + blocks * (head_dim + 2) * group + 3) / 4 * 4;
 }
 A2SF_HOST_DEVICE inline std::int64_t unit_floats(const AttendLaunch& launch) {
   return unit_floats(launch.heads / launch.kv_heads, launch.head_dim, launch.most_slots);
@@ -40,12 +63,16 @@ inline std::size_t attend_scratch_floats(const AttendLaunch& launch) {
          static_cast<std::size_t>(unit_floats(launch));
 }
 
-// All of them enqueue. One thread block for each KV head of each sequence, its rows one after the other: every head and
-// policy. What the fast way is tested against.
+// All of them enqueue.
+cudaError_t attend(const AttendLaunch& launch, const Queue& queue);
+// One thread block for each KV head of each sequence, its rows one after the other: every head and policy. What the
+// fast way is tested against.
 cudaError_t attend_plain(const AttendLaunch& launch, const Queue& queue);
-// Heads that are no oracles. `rows`: the most of a span.
-cudaError_t attend_rows(const AttendLaunch& launch, int rows, const Queue& queue);
-// Oracles alone, plainly.
-cudaError_t attend_oracles(const AttendLaunch& launch, const Queue& queue);
+
+// Parts of attend(): heads that are is_fast(), and those that are not.
+cudaError_t attend_rows(const AttendLaunch& launch, const Queue& queue);
+cudaError_t attend_slow_heads(const AttendLaunch& launch, const Queue& queue);
+// After a row's attention: A, and what goes. Heads of mode score.
+cudaError_t score_row(const AttendLaunch& launch, int row, const Queue& queue);
 
 }  // namespace a2sf::cuda

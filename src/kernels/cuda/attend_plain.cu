@@ -11,36 +11,44 @@ constexpr int kThreads = 256;
 constexpr std::uint64_t kNobody = ~std::uint64_t{0};
 
 template <class Element>
-class PlainHead : public RowHead<Element> {
+class PlainRow : public RowHead<Element> {
   using Base = RowHead<Element>;
   using Base::dim_, Base::group_, Base::kv_head_, Base::launch_, Base::now_, Base::q_, Base::slots_, Base::span_,
       Base::state_;
   using Base::for_slots, Base::reduce, Base::thread, Base::threads;
 
  public:
-  __device__ PlainHead(const AttendLaunch& launch, const DeviceSpan& span, int kv_head, double* shared)
-      : Base(launch, span, kv_head, shared) {
-    probabilities_ = launch.scratch + unit_of_block(launch) * unit_floats(launch);
+  __device__ PlainRow(const AttendLaunch& launch, const DeviceSpan& span, int kv_head, int row, double* shared)
+      : Base(launch, span, kv_head, row, shared) {
+    probabilities_ = launch.scratch + this->unit() * unit_floats(launch);
     given_ = probabilities_ + static_cast<std::int64_t>(group_) * launch.most_slots;
   }
 
-  __device__ void run() {
-    for (int row = 0; row < span_.rows && attend_row(row); ++row) {
-    }
-    this->keep_state();
-  }
-
- private:
-  __device__ bool attend_row(int row) {
-    if (!this->begin_row(row)) return false;
+  // False: the sequence has failed.
+  __device__ bool run(int row) {
+    if (this->has_failed()) return false;
+    this->expire();
+    this->read();
+    if (!this->can_store()) return this->fail(FailureCause::attention);
+    const int slot = this->next_slot();
+    if (slot == kNoSlot) return this->fail(FailureCause::eviction);
+    insert(slot);
     if (!attend_to([](int) { return true; })) return this->fail(FailureCause::attention);
     if (state_.mode == RetentionMode::score) update_scores();
     if (state_.mode == RetentionMode::oracle) attend_to_ideal();
-    weigh_values(launch_.out +
-                 (static_cast<std::int64_t>(span_.first_row + row) * launch_.heads + kv_head_ * group_) * dim_);
+    weigh_values(launch_.out + (static_cast<std::int64_t>(this->row_) * launch_.heads + kv_head_ * group_) * dim_);
     if (this->must_evict(row))
-      this->evict(choose_victim(slots_, state_, now_, this->reduction_), [&](int slot) { return given_[slot]; });
+      this->evict(choose_victim(slots_, state_, now_, this->reduction_), [&](int at) { return given_[at]; });
+    this->keep_state();
     return true;
+  }
+
+ private:
+  __device__ void insert(int slot) {
+    this->store_token(slot);
+    this->weigh(slot, this->v_);
+    if (thread() == 0) slots_.score(slot) = 0;
+    this->admit(slot);
   }
 
   // The softmax over the occupied slots that `sees` allows, and its sum over the group. False: a logit is not finite.
@@ -131,32 +139,40 @@ class PlainHead : public RowHead<Element> {
   float* given_;          // [most slots]: their sum over the group
 };
 
-__global__ void __launch_bounds__(kThreads)
-    attend_plainly(const __grid_constant__ AttendLaunch launch, bool oracles_alone) {
-  extern __shared__ double shared[];
-  const DeviceSpan& span = launch.spans[blockIdx.y];
-  const DeviceHead& head = span.sequence.heads[launch.layer * launch.kv_heads + static_cast<int>(blockIdx.x)];
-  if (oracles_alone && head.mode != RetentionMode::oracle) return;
-  if (span.f16) {
-    PlainHead<__half>(launch, span, static_cast<int>(blockIdx.x), shared).run();
-  } else {
-    PlainHead<float>(launch, span, static_cast<int>(blockIdx.x), shared).run();
+template <class Element>
+__device__ void attend_plainly_as(const AttendLaunch& launch, const DeviceSpan& span, double* shared) {
+  for (int row = 0; row < span.rows; ++row) {
+    if (!PlainRow<Element>(launch, span, static_cast<int>(blockIdx.x), row, shared).run(row)) return;
+    __syncthreads();
   }
 }
 
-cudaError_t enqueue(const AttendLaunch& launch, bool oracles_alone, const Queue& queue) {
+__global__ void __launch_bounds__(kThreads)
+    attend_plainly(const __grid_constant__ AttendLaunch launch, bool slow_ones_alone) {
+  extern __shared__ double shared[];
+  const DeviceSpan& span = launch.spans[blockIdx.y];
+  const DeviceHead& head = span.sequence.heads[launch.layer * launch.kv_heads + static_cast<int>(blockIdx.x)];
+  if (slow_ones_alone && is_fast(head.mode, span.f16, launch.head_dim)) return;
+  if (span.f16) {
+    attend_plainly_as<__half>(launch, span, shared);
+  } else {
+    attend_plainly_as<float>(launch, span, shared);
+  }
+}
+
+cudaError_t enqueue(const AttendLaunch& launch, bool slow_ones_alone, const Queue& queue) {
   const std::size_t shared = RowHead<float>::shared_bytes(launch.heads / launch.kv_heads, launch.head_dim);
   const cudaError_t code =
       cudaFuncSetAttribute(attend_plainly, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
   if (code != cudaSuccess) return code;
   const dim3 grid(static_cast<unsigned>(launch.kv_heads), static_cast<unsigned>(launch.span_count));
-  attend_plainly<<<grid, kThreads, shared, queue.stream>>>(launch, oracles_alone);
+  attend_plainly<<<grid, kThreads, shared, queue.stream>>>(launch, slow_ones_alone);
   return cudaGetLastError();
 }
 
 }  // namespace
 
 cudaError_t attend_plain(const AttendLaunch& launch, const Queue& queue) { return enqueue(launch, false, queue); }
-cudaError_t attend_oracles(const AttendLaunch& launch, const Queue& queue) { return enqueue(launch, true, queue); }
+cudaError_t attend_slow_heads(const AttendLaunch& launch, const Queue& queue) { return enqueue(launch, true, queue); }
 
 }  // namespace a2sf::cuda

@@ -1,167 +1,214 @@
-// Attention row by row, many blocks to a head: each attends to a partition of its slots, and the last one to be done
-// puts together what they found, stores the row's token, scores A, evicts. All blocks read, the last one alone writes.
-// Where the partitions lie and the order of every sum depends on the head's own slots alone.
-#include <cfloat>
-
+// Attention row by row, many blocks to a head: each attends to a range of its slots for up to four query heads, and the
+// last one to be done puts together what they found. Where the ranges lie and the order of every sum depends on the
+// head's own slots alone.
+#include "kernels/cuda/attend_tiles.cuh"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/partition.cuh"
+#include "kernels/cuda/row_head.cuh"
+#include "kernels/cuda/workspace.cuh"
 
 namespace a2sf::cuda {
 namespace {
 
-template <class Element>
-class AttendRow : public Partition<Element> {
-  using Base = Partition<Element>;
-  using Base::dim_, Base::group_, Base::kv_head_, Base::launch_, Base::now_, Base::slots_, Base::span_, Base::state_,
-      Base::thread, Base::threads, Base::workspace_;
+constexpr int kWarps = 4;
+constexpr int kThreads = kWarps * kWarp;
 
+template <int dims>
+struct SharedOutputs {
+  float of_warps[kWarps][kHeads][dims];
+  float maxima[kWarps][kHeads], sums[kWarps][kHeads];
+};
+
+// `dims`: those of a head, or more.
+template <int dims>
+class AttendRow : public RowHead<__half> {
  public:
-  __device__ AttendRow(const AttendLaunch& launch, const DeviceSpan& span, double* shared)
-      : Base(launch, span, shared), maxima_(this->q_), factors_(maxima_ + group_) {}
+  __device__ AttendRow(const AttendLaunch& launch, const DeviceSpan& span, int row, double* shared)
+      : RowHead(launch, span, static_cast<int>(blockIdx.x) / sets_of(launch), row, shared),
+        in_span_(row),
+        sets_(sets_of(launch)),
+        first_head_(static_cast<int>(blockIdx.x) % sets_ * kHeads),
+        found_(launch, unit()),
+        fresh_(reinterpret_cast<__half*>(v_ + stride_)),
+        outputs_(*reinterpret_cast<SharedOutputs<dims>*>(fresh_ + 2 * stride_)) {}
+
+  static std::size_t shared_bytes(int group, int dim) {
+    return RowHead::shared_bytes(group, dim) + 2 * sizeof(__half) * static_cast<std::size_t>(padded(dim)) +
+           sizeof(SharedOutputs<dims>);
+  }
+  __host__ __device__ static int sets_of(const AttendLaunch& launch) {
+    return (launch.heads / launch.kv_heads + kHeads - 1) / kHeads;
+  }
 
   // Before the first row the cache is as the last step left it: its slots are read while the product that makes the
   // row's queries ends.
-  __device__ void run(int row) {
-    now_ = span_.first_position + row;
-    const int slot = slot_of_row();
-    const int partitions = partitions_of(max(state_.used, slot + 1));
-    if (this->index() >= partitions) return;
-    this->prefetch(slot);
-    if (row == 0) wait_for_previous();
-    if (this->has_failed()) return;
-    this->read(span_.first_row + row);
+  __device__ void run() {
+    const int slot = slot_of_row(), used = max(state_.used, slot + 1);
+    const Partitions partitions = partitions_of(used);
+    const int index = static_cast<int>(blockIdx.z), first = index * partitions.slots;
+    if (index >= partitions.count) return;
+    Tiles tiles(slots_, stride_, first, min(first + partitions.slots, used), kWarps);
+    tiles.prefetch();
+    if (in_span_ == 0) wait_for_previous();
+    if (has_failed()) return;
+    read();
+    const bool owns_slot = slot >= first && slot < first + partitions.slots && first_head_ == 0;
+    const bool stores = can_store();
     if (slot == kNoSlot) {
-      this->fail(FailureCause::eviction);
-    } else if (!this->can_store() || !this->attend()) {
-      this->fail(FailureCause::attention);
+      fail(FailureCause::eviction);
+    } else if (!stores || !attend(tiles, slot, index)) {
+      fail(FailureCause::attention);
+    } else if (owns_slot) {
+      store_token(slot);
     }
-    if (this->is_last_of(partitions)) finish(row, slot, partitions);
+    if (is_last_of(partitions.count * sets_)) finish(slot, partitions.count);
   }
 
  private:
+  using Tiles = SlotTiles<dims>;
+
   // All slots may be taken where the window leaves one behind that nobody has freed yet.
   __device__ int slot_of_row() const {
-    const int slot = this->next_slot();
-    return slot == kNoSlot && launch_.window > 0 ? this->find_expired() : slot;
+    const int slot = next_slot();
+    return slot == kNoSlot && launch_.window > 0 ? find_expired() : slot;
   }
+  __device__ int heads() const { return min(kHeads, group_ - first_head_); }
 
-  __device__ void finish(int row, int slot, int partitions) {
-    if (this->has_failed()) return;
-    for (int g = thread() / kWarp; g < group_; g += threads() / kWarp) find_denominator(g, partitions);
-    __syncthreads();
-    write_output(row, partitions);
-    if (this->next_slot() == kNoSlot) this->leave(slot, 0);
-    this->insert(slot);
-    if (state_.is_ring) expire_in_ring();
-    if (state_.mode == RetentionMode::score) score_and_evict(row);
-    this->keep_state();
-  }
-
-  // The softmax of query head g is 2^(logit - maxima_[g]) * factors_[g]. By one warp.
-  __device__ void find_denominator(int g, int partitions) const {
-    const int lane = thread() % kWarp;
-    float largest = -FLT_MAX, sum = 0;
-    for (int i = lane; i < partitions; i += kWarp) largest = fmaxf(largest, workspace_.maxima[this->part(i, g)]);
-    largest = over_warp(largest, Largest());
-    for (int i = lane; i < partitions; i += kWarp)
-      sum += workspace_.sums[this->part(i, g)] * exp2f(workspace_.maxima[this->part(i, g)] - largest);
-    sum = over_warp(sum, Sum());
-    if (lane != 0) return;
-    maxima_[g] = largest;
-    factors_[g] = 1 / sum;
-  }
-
-  __device__ void write_output(int row, int partitions) const {
-    float* const out =
-        launch_.out + (static_cast<std::int64_t>(span_.first_row + row) * launch_.heads + kv_head_ * group_) * dim_;
-    for (int e = thread(); e < group_ * dim_; e += threads()) {
-      const int g = e / dim_;
-      float sum = 0;
-#pragma unroll 4
-      for (int i = 0; i < partitions; ++i) {
-        const float factor = exp2f(workspace_.maxima[this->part(i, g)] - maxima_[g]);
-        sum = fmaf(workspace_.outputs[this->part(i, g) * dim_ + e % dim_], factor, sum);
-      }
-      out[e] = sum * factors_[g];
+  // False: a logit is not finite.
+  __device__ bool attend(Tiles& tiles, int slot, int index) {
+    for (int i = thread(); i < stride_; i += kThreads) {
+      store(fresh_[i], k_[i]);
+      store(fresh_[stride_ + i], v_[i]);
     }
+    __syncthreads();
+    const TileQueries<dims> queries(q_ + first_head_ * stride_, stride_, heads(), launch_.scale * kLog2E);
+    const bool scores = state_.mode == RetentionMode::score;
+    const int used = max(state_.used, slot + 1);
+    const auto sees_slot = [&](int at, std::int32_t position) {
+      return at == slot || (at < state_.used && sees(position));
+    };
+    const auto keep = [&](int g, int at, float logit) {
+      if (scores && g < heads() && at < used) found_.logit(first_head_ + g, at) = logit;
+    };
+    TileSums<dims> sums;
+    const bool finite = tiles.attend(queries, {slot, fresh_, fresh_ + stride_}, sums, sees_slot, keep);
+    if (__syncthreads_or(!finite)) return false;
+    sums.leave(outputs_);
+    __syncthreads();
+    put_together(index);
+    return true;
+  }
+
+  // What the warps found.
+  __device__ void put_together(int index) {
+    for (int e = thread(); e < heads() * dim_; e += kThreads) {
+      const int h = e / dim_, i = e % dim_;
+      float maximum = -FLT_MAX, sum = 0, output = 0;
+      for (int w = 0; w < kWarps; ++w) maximum = fmaxf(maximum, outputs_.maxima[w][h]);
+      for (int w = 0; w < kWarps; ++w) {
+        const float factor = exp2f(outputs_.maxima[w][h] - maximum);
+        sum = fmaf(factor, outputs_.sums[w][h], sum);
+        output = fmaf(factor, outputs_.of_warps[w][h][i], output);
+      }
+      const int part = index * group_ + first_head_ + h;
+      found_.outputs[static_cast<std::int64_t>(part) * dim_ + i] = output;
+      if (i == 0) {
+        found_.maxima[part] = maximum;
+        found_.sums[part] = sum;
+      }
+    }
+  }
+
+  // What the blocks found. A head that scores takes the row's token later (score_row.cu).
+  __device__ void finish(int slot, int partitions) {
+    if (has_failed()) return;
+    float* const out = launch_.out + (static_cast<std::int64_t>(row_) * launch_.heads + kv_head_ * group_) * dim_;
+    for (int g = thread() / kWarp; g < group_; g += kWarps) {
+      const Denominator denominator(found_, g, partitions);
+      for (int i = thread() % kWarp; i < dim_; i += kWarp) {
+        float sum = 0;
+#pragma unroll 4
+        for (int p = 0; p < partitions; ++p) {
+          const int part = p * group_ + g;
+          sum = fmaf(exp2f(found_.maxima[part] - denominator.maximum),
+                     found_.outputs[static_cast<std::int64_t>(part) * dim_ + i], sum);
+        }
+        out[g * dim_ + i] = sum * denominator.factor;
+      }
+    }
+    if (next_slot() == kNoSlot) leave(slot, 0);  // the one that the window leaves behind
+    if (state_.mode != RetentionMode::score) take(slot);
+    keep_state();
+  }
+  __device__ void take(int slot) {
+    weigh(slot, v_);
+    if (thread() == 0) slots_.score(slot) = 0;
+    admit(slot);
+    if (state_.is_ring) expire_in_ring();
   }
 
   // A ring evicts nothing: the one token that a row leaves behind is where the ring has it.
   __device__ void expire_in_ring() {
     const std::int64_t gone = now_ - launch_.window;
     const auto slot = static_cast<int>(gone % state_.most);
-    if (gone >= 0 && slots_.position(slot) == gone) this->leave(slot, 0);
+    if (gone >= 0 && slots_.position(slot) == gone) leave(slot, 0);
   }
 
-  __device__ float probability(int g, int slot) const {
-    return exp2f(workspace_.logits[static_cast<std::int64_t>(g) * launch_.most_slots + slot] - maxima_[g]) *
-           factors_[g];
-  }
-  __device__ float given(int slot) const {
-    float sum = 0;
-    for (int g = 0; g < group_; ++g) sum += probability(g, slot);
-    return sum;
-  }
-
-  // Steps 0, 3 and 4 in one pass over the slots, and one more for every victim but the first.
-  __device__ void score_and_evict(int row) {
-    Candidate victim;
-    int expired = INT32_MAX;
-    this->for_slots([&](int slot) {
-      const std::int32_t position = slots_.position(slot);
-      if (position < 0) return;
-      if (!this->sees(position)) {
-        expired = min(expired, slot);
-        return;
-      }
-      float sum = 0;
-      for (int g = 0; g < group_; ++g) sum += this->addition(probability(g, slot));
-      const float score = fmaf(state_.alpha, slots_.score(slot), sum);
-      slots_.score(slot) = score;
-      victim.consider(state_, now_, slot, position, rank_of(slots_, state_, slot, score));
-    });
-    __syncthreads();
-    if (launch_.window > 0 && __syncthreads_or(expired != INT32_MAX)) this->expire();
-    if (!this->must_evict(row)) return;
-    this->evict(victim.first_of_block(this->reduction_), [&](int slot) { return given(slot); });
-  }
-
-  float *maxima_, *factors_;  // shared, where the queries were: [group]
+  int in_span_;  // the row's number in its span
+  int sets_;     // of kHeads query heads
+  int first_head_;
+  Workspace found_;
+  __half* fresh_;  // shared: the row's key and value as their slot has them, [2][stride]
+  SharedOutputs<dims>& outputs_;
 };
 
-template <class Element>
-__global__ void __launch_bounds__(kAttendThreads, sizeof(Element) == 2 ? 2 : 1)
+template <int dims>
+__global__ void __launch_bounds__(kThreads, dims > 128 ? 2 : 3)
     attend_row(const __grid_constant__ AttendLaunch launch, int row) {
   extern __shared__ __align__(16) double shared[];
   let_next_begin();
   const DeviceSpan& span = launch.spans[blockIdx.y];
-  const int head = launch.layer * launch.kv_heads + static_cast<int>(blockIdx.x);
+  const int kv_head = static_cast<int>(blockIdx.x) / AttendRow<dims>::sets_of(launch);
   if (row > 0) wait_for_previous();
-  if (row >= span.rows || span.f16 != (sizeof(Element) == 2) ||
-      span.sequence.heads[head].mode == RetentionMode::oracle) {
+  if (row >= span.rows ||
+      !is_fast(span.sequence.heads[launch.layer * launch.kv_heads + kv_head].mode, span.f16, launch.head_dim)) {
     wait_for_previous();  // so that whoever waits for this kernel has waited for all before it
     return;
   }
-  AttendRow<Element>(launch, span, shared).run(row);
+  AttendRow<dims>(launch, span, row, shared).run();
 }
 
-template <class Element>
-cudaError_t attend_rows_as(const AttendLaunch& launch, int rows, const Queue& queue) {
-  const std::size_t shared = Partition<Element>::shared_bytes(launch.heads / launch.kv_heads, launch.head_dim);
-  const dim3 grid(static_cast<unsigned>(launch.kv_heads), static_cast<unsigned>(launch.span_count),
-                  static_cast<unsigned>(partitions_of(launch.most_slots)));
-  for (int row = 0; row < rows; ++row) {
-    const auto code = enqueue(attend_row<Element>, grid, kAttendThreads, shared, queue, launch, row);
-    if (code != cudaSuccess) return code;
-  }
-  return cudaSuccess;
+template <int dims>
+cudaError_t enqueue_row(const AttendLaunch& launch, int row, const Queue& queue) {
+  const int group = launch.heads / launch.kv_heads;
+  const dim3 grid(static_cast<unsigned>(launch.kv_heads * AttendRow<dims>::sets_of(launch)),
+                  static_cast<unsigned>(launch.span_count),
+                  static_cast<unsigned>(partitions_of(launch.most_slots).count));
+  return enqueue(attend_row<dims>, grid, kThreads, AttendRow<dims>::shared_bytes(group, launch.head_dim), queue, launch,
+                 row);
+}
+
+cudaError_t attend_row_of(const AttendLaunch& launch, int row, const Queue& queue) {
+  if (launch.head_dim <= 64) return enqueue_row<64>(launch, row, queue);
+  if (launch.head_dim <= 96) return enqueue_row<96>(launch, row, queue);
+  if (launch.head_dim <= 128) return enqueue_row<128>(launch, row, queue);
+  return enqueue_row<kMostFastDim>(launch, row, queue);
 }
 
 }  // namespace
 
-cudaError_t attend_rows(const AttendLaunch& launch, int rows, const Queue& queue) {
-  const auto code = launch.f16 ? attend_rows_as<__half>(launch, rows, queue) : cudaSuccess;
-  return code == cudaSuccess && launch.f32 ? attend_rows_as<float>(launch, rows, queue) : code;
+cudaError_t attend_rows(const AttendLaunch& launch, const Queue& queue) {
+  for (int row = 0; row < launch.most_rows; ++row) {
+    if (const auto code = attend_row_of(launch, row, queue); code != cudaSuccess) return code;
+    if (!launch.heads_are.scoring) continue;
+    if (const auto code = score_row(launch, row, queue); code != cudaSuccess) return code;
+  }
+  return cudaSuccess;
+}
+
+cudaError_t attend(const AttendLaunch& launch, const Queue& queue) {
+  const bool fast = launch.heads_are.scoring || launch.heads_are.other;
+  const auto code = fast ? attend_rows(launch, queue) : cudaSuccess;
+  return code == cudaSuccess && launch.heads_are.slow ? attend_slow_heads(launch, queue) : code;
 }
 
 }  // namespace a2sf::cuda

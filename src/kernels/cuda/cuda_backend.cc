@@ -86,12 +86,8 @@ class CudaBackend final : public Backend {
     enqueue("a sum", [&] { return add_rows(data(in), norm_of(norm), in.columns, count(in), data(out), stream()); });
   }
   void attend(const AttendArgs& args) override {
-    AttendLaunch launch = attention_of(args);
-    const auto run = [&] {
-      const auto code = attend_rows(launch, most_rows_, queue());
-      return code == cudaSuccess && kind_.oracles ? attend_oracles(launch, queue()) : code;
-    };
-    enqueue("attention", run, args.layer);
+    enqueue(
+        "attention", [&] { return cuda::attend(attention_of(args), queue()); }, args.layer);
   }
   void gather(Activations in, Activations out) override {
     if (count(out) == 0) return;
@@ -148,14 +144,13 @@ class CudaBackend final : public Backend {
     if (auto room = upload_ropes(shape.ropes); !room) return room;
     if (auto room = activations_.begin(step); !room) return room;
     if (auto room = upload_.reserve(step); !room) return room;
-    kind_ = {static_cast<int>(step.spans.size()), static_cast<int>(step.wanted.size()), 0, false, false, false};
+    kind_ = {static_cast<int>(step.spans.size()), static_cast<int>(step.wanted.size()), 0, {}};
     most_rows_ = 0;
     for (const Span& span : step.spans) {
       // Whole chunks, so that what attention works in is not allocated anew with every token.
       const std::int64_t most = round_up(store(span).most_used(span.rows), kChunk);
       kind_.most_slots = std::max(kind_.most_slots, static_cast<int>(most));
-      kind_.oracles = kind_.oracles || store(span).has_oracles();
-      (store(span).shape().type == KvType::f16 ? kind_.f16 : kind_.f32) = true;
+      store(span).note_heads(kind_.heads);
       most_rows_ = std::max(most_rows_, span.rows);
     }
     const SequenceShape& of_model = store(step.spans.front()).shape();
@@ -224,28 +219,14 @@ class CudaBackend final : public Backend {
 
   AttendLaunch attention_of(const AttendArgs& args) const {
     const auto rope = static_cast<std::size_t>(args.rope);
-    return {upload_.spans(),
-            upload_.failures(),
-            kind_.spans,
-            args.layer,
-            args.heads,
-            args.kv_heads,
-            args.head_dim,
-            args.window,
-            args.scale,
-            ropes_[rope],
-            rotations(rope),
-            norm_of(args.q_norm),
-            norm_of(args.k_norm),
-            data(args.q),
-            data(args.k),
-            data(args.v),
-            data(args.out),
-            reinterpret_cast<float*>(attention_scratch_.data()),
-            upload_.arrivals(),
-            kind_.most_slots,
-            kind_.f16,
-            kind_.f32};
+    return {upload_.spans(),      upload_.failures(), kind_.spans,
+            args.layer,           args.heads,         args.kv_heads,
+            args.head_dim,        args.window,        args.scale,
+            ropes_[rope],         rotations(rope),    norm_of(args.q_norm),
+            norm_of(args.k_norm), data(args.q),       data(args.k),
+            data(args.v),         data(args.out),     reinterpret_cast<float*>(attention_scratch_.data()),
+            upload_.arrivals(),   kind_.most_slots,   most_rows_,
+            kind_.heads};
   }
 
   void report_failures() {

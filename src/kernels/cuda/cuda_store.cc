@@ -81,9 +81,12 @@ Status CudaStore::resize(ResolvedRetention resized, std::span<const std::int32_t
   return {};
 }
 
-bool CudaStore::has_oracles() const {
-  return std::any_of(retention_.rules.begin(), retention_.rules.end(),
-                     [](const HeadRule& rule) { return rule.mode == RetentionMode::oracle; });
+void CudaStore::note_heads(AttendedHeads& heads) const {
+  for (const HeadRule& rule : retention_.rules) {
+    const bool fast = is_fast(rule.mode, shape_.type == KvType::f16, shape_.head_dim);
+    const bool scores = rule.mode == RetentionMode::score;
+    (!fast ? heads.slow : scores ? heads.scoring : heads.other) = true;
+  }
 }
 
 std::vector<RetainedToken> CudaStore::snapshot(int layer, int kv_head) const {

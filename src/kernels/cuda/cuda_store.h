@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "kernels/cuda/attend.h"
 #include "kernels/cuda/device_cache.h"
 #include "kernels/sequence_store.h"
 
@@ -30,7 +31,7 @@ class CudaStore final : public SequenceStore {
 
   const SequenceShape& shape() const { return shape_; }
 
-  bool has_oracles() const;
+  void note_heads(AttendedHeads& heads) const;  // adds its own
   DeviceSequence view() const { return cache_->view(); }
   std::int64_t most_used(std::int64_t tokens) const { return cache_->most_used(tokens); }
   void advance(std::int64_t tokens) { cache_->advance(tokens); }  // a step with so many has begun

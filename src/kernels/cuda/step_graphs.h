@@ -8,13 +8,15 @@
 #include <compare>
 #include <map>
 
+#include "kernels/cuda/attend.h"
+
 namespace a2sf::cuda {
 
 // What the launches of a step follow from, but for where its buffers are.
 struct StepKind {
   int spans, wanted;  // sequences of one token each; rows whose logits are asked for
   int most_slots;
-  bool f16, f32, oracles;  // among the caches
+  AttendedHeads heads;
   auto operator<=>(const StepKind&) const = default;
 };
 

@@ -1,0 +1,52 @@
+// What the blocks of a KV head leave for each other while a row runs, in the GPU's memory.
+#pragma once
+
+#include <cfloat>
+
+#include "kernels/cuda/attend.h"
+#include "kernels/cuda/block.cuh"
+#include "kernels/cuda/victim.cuh"
+
+namespace a2sf::cuda {
+
+struct Workspace {
+  Candidate* candidates;  // [block that scores]
+  float* logits;          // [group][most slots]: to base 2; -FLT_MAX: the row does not see the slot
+  float* maxima;          // [partition][group]
+  float* sums;            // [partition][group]: of 2^(logit - maximum)
+  float* outputs;         // [partition][group][dim]
+  int group, most_slots;
+
+  __device__ Workspace(const AttendLaunch& launch, std::int64_t unit)
+      : group(launch.heads / launch.kv_heads), most_slots(launch.most_slots) {
+    const std::int64_t blocks = partitions_of(most_slots).count;
+    float* const first = launch.scratch + unit * unit_floats(launch);
+    candidates = reinterpret_cast<Candidate*>(first);
+    logits = first + 4 * blocks;
+    maxima = logits + std::int64_t{group} * most_slots;
+    sums = maxima + blocks * group;
+    outputs = sums + blocks * group;
+  }
+  __device__ float& logit(int g, int slot) const { return logits[static_cast<std::int64_t>(g) * most_slots + slot]; }
+};
+static_assert(sizeof(Candidate) == 4 * sizeof(float));
+
+// The softmax of a query head is 2^(logit - maximum) * factor.
+struct Denominator {
+  float maximum, factor;
+
+  // By one warp; all lanes get it.
+  __device__ Denominator(const Workspace& found, int g, int partitions) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    float largest = -FLT_MAX, sum = 0;
+    for (int i = lane; i < partitions; i += kWarp) largest = fmaxf(largest, found.maxima[i * found.group + g]);
+    largest = over_warp(largest, Largest());
+    for (int i = lane; i < partitions; i += kWarp)
+      sum += found.sums[i * found.group + g] * exp2f(found.maxima[i * found.group + g] - largest);
+    maximum = largest;
+    factor = 1 / over_warp(sum, Sum());
+  }
+  __device__ float probability(float logit) const { return exp2f(logit - maximum) * factor; }
+};
+
+}  // namespace a2sf::cuda
