@@ -205,7 +205,8 @@ void bench_attention(cuda::Device& device, const AttendShape& shape) {
   cuda::AttendLaunch launch{};
   launch.spans = upload.spans();
   launch.failures = upload.failures();
-  launch.arrivals = upload.arrivals();
+  const auto arrivals = zeros(device, static_cast<std::size_t>(shape.batch * shape.kv_heads) * sizeof(int));
+  launch.arrivals = reinterpret_cast<int*>(arrivals.data());
   launch.span_count = shape.batch;
   launch.heads = shape.heads;
   launch.kv_heads = shape.kv_heads;
@@ -245,13 +246,15 @@ int main(int argc, char** argv) {
     return 2;
   }
   const auto device = need(cuda::Device::open());
-  bench_products(*device, "8B", type,
-                 {{"q k v", 4096, {4096, 1024, 1024}, true, false, false},
-                  {"output", 4096, {4096}, false, false, true},
-                  {"gate up", 4096, {14336, 14336}, true, true, false},
-                  {"down", 14336, {4096}, false, false, true},
-                  {"head", 4096, {128256}, true, false, false}});
-  if (ggml_blck_size(type) <= 32) {
+  const bool all = argc < 3;
+  if (all)
+    bench_products(*device, "8B", type,
+                   {{"q k v", 4096, {4096, 1024, 1024}, true, false, false},
+                    {"output", 4096, {4096}, false, false, true},
+                    {"gate up", 4096, {14336, 14336}, true, true, false},
+                    {"down", 14336, {4096}, false, false, true},
+                    {"head", 4096, {128256}, true, false, false}});
+  if (all && ggml_blck_size(type) <= 32) {
     bench_products(*device, "135M", type,
                    {{"q k v", 576, {576, 192, 192}, true, false, false},
                     {"output", 576, {576}, false, false, true},

@@ -23,6 +23,7 @@ class CudaStream {
         upload_(*device_),
         angles_(uploaded(stream.angles())) {
     store_.record_evictions();
+    arrivals_ = OwnedBuffer::create(device_->memory(), static_cast<std::size_t>(s_.kv_heads()) * sizeof(int)).value();
   }
 
   Outcome run(const Input& input, int chunk) {
@@ -78,7 +79,8 @@ class CudaStream {
                               v + kv_at,
                               out + q_at,
                               nullptr,
-                              upload_.arrivals(),
+                              reinterpret_cast<int*>(arrivals_.data()),
+                              false,
                               static_cast<int>(store_.most_used(rows)),
                               rows,
                               {}};
@@ -106,7 +108,7 @@ class CudaStream {
   std::unique_ptr<cuda::Device> device_;
   cuda::CudaStore store_;
   cuda::StepUpload upload_;
-  OwnedBuffer angles_, rotations_, scratch_;
+  OwnedBuffer angles_, rotations_, arrivals_, scratch_;
 };
 
 class CudaAttend : public testing::Test {

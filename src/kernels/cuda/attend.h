@@ -33,10 +33,11 @@ struct AttendLaunch {
   DeviceNorm q_norm, k_norm;  // of every head
   const float *q, *k, *v;     // [row][heads * head_dim], [row][kv_heads * head_dim]
   float* out;
-  float* scratch;  // attend_scratch_floats() of it
-  int* arrivals;   // [span][KV head]: 0, and 0 again after each row
-  int most_slots;  // that a head of these sequences uses
-  int most_rows;   // of a span
+  float* scratch;     // attend_scratch_floats() of it
+  int* arrivals;      // [span][KV head]: 0, and 0 again after each row
+  bool scores_aside;  // of one row: no other layer uses this scratch and these arrivals
+  int most_slots;     // that a head of these sequences uses
+  int most_rows;      // of a span
   AttendedHeads heads_are;
 };
 
@@ -72,7 +73,8 @@ cudaError_t attend_plain(const AttendLaunch& launch, const Queue& queue);
 // Parts of attend(): heads that are is_fast(), and those that are not.
 cudaError_t attend_rows(const AttendLaunch& launch, const Queue& queue);
 cudaError_t attend_slow_heads(const AttendLaunch& launch, const Queue& queue);
-// After a row's attention: A, and what goes. Heads of mode score.
+// After a row's attention: A, and what goes. Heads of mode score. Aside: while the layer's next operations run.
 cudaError_t score_row(const AttendLaunch& launch, int row, const Queue& queue);
+cudaError_t score_aside(const AttendLaunch& launch, const Queue& queue);
 
 }  // namespace a2sf::cuda

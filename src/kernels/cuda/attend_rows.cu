@@ -9,8 +9,7 @@
 namespace a2sf::cuda {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kThreads = kWarps * kWarp;
+constexpr int kWarps = 4, kThreads = kWarps * kWarp;
 
 template <int dims>
 struct SharedOutputs {
@@ -49,7 +48,6 @@ class AttendRow : public RowHead<__half> {
     Tiles tiles(slots_, stride_, first, min(first + partitions.slots, used), kWarps);
     tiles.prefetch();
     if (in_span_ == 0) wait_for_previous();
-    if (has_failed()) return;
     read();
     const bool owns_slot = slot >= first && slot < first + partitions.slots && first_head_ == 0;
     const bool stores = can_store();
@@ -120,20 +118,20 @@ class AttendRow : public RowHead<__half> {
 
   // What the blocks found. A head that scores takes the row's token later (score_row.cu).
   __device__ void finish(int slot, int partitions) {
-    if (has_failed()) return;
-    float* const out = launch_.out + (static_cast<std::int64_t>(row_) * launch_.heads + kv_head_ * group_) * dim_;
+    float* const shares = &outputs_.of_warps[0][0][0];  // [group][kMostBlocks]
     for (int g = thread() / kWarp; g < group_; g += kWarps) {
-      const Denominator denominator(found_, g, partitions);
-      for (int i = thread() % kWarp; i < dim_; i += kWarp) {
-        float sum = 0;
-#pragma unroll 4
-        for (int p = 0; p < partitions; ++p) {
-          const int part = p * group_ + g;
-          sum = fmaf(exp2f(found_.maxima[part] - denominator.maximum),
-                     found_.outputs[static_cast<std::int64_t>(part) * dim_ + i], sum);
-        }
-        out[g * dim_ + i] = sum * denominator.factor;
+      const Shares of_head(found_, g, partitions);
+      if (thread() % kWarp < partitions) shares[g * kMostBlocks + thread() % kWarp] = of_head.of_partition;
+    }
+    __syncthreads();
+    float* const out = launch_.out + (static_cast<std::int64_t>(row_) * launch_.heads + kv_head_ * group_) * dim_;
+    for (int e = thread(); e < group_ * dim_; e += kThreads) {
+      float sum = 0;
+#pragma unroll
+      for (int p = 0; p < kMostBlocks; ++p) {
+        if (p < partitions) sum = fmaf(shares[e / dim_ * kMostBlocks + p], found_.outputs[p * group_ * dim_ + e], sum);
       }
+      out[e] = sum;
     }
     if (next_slot() == kNoSlot) leave(slot, 0);  // the one that the window leaves behind
     if (state_.mode != RetentionMode::score) take(slot);
@@ -200,7 +198,8 @@ cudaError_t attend_rows(const AttendLaunch& launch, const Queue& queue) {
   for (int row = 0; row < launch.most_rows; ++row) {
     if (const auto code = attend_row_of(launch, row, queue); code != cudaSuccess) return code;
     if (!launch.heads_are.scoring) continue;
-    if (const auto code = score_row(launch, row, queue); code != cudaSuccess) return code;
+    const auto code = launch.scores_aside ? score_aside(launch, queue) : score_row(launch, row, queue);
+    if (code != cudaSuccess) return code;
   }
   return cudaSuccess;
 }

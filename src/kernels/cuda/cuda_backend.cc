@@ -18,6 +18,9 @@ namespace a2sf {
 namespace cuda {
 namespace {
 
+// Bytes of scratch that attention may take so that layers need not wait for each other's scores.
+constexpr std::size_t kMostScratch = std::size_t{256} << 20;
+
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(std::unique_ptr<Device> device)
@@ -103,6 +106,7 @@ class CudaBackend final : public Backend {
     });
   }
   void end(std::span<Status> outcomes) override {
+    if (records_ && scores_aside_) enqueue("a step", [&] { return join(); });
     if (records_) note(graphs_.launch(stream()), "a step");
     records_ = false;
     const std::size_t found = step_->spans.size() * sizeof(DeviceFailure);
@@ -160,8 +164,14 @@ class CudaBackend final : public Backend {
     launch.kv_heads = of_model.kv_heads;
     launch.head_dim = of_model.head_dim;
     launch.most_slots = kind_.most_slots;
-    const std::size_t scratch = attend_scratch_floats(launch) * sizeof(float);
+    layer_scratch_ = attend_scratch_floats(launch);
+    const auto layers = static_cast<std::size_t>(of_model.layers);
+    scores_aside_ = kind_.spans == static_cast<int>(step.tokens.size()) && kind_.heads.scoring &&
+                    layer_scratch_ * layers * sizeof(float) <= kMostScratch;
+    const std::size_t scratch = layer_scratch_ * (scores_aside_ ? layers : 1) * sizeof(float);
     if (auto room = reserve(attention_scratch_, device_->memory(), scratch); !room) return room;
+    unit_count_ = static_cast<std::size_t>(kind_.spans * of_model.kv_heads);
+    if (auto room = reserve(arrivals_, device_->memory(), unit_count_ * layers * sizeof(int)); !room) return room;
     const std::size_t prepared = step.tokens.size() * prepared_bytes(activations_.widest());
     if (auto room = reserve(prepared_, device_->memory(), prepared); !room) return room;
     std::size_t pairs = 0;
@@ -171,7 +181,7 @@ class CudaBackend final : public Backend {
     if (auto room = logits_.reserve(step, upload_.pick_count(), shape.vocabulary); !room) return room;
     if (auto room = found_.reserve(step.spans.size() * sizeof(DeviceFailure)); !room) return room;
     graphs_.use({upload_.tokens(), activations_.scratch(1).data, rotations_.data(), prepared_.data(),
-                 attention_scratch_.data(), logits_.rows()});
+                 attention_scratch_.data(), arrivals_.data(), logits_.rows()});
     return {};
   }
 
@@ -219,14 +229,36 @@ class CudaBackend final : public Backend {
 
   AttendLaunch attention_of(const AttendArgs& args) const {
     const auto rope = static_cast<std::size_t>(args.rope);
-    return {upload_.spans(),      upload_.failures(), kind_.spans,
-            args.layer,           args.heads,         args.kv_heads,
-            args.head_dim,        args.window,        args.scale,
-            ropes_[rope],         rotations(rope),    norm_of(args.q_norm),
-            norm_of(args.k_norm), data(args.q),       data(args.k),
-            data(args.v),         data(args.out),     reinterpret_cast<float*>(attention_scratch_.data()),
-            upload_.arrivals(),   kind_.most_slots,   most_rows_,
-            kind_.heads};
+    const auto layer = scores_aside_ ? static_cast<std::size_t>(args.layer) : 0;
+    return {.spans = upload_.spans(),
+            .failures = upload_.failures(),
+            .span_count = kind_.spans,
+            .layer = args.layer,
+            .heads = args.heads,
+            .kv_heads = args.kv_heads,
+            .head_dim = args.head_dim,
+            .window = args.window,
+            .scale = args.scale,
+            .rope = ropes_[rope],
+            .rotations = rotations(rope),
+            .q_norm = norm_of(args.q_norm),
+            .k_norm = norm_of(args.k_norm),
+            .q = data(args.q),
+            .k = data(args.k),
+            .v = data(args.v),
+            .out = data(args.out),
+            .scratch = reinterpret_cast<float*>(attention_scratch_.data()) + layer * layer_scratch_,
+            .arrivals = reinterpret_cast<int*>(arrivals_.data()) + layer * unit_count_,
+            .scores_aside = scores_aside_,
+            .most_slots = kind_.most_slots,
+            .most_rows = most_rows_,
+            .heads_are = kind_.heads};
+  }
+
+  // What was done aside is done.
+  cudaError_t join() const {
+    const auto code = cudaEventRecord(queue().joined, queue().aside);
+    return code == cudaSuccess ? cudaStreamWaitEvent(stream(), queue().joined) : code;
   }
 
   void report_failures() {
@@ -247,10 +279,12 @@ class CudaBackend final : public Backend {
   Status trouble_;
   const Step* step_ = nullptr;
   std::vector<DeviceRope> ropes_;
-  OwnedBuffer angles_;     // of all ropes
-  OwnedBuffer rotations_;  // [rope][row][pair]
-  OwnedBuffer prepared_;   // inputs of a product
-  OwnedBuffer attention_scratch_;
+  OwnedBuffer angles_;                        // of all ropes
+  OwnedBuffer rotations_;                     // [rope][row][pair]
+  OwnedBuffer prepared_;                      // inputs of a product
+  OwnedBuffer attention_scratch_, arrivals_;  // of one layer, or of each where scores are found aside
+  std::size_t layer_scratch_ = 0, unit_count_ = 0;
+  bool scores_aside_ = false;
   DeviceLogits logits_;
   PinnedBuffer found_;  // the failures of the step
   int most_rows_ = 0;   // of the step's spans

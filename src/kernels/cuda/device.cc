@@ -82,12 +82,19 @@ Result<std::unique_ptr<Device>> Device::open() {
   device->queue_.multiprocessors = properties.multiProcessorCount;
   // What waits for its predecessor is compiled for Hopper alone.
   device->queue_.overlaps = properties.major == 9;
-  if (auto made = checked(cudaStreamCreate(&device->queue_.stream), "making a stream"); !made)
-    return tl::unexpected(made.error());
+  Queue& queue = device->queue_;
+  for (const cudaError_t made : {cudaStreamCreate(&queue.stream), cudaStreamCreate(&queue.aside),
+                                 cudaEventCreateWithFlags(&queue.forked, cudaEventDisableTiming),
+                                 cudaEventCreateWithFlags(&queue.joined, cudaEventDisableTiming)}) {
+    if (auto good = checked(made, "making a stream"); !good) return tl::unexpected(good.error());
+  }
   return device;
 }
 
 Device::~Device() {
+  if (queue_.forked != nullptr) cudaEventDestroy(queue_.forked);
+  if (queue_.joined != nullptr) cudaEventDestroy(queue_.joined);
+  if (queue_.aside != nullptr) cudaStreamDestroy(queue_.aside);
   if (queue_.stream != nullptr) cudaStreamDestroy(queue_.stream);
 }
 

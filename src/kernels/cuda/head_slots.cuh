@@ -9,6 +9,9 @@
 
 namespace a2sf::cuda {
 
+// Not inlined: code that is hardly ever run takes its time to fetch all the same where it stands in the way.
+__device__ __noinline__ inline float raised(float p, float power) { return powf(p, power); }
+
 // All threads of a block run it together; its members are the same in all of them. The block's y is the span.
 template <class Element>
 class HeadSlots {
@@ -135,14 +138,11 @@ class HeadSlots {
   // What a probability adds to a score.
   __device__ float addition(float p) const {
     if (p < state_.threshold) return 0;
-    return state_.power == 1 ? p : powf(p, state_.power);
+    return state_.power == 1 ? p : raised(p, state_.power);
   }
 
   // Whether the sequence has, as far as this block can know. All threads together.
-  __device__ bool has_failed() const {
-    const volatile int& cause = launch_.failures[blockIdx.y].cause;
-    return __syncthreads_or(thread() == 0 && cause != 0) != 0;
-  }
+  __device__ bool has_failed() const { return __syncthreads_or(thread() == 0 && cause() != 0) != 0; }
   // The first report of a sequence stays.
   __device__ bool fail(FailureCause cause) const {
     DeviceFailure& failure = launch_.failures[blockIdx.y];
@@ -165,18 +165,30 @@ class HeadSlots {
     for (int slot = thread(); slot < state_.used; slot += threads()) function(slot);
   }
 
-  // Whether all other blocks of the head, `blocks` in all, have been here: then what they wrote is to be seen.
+  // Whether all other blocks of the head, `blocks` in all, have been here, and the sequence has not failed: then what
+  // they wrote is to be seen. All threads together.
   __device__ bool is_last_of(int blocks) const {
-    if (blocks == 1) return __syncthreads_or(1) != 0;
-    __threadfence();
     __syncthreads();
-    int& arrivals = launch_.arrivals[unit()];
-    const bool last = thread() == 0 && atomicAdd(&arrivals, 1) == blocks - 1;
-    if (last) arrivals = 0;
-    __threadfence();
-    return __syncthreads_or(last) != 0;
+    bool last = thread() == 0;
+    if (last && blocks > 1) {
+      int& arrivals = launch_.arrivals[unit()];
+      last = add_and_order(arrivals, 1) == blocks - 1;
+      if (last) arrivals = 0;
+    }
+    return __syncthreads_or(last && cause() == 0) != 0;
   }
 
+ private:
+  __device__ int cause() const { return *static_cast<const volatile int*>(&launch_.failures[blockIdx.y].cause); }
+
+  // What this block wrote is there for whoever sees the sum, and the other way round. Returns what was there.
+  __device__ static int add_and_order(int& to, int x) {
+    int before;
+    asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], %2;" : "=r"(before) : "l"(&to), "r"(x) : "memory");
+    return before;
+  }
+
+ protected:
   const AttendLaunch& launch_;
   const DeviceSpan& span_;
   int kv_head_, group_, head_;

@@ -12,24 +12,32 @@ struct RowNorm {
   const float *weight, *bias;  // no weight: x
   float mean = 0, scale = 1;
 
-  // All threads of a block of `threads` together. `scratch`: a float of each warp, shared.
-  __device__ RowNorm(const DeviceNorm& norm, const float* row, int columns, float* scratch)
+  // All threads of a block together. `reduction`: a float of each warp, shared.
+  __device__ RowNorm(const DeviceNorm& norm, const float* row, int columns, float* reduction)
       : weight(norm.weight), bias(norm.bias) {
     if (weight == nullptr) return;
     const auto count = static_cast<float>(columns);
-    float sum = 0, squares = 0;
-    if (norm.subtracts_mean) {
-      for (int i = static_cast<int>(threadIdx.x); i < columns; i += static_cast<int>(blockDim.x)) sum += row[i];
-      mean = over_block(sum, Sum(), scratch) / count;
-    }
-    for (int i = static_cast<int>(threadIdx.x); i < columns; i += static_cast<int>(blockDim.x))
-      squares += (row[i] - mean) * (row[i] - mean);
-    scale = 1 / sqrtf(over_block(squares, Sum(), scratch) / count + norm.epsilon);
+    if (norm.subtracts_mean)
+      mean = sum_over(
+                 row, columns, [](float x) { return x; }, reduction) /
+             count;
+    const auto squared = [this](float x) { return (x - mean) * (x - mean); };
+    scale = 1 / sqrtf(sum_over(row, columns, squared, reduction) / count + norm.epsilon);
   }
   __device__ float operator()(float x, int column) const {
     if (weight == nullptr) return x;
     const float normed = (x - mean) * scale * weight[column];
     return bias == nullptr ? normed : normed + bias[column];
+  }
+
+ private:
+  // Eight loads at once, since a block has nothing else to do until they are there.
+  template <class Term>
+  __device__ static float sum_over(const float* row, int columns, Term term, float* reduction) {
+    float sum = 0;
+#pragma unroll 8
+    for (int i = static_cast<int>(threadIdx.x); i < columns; i += static_cast<int>(blockDim.x)) sum += term(row[i]);
+    return over_block(sum, Sum(), reduction);
   }
 };
 
@@ -41,6 +49,7 @@ template <>
 class InputRow<FloatUnit> {
  public:
   static constexpr int unit_bytes = 32;
+  __device__ int quads() const { return units_ * unit_bytes / 16; }  // of 16 bytes, the last one perhaps less
   __device__ InputRow(std::byte* data, int columns) : columns_(columns), units_((columns + 7) / 8), data_(data) {}
 
   __device__ FloatUnit unit(int u) const {
@@ -67,6 +76,7 @@ template <>
 class InputRow<QuantisedUnit> {
  public:
   static constexpr int unit_bytes = 40;
+  __device__ int quads() const { return (units_ * unit_bytes + 15) / 16; }
   __device__ InputRow(std::byte* data, int columns) : units_(columns / 32), data_(data) {}
 
   __device__ QuantisedUnit unit(int u) const {

@@ -14,6 +14,7 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kRows = 8;                 // that share a weight once it is read
 constexpr int kBlocks = 4;               // of one multiprocessor at once
+constexpr int kMostOwnColumns = 8192;    // of a row whose inputs every block prepares for itself
 constexpr int kSharedBytes = 200 << 10;  // of one multiprocessor, for them
 
 // Writes an output of a row.
@@ -55,21 +56,109 @@ __global__ void __launch_bounds__(kThreads) prepare(const __grid_constant__ Prod
 }
 
 // A warp computes an output of `rows` rows, or two that a gate wants together; a lane sums every 32nd unit of columns.
-// So the order of a sum depends on neither number. Blocks stay until all outputs are there: inputs of one row are
-// prepared once for each of them.
+// So the order of a sum depends on neither number.
+template <class Format, int rows, int matrices>
+class Outputs {
+  using Unit = typename Format::Unit;
+  static constexpr int kAhead = rows == 1 ? 4 / matrices : 1;  // units that a thread has asked for before it uses one
+
+ public:
+  __device__ explicit Outputs(const ProductsLaunch& launch)
+      : launch_(launch), units_((launch.columns + Format::unit - 1) / Format::unit) {}
+
+  // Asks for the first units of an output's weights.
+  __device__ void begin(int output) {
+    index_ = 0;
+    output_ = output;
+    while (output_ >= launch_.products[index_].weight.rows)
+      output_ -= static_cast<int>(launch_.products[index_++].weight.rows);
+    ask_for(lane());
+  }
+
+  // The inputs of row r are row_of(r); those from first_row + r = count on are not there.
+  template <class RowOf>
+  __device__ void finish(int first_row, RowOf row_of) {
+    float sums[matrices][rows] = {};
+    for (int first = lane(); first < units_; first += kAhead * kWarp) {
+      if (first != lane()) ask_for(first);
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        const int u = first + a * kWarp;
+        if (u >= units_) break;
+#pragma unroll
+        for (int r = 0; r < rows; ++r) {
+          const typename Format::Input x = row_of(r).unit(u);
+#pragma unroll
+          for (int m = 0; m < matrices; ++m) sums[m][r] += dot<Format>(weights_[a][m], x);
+        }
+      }
+    }
+    const Finish finish{launch_};
+#pragma unroll
+    for (int r = 0; r < rows; ++r) {
+      float all[2] = {};
+#pragma unroll
+      for (int m = 0; m < matrices; ++m) all[m] = over_warp(sums[m][r], Sum());
+      if (lane() != 0 || first_row + r >= launch_.count) continue;
+      if (launch_.has_gate) {
+        finish.write_gated(first_row + r, output_, all[0], all[1]);
+      } else {
+        finish.write(index_, first_row + r, output_, all[0]);
+      }
+    }
+  }
+
+ private:
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
+  __device__ void ask_for(int first) {
+#pragma unroll
+    for (int m = 0; m < matrices; ++m) {
+      const DeviceWeight& weight = launch_.products[index_ + m].weight;
+      const std::uint8_t* const row = weight.data + output_ * weight.row_bytes;
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a)
+        weights_[a][m] = Format::load(row, weight.offsets, min(first + a * kWarp, units_ - 1));
+    }
+  }
+
+  const ProductsLaunch& launch_;
+  int units_;
+  int index_ = 0, output_ = 0;  // the product, and which of its outputs
+  Unit weights_[kAhead][matrices];
+};
+
+// The inputs of the only row.
+template <class Format>
+__device__ void take_inputs(const ProductsLaunch& launch, std::byte* shared) {
+  __shared__ float reduction[kWarps];
+  const RowOf<Format> row(shared, launch.columns);
+  if (launch.prepared == nullptr) {
+    row.fill(launch.in, RowNorm(launch.norm, launch.in, launch.columns, reduction));
+  } else {
+    const auto* const from = reinterpret_cast<const uint4*>(launch.prepared);
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < row.quads(); i += kThreads)
+      reinterpret_cast<uint4*>(shared)[i] = from[i];
+  }
+}
+
+// Blocks stay until all outputs are there: inputs of one row are prepared once for each of them, while the first
+// weights are on their way.
 template <class Format, int rows, int matrices>
 __global__ void __launch_bounds__(kThreads, rows == 1 ? kBlocks : 2)
     multiply_rows(const __grid_constant__ ProductsLaunch launch) {
-  constexpr int kAhead = rows == 1 ? 4 / matrices : 1;  // units that a thread has asked for before it uses one
-  using Unit = typename Format::Unit;
   extern __shared__ __align__(16) std::byte shared[];
-  __shared__ float scratch[kWarps];
   let_next_begin();
+  int outputs = 0;
+  for (int p = 0; p < launch.product_count; p += matrices) outputs += static_cast<int>(launch.products[p].weight.rows);
+  const int warps = static_cast<int>(gridDim.x) * kWarps;
+  int output = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / kWarp;
+  Outputs<Format, rows, matrices> all(launch);
+  if (output < outputs) all.begin(output);
   wait_for_previous();
-  const int first_row = static_cast<int>(blockIdx.y) * rows, lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int first_row = static_cast<int>(blockIdx.y) * rows;
   if constexpr (rows == 1) {
-    const RowNorm norm(launch.norm, launch.in, launch.columns, scratch);
-    RowOf<Format>(shared, launch.columns).fill(launch.in, norm);
+    take_inputs<Format>(launch, shared);
     __syncthreads();
   }
   const auto row_of = [&](int r) {
@@ -77,55 +166,10 @@ __global__ void __launch_bounds__(kThreads, rows == 1 ? kBlocks : 2)
     const auto row = static_cast<std::size_t>(min(first_row + r, launch.count - 1));
     return RowOf<Format>(launch.prepared + row * prepared_bytes(launch.columns), launch.columns);
   };
-  const int units = (launch.columns + Format::unit - 1) / Format::unit;
-  int outputs = 0;
-  for (int p = 0; p < launch.product_count; p += matrices) outputs += static_cast<int>(launch.products[p].weight.rows);
-
-  const auto warps = static_cast<int>(gridDim.x) * kWarps;
-  for (int each = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / kWarp; each < outputs;
-       each += warps) {
-    int index = 0, output = each;
-    while (output >= launch.products[index].weight.rows)
-      output -= static_cast<int>(launch.products[index++].weight.rows);
-    const std::uint8_t* weights[matrices];
-#pragma unroll
-    for (int m = 0; m < matrices; ++m)
-      weights[m] = launch.products[index + m].weight.data + output * launch.products[index + m].weight.row_bytes;
-    const Offsets& offsets = launch.products[index].weight.offsets;
-    float sums[matrices][rows] = {};
-    for (int first = lane; first < units; first += kAhead * kWarp) {
-      Unit w[kAhead][matrices];
-#pragma unroll
-      for (int a = 0; a < kAhead; ++a) {
-        const int u = min(first + a * kWarp, units - 1);
-#pragma unroll
-        for (int m = 0; m < matrices; ++m) w[a][m] = Format::load(weights[m], offsets, u);
-      }
-#pragma unroll
-      for (int a = 0; a < kAhead; ++a) {
-        const int u = first + a * kWarp;
-        if (u >= units) break;
-#pragma unroll
-        for (int r = 0; r < rows; ++r) {
-          const typename Format::Input x = row_of(r).unit(u);
-#pragma unroll
-          for (int m = 0; m < matrices; ++m) sums[m][r] += dot<Format>(w[a][m], x);
-        }
-      }
-    }
-    const Finish finish{launch};
-#pragma unroll
-    for (int r = 0; r < rows; ++r) {
-      float all[2] = {};
-#pragma unroll
-      for (int m = 0; m < matrices; ++m) all[m] = over_warp(sums[m][r], Sum());
-      if (lane != 0 || first_row + r >= launch.count) continue;
-      if (launch.has_gate) {
-        finish.write_gated(first_row + r, output, all[0], all[1]);
-      } else {
-        finish.write(index, first_row + r, output, all[0]);
-      }
-    }
+  while (output < outputs) {
+    all.finish(first_row, row_of);
+    output += warps;
+    if (output < outputs) all.begin(output);
   }
 }
 
@@ -134,21 +178,28 @@ cudaError_t enqueue_rows(const ProductsLaunch& launch, const Queue& queue) {
   std::int64_t outputs = 0;
   for (int p = 0; p < launch.product_count; p += matrices) outputs += launch.products[p].weight.rows;
   const int units = (launch.columns + Format::unit - 1) / Format::unit;
-  const int shared = rows == 1 ? units * RowOf<Format>::unit_bytes : 0;
+  const int shared = rows == 1 ? (units * RowOf<Format>::unit_bytes + 15) / 16 * 16 : 0;
+  const std::int64_t needed = (outputs + kWarps - 1) / kWarps;
   const int most = queue.multiprocessors * std::clamp(kSharedBytes / std::max(shared, 1), 1, kBlocks);
-  const dim3 grid(static_cast<unsigned>(std::min<std::int64_t>((outputs + kWarps - 1) / kWarps, most)),
+  const std::int64_t rounds = (needed + most - 1) / most;  // as many for each
+  const dim3 grid(static_cast<unsigned>((needed + rounds - 1) / rounds),
                   static_cast<unsigned>((launch.count + rows - 1) / rows));
   return enqueue(multiply_rows<Format, rows, matrices>, grid, kThreads, static_cast<std::size_t>(shared), queue,
                  launch);
 }
 
 template <class Format>
-cudaError_t multiply_as(const ProductsLaunch& launch, const Queue& queue) {
+cudaError_t multiply_as(ProductsLaunch launch, const Queue& queue) {
   const bool pairs = launch.has_gate && launch.product_count == 2;
+  // The inputs of a row that is long take longer than one more kernel.
+  if (launch.count == 1 && launch.columns <= kMostOwnColumns) {
+    launch.prepared = nullptr;
+  } else {
+    const auto code = enqueue(prepare<Format>, dim3(static_cast<unsigned>(launch.count)), kThreads, 0, queue, launch);
+    if (code != cudaSuccess) return code;
+  }
   if (launch.count == 1)
     return pairs ? enqueue_rows<Format, 1, 2>(launch, queue) : enqueue_rows<Format, 1, 1>(launch, queue);
-  const auto code = enqueue(prepare<Format>, dim3(static_cast<unsigned>(launch.count)), kThreads, 0, queue, launch);
-  if (code != cudaSuccess) return code;
   return pairs ? enqueue_rows<Format, kRows, 2>(launch, queue) : enqueue_rows<Format, kRows, 1>(launch, queue);
 }
 

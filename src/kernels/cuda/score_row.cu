@@ -26,22 +26,22 @@ class ScoreRow : public HeadSlots<__half> {
         denominators_(denominators) {}
 
   __device__ void run() {
-    if (has_failed()) return;
     arrives_ = next_slot();
+    if (arrives_ == kNoSlot) return;  // the sequence has failed
     const int slots = max(state_.used, arrives_ + 1), each = slots_of_block(slots), blocks = blocks_of(slots);
     const int index = static_cast<int>(blockIdx.z);
     if (index >= blocks) return;
     for (int g = thread() / kWarp; g < group_; g += threads() / kWarp) {
-      const Denominator denominator(found_, g, partitions_of(slots).count);
-      if (thread() % kWarp == 0) denominators_[g] = denominator;
+      const Shares of_head(found_, g, partitions_of(slots).count);
+      if (thread() % kWarp == 0) denominators_[g] = of_head.denominator;
     }
     __syncthreads();
     const int first = index * each, end = min(first + each, slots);
     if (first <= arrives_ && arrives_ < end) weigh(arrives_, value_of_row());
     Candidate victim = score(first, end).first_of_block(reduction_);
+    if (blocks > 1 && thread() == 0) found_.candidates[index] = victim;
+    if (!is_last_of(blocks)) return;
     if (blocks > 1) {
-      if (thread() == 0) found_.candidates[index] = victim;
-      if (!is_last_of(blocks)) return;
       victim = thread() < blocks ? found_.candidates[thread()] : Candidate{};
       victim = victim.first_of_block(reduction_);
     }
@@ -54,19 +54,35 @@ class ScoreRow : public HeadSlots<__half> {
     return launch_.v + (row * launch_.kv_heads + kv_head_) * launch_.head_dim;
   }
 
-  // Step 3 for these slots. Returns this thread's candidate.
+  // Step 3 for these slots, a few of each thread at once. Returns this thread's candidate.
   __device__ Candidate score(int first, int end) const {
+    constexpr int kAtOnce = kSlots / kThreads;
     Candidate victim;
+    for (int base = first + thread(); base < end; base += kSlots) {
+      std::int32_t positions[kAtOnce];
+      float scores[kAtOnce], given[kAtOnce] = {};
+#pragma unroll
+      for (int a = 0; a < kAtOnce; ++a) {
+        const int slot = base + a * kThreads;
+        positions[a] = slot == arrives_ ? static_cast<std::int32_t>(now_) : slot < end ? slots_.position(slot) : -1;
+        scores[a] = slot < end && slot != arrives_ ? slots_.score(slot) : 0;
+      }
 #pragma unroll 4
-    for (int slot = first + thread(); slot < end; slot += kThreads) {
-      const bool arrives = slot == arrives_;
-      const std::int32_t position = arrives ? static_cast<std::int32_t>(now_) : slots_.position(slot);
-      if (!sees(position)) continue;
-      float sum = 0;
-      for (int g = 0; g < group_; ++g) sum += addition(denominators_[g].probability(found_.logit(g, slot)));
-      const float score = arrives ? sum : fmaf(state_.alpha, slots_.score(slot), sum);
-      slots_.score(slot) = score;
-      victim.consider(state_, now_, slot, position, rank_of(slots_, state_, slot, score));
+      for (int g = 0; g < group_; ++g) {
+#pragma unroll
+        for (int a = 0; a < kAtOnce; ++a) {
+          const float logit = sees(positions[a]) ? found_.logit(g, base + a * kThreads) : -FLT_MAX;
+          given[a] += addition(denominators_[g].probability(logit));
+        }
+      }
+#pragma unroll
+      for (int a = 0; a < kAtOnce; ++a) {
+        const int slot = base + a * kThreads;
+        if (!sees(positions[a])) continue;
+        const float score = fmaf(state_.alpha, scores[a], given[a]);
+        slots_.score(slot) = score;
+        victim.consider(state_, now_, slot, positions[a], rank_of(slots_, state_, slot, score));
+      }
     }
     return victim;
   }
@@ -107,6 +123,15 @@ cudaError_t score_row(const AttendLaunch& launch, int row, const Queue& queue) {
                   static_cast<unsigned>(blocks_of(launch.most_slots)));
   return enqueue(score_rows, grid, kThreads, HeadSlots<__half>::kReductionBytes + group * sizeof(Denominator), queue,
                  launch, row);
+}
+
+cudaError_t score_aside(const AttendLaunch& launch, const Queue& queue) {
+  if (const auto code = cudaEventRecord(queue.forked, queue.stream); code != cudaSuccess) return code;
+  if (const auto code = cudaStreamWaitEvent(queue.aside, queue.forked); code != cudaSuccess) return code;
+  Queue aside = queue;
+  aside.stream = queue.aside;
+  aside.overlaps = false;  // it waits for attention as a whole
+  return score_row(launch, 0, aside);
 }
 
 }  // namespace a2sf::cuda

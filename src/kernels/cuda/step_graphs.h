@@ -28,7 +28,7 @@ class StepGraphs {
   StepGraphs& operator=(const StepGraphs&) = delete;
 
   // Where the kernels of all steps work: what was recorded with other buffers is forgotten.
-  using Buffers = std::array<const void*, 6>;
+  using Buffers = std::array<const void*, 7>;
   void use(const Buffers& buffers);
 
   // From here to launch() the kernels of a step are recorded, unless they are known already: then nothing is to be

@@ -20,10 +20,6 @@ void StepUpload::lay_out(const Step& step) {
   wanted_ = take(step.wanted.size(), sizeof(std::int32_t));
   spans_ = take(step.spans.size(), sizeof(DeviceSpan));
   failures_ = take(step.spans.size(), sizeof(DeviceFailure));
-  std::size_t heads = 0;
-  for (const Span& span : step.spans)
-    heads = std::max(heads, static_cast<std::size_t>(static_cast<const CudaStore&>(*span.store).shape().kv_heads));
-  arrivals_ = take(step.spans.size() * heads, sizeof(int));
   picks_ = take(static_cast<std::size_t>(pick_count_), sizeof(Pick));  // the last, since their number changes most
 }
 
@@ -52,7 +48,7 @@ cudaError_t StepUpload::enqueue(const Step& step) {
     on_host<std::int32_t>(wanted_)[i] = step.wanted[i].row;
     for (const std::int32_t token : step.wanted[i].tokens) *pick++ = {static_cast<int>(i), token};
   }
-  std::fill_n(on_host<std::byte>(failures_), picks_ - failures_, std::byte{0});  // and the arrivals
+  std::fill_n(on_host<DeviceFailure>(failures_), step.spans.size(), DeviceFailure{});
   return cudaMemcpyAsync(buffer_.data(), host_.data(), bytes_, cudaMemcpyHostToDevice, device_->stream());
 }
 

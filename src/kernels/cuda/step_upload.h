@@ -25,7 +25,6 @@ class StepUpload {
   const DeviceSpan* spans() const { return at<DeviceSpan>(spans_); }
   const Pick* picks() const { return at<Pick>(picks_); }                    // the tokens of all queries, in order
   DeviceFailure* failures() const { return at<DeviceFailure>(failures_); }  // [span]
-  int* arrivals() const { return at<int>(arrivals_); }                      // [span][KV head], 0 in the beginning
   int pick_count() const { return pick_count_; }
 
  private:
@@ -43,7 +42,7 @@ class StepUpload {
   PinnedBuffer host_;
   OwnedBuffer buffer_;
   std::size_t tokens_ = 0, positions_ = 0, wanted_ = 0, spans_ = 0, picks_ = 0;  // offsets
-  std::size_t failures_ = 0, arrivals_ = 0, bytes_ = 0;
+  std::size_t failures_ = 0, bytes_ = 0;
   int pick_count_ = 0;
 };
 

@@ -35,18 +35,25 @@ static_assert(sizeof(Candidate) == 4 * sizeof(float));
 struct Denominator {
   float maximum, factor;
 
-  // By one warp; all lanes get it.
-  __device__ Denominator(const Workspace& found, int g, int partitions) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    float largest = -FLT_MAX, sum = 0;
-    for (int i = lane; i < partitions; i += kWarp) largest = fmaxf(largest, found.maxima[i * found.group + g]);
-    largest = over_warp(largest, Largest());
-    for (int i = lane; i < partitions; i += kWarp)
-      sum += found.sums[i * found.group + g] * exp2f(found.maxima[i * found.group + g] - largest);
-    maximum = largest;
-    factor = 1 / over_warp(sum, Sum());
-  }
   __device__ float probability(float logit) const { return exp2f(logit - maximum) * factor; }
 };
+
+// By one warp; lane i gets what the outputs of partition i count for as well. All lanes get the denominator.
+struct Shares {
+  Denominator denominator;
+  float of_partition;
+
+  __device__ Shares(const Workspace& found, int g, int partitions) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    const bool exists = lane < partitions;
+    const float maximum = exists ? found.maxima[lane * found.group + g] : -FLT_MAX;
+    const float sum = exists ? found.sums[lane * found.group + g] : 0;
+    denominator.maximum = over_warp(maximum, Largest());
+    of_partition = exp2f(maximum - denominator.maximum);
+    denominator.factor = 1 / over_warp(sum * of_partition, Sum());
+    of_partition *= denominator.factor;
+  }
+};
+static_assert(kMostBlocks <= kWarp);
 
 }  // namespace a2sf::cuda
