@@ -17,7 +17,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -115,10 +114,6 @@ Profile make_profile(const ModelInfo& model, const PolicySpec& policy, TunedBudg
           .file = {}};
 }
 
-std::string name_of(const std::string& file) {
-  return file == "-" ? "standard input" : std::filesystem::path(file).filename().string();
-}
-
 Profile tune_on_text(const Flags& flags, const std::vector<PolicySpec>& policies,
                      const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer) {
   const TuneOptions options = read_text_options(flags);
@@ -128,7 +123,7 @@ Profile tune_on_text(const Flags& flags, const std::vector<PolicySpec>& policies
   auto chosen = need(choose_policy(model, tokens, policies, options,
                                    [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
   return make_profile(model->info(), policies[chosen.policy], std::move(chosen.budgets),
-                      {{name_of(flags.text.file), text_hash}});
+                      {tuned_text(flags.text.file, text_hash)});
 }
 
 // The policy at each budget.

@@ -267,6 +267,14 @@ class TuneTest(EvalTest):
         self.refuse(2, "one --policy and one --budget", *arguments, "--budget", "16,32")
         self.refuse(2, "what to tune on", *arguments, "-f", self.text)
         self.refuse(1, "fewer than one window", "tune", "-m", self.model, "--classes", self.text)
+        scored = ["-m", self.model, "-f", self.text, "--budget", 16]
+        self.refuse(1, "was tuned on", "perplexity", *scored, "--ctx", 64, "--policy", f"a2sf:classes={path}")
+        self.refuse(1, "leave out classes", "compare", *scored, "--policies", f"a2sf:classes={path}")
+        of_task, data = self.folder / "task.classes.json", self.folder / "data"
+        self.assertEqual(a2sf("tune", "-m", self.model, "--classes", data / "piqa/validation.jsonl", "--ctx", 64, "--windows", 1,
+                              "--calls", 3, "--budget", 16, "-o", of_task).returncode, 0)
+        self.refuse(1, "was tuned on", "eval", "-m", self.model, "--data", data, "--tasks", "piqa", "-o", self.folder / "out",
+                    "--policies", f"a2sf:classes={of_task}", "--budget", 16)
 
     def wrong_classes(self, path, **changes):
         wrong = self.folder / "wrong.json"

@@ -6,7 +6,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <string>
 
 #include "policy/hooks/hooks.h"
@@ -69,8 +68,7 @@ class Learned final : public HookFactory {
                                                   model_->layers.size(), layers));
   }
   bool was_tuned_on(std::string_view text_hash) const override {
-    return model_ != nullptr && std::any_of(model_->texts.begin(), model_->texts.end(),
-                                            [&](const TunedText& text) { return text.hash == text_hash; });
+    return model_ != nullptr && has_text(model_->texts, text_hash);
   }
   std::string file_text() const override { return model_ == nullptr ? "" : to_json(*model_); }
   Result<std::shared_ptr<const HookFactory>> with(std::string_view option, std::string_view value) const override {
