@@ -235,7 +235,9 @@ class TuneTest(EvalTest):
                        "one", "--calls", 3, "--cost", "loss", "--measure", "mass", "-o", path)
         self.assertEqual((on_text.returncode, on_text.stderr), (0, ""))
         self.assertIn("memory", on_text.stdout)
-        shares = json.loads(path.read_text())["tables"][0]["shares"]
+        on_text = json.loads(path.read_text())
+        shares = on_text["tables"][0]["shares"]
+        path.write_text(json.dumps({**on_text, "policy": "a2sf:layers=0-27"}))
         both = self.folder / "both.json"
         on_tasks = a2sf("tune", "-m", self.model, "--data", self.folder / "data", "--tasks", "piqa", "--limit", 3,
                         "--shots", 1, "--budget", "0.3", "--calls", 3, "--cost", "accuracy", "--profile", path, "-o", both, "--json")
@@ -246,6 +248,7 @@ class TuneTest(EvalTest):
         self.assertEqual([text["name"] for text in profile["texts"]], ["text.txt", "piqa/train_first2000.jsonl"])
         memories = {memory for layer in profile["tables"][0]["memories"] for memory in layer}
         self.assertEqual(len(memories), 1)
+        self.assertEqual(profile["policy"], "a2sf:layers=0-27")
 
     def test_token_classes_are_made_and_used(self):
         arguments = ["tune", "-m", self.model, "--classes", self.text, "--ctx", 64, "--windows", 1, "--calls", 3]
