@@ -94,7 +94,8 @@ Result<LearnedModel> parse_learned_model(std::string_view text) {
   }
   model.model = text_of(json, "model");
   model.model_hash = text_of(json, "model_hash");
-  for (const Json& each : member(json, "texts")) model.texts.push_back({text_of(each, "name"), text_of(each, "hash")});
+  if (model.model_hash.empty()) return malformed("\"model_hash\" should say which model it was learned on");
+  model.texts = texts_of(json);
   return model;
 }
 

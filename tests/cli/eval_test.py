@@ -344,6 +344,9 @@ class TuneTest(EvalTest):
         self.refuse(2, "is no learned model", *scored[:-1], f"learned:model={self.text}", "-f", other)
         self.refuse(1, "a window of 64 tokens", "tune", "-m", self.model, "--learn", self.text, "--ctx", 64, "--windows", 1)
         self.refuse(2, "'big'", *learn, "--kind", "big")
+        elsewhere = self.folder / "elsewhere.json"
+        elsewhere.write_text(json.dumps({**json.loads(path.read_text()), "model_hash": "0123456789abcdef"}))
+        self.refuse(1, "was learned on another model", *scored[:-1], f"learned:model={elsewhere}", "-f", other)
 
     def test_weights_of_multi_are_found(self):
         done = a2sf("tune", "-m", self.model, "--multi", self.text, "--ctx", 64, "--windows", 1, "--budget", 16, "--calls", 4, "--json")
