@@ -267,9 +267,6 @@ class TuneTest(EvalTest):
         self.refuse(2, "leave out classes or cold", *run, f"a2sf:classes={path}:cold=all")
         self.refuse(2, "is no token", *run, f"a2sf:classes={self.wrong_classes(path, vocabulary=5)}")
         self.refuse(1, "classes of 60000 tokens, this model", *run, f"a2sf:classes={self.wrong_classes(path, vocabulary=60000)}")
-        self.refuse(2, "one --policy and one --budget", *arguments, "--budget", "16,32")
-        self.refuse(2, "what to tune on", *arguments, "-f", self.text)
-        self.refuse(1, "fewer than one window", "tune", "-m", self.model, "--classes", self.text)
         scored = ["-m", self.model, "-f", self.text, "--budget", 16]
         self.refuse(1, "was tuned on", "perplexity", *scored, "--ctx", 64, "--policy", f"a2sf:classes={path}")
         self.refuse(1, "leave out classes", "compare", *scored, "--policies", f"a2sf:classes={path}")
@@ -278,6 +275,9 @@ class TuneTest(EvalTest):
                               "--calls", 3, "--budget", 16, "-o", of_task).returncode, 0)
         self.refuse(1, "was tuned on", "eval", "-m", self.model, "--data", data, "--tasks", "piqa", "-o", self.folder / "out",
                     "--policies", f"a2sf:classes={of_task}", "--budget", 16)
+        self.refuse(2, "one --policy and one --budget", *arguments, "--budget", "16,32")
+        self.refuse(2, "what to tune on", *arguments, "-f", self.text)
+        self.refuse(1, "fewer than one window", "tune", "-m", self.model, "--classes", self.text)
 
     def wrong_classes(self, path, **changes):
         wrong = self.folder / "wrong.json"
@@ -316,6 +316,9 @@ class TuneTest(EvalTest):
             done = a2sf(*run)
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertEqual(json.loads(done.stdout)["profile"]["file"], "code/smollm2-135m")
+            for policy in ("local", "snapkv"):
+                done = a2sf(*run, "--policy", policy)
+                self.assertEqual((done.returncode, done.stderr), (0, f"a2sf: warning: --profile code does nothing under {policy}\n"))
         else:
             self.refuse(1, "--profile code: no such profile", *run)
 
@@ -341,12 +344,12 @@ class TuneTest(EvalTest):
         self.assertEqual(a2sf(*scored, "-f", other).returncode, 0)
         self.refuse(1, "was tuned on", *scored, "-f", self.text)
         self.refuse(2, "learned needs model=FILE", *scored[:-1], "learned", "-f", other)
-        self.refuse(2, "is no learned model", *scored[:-1], f"learned:model={self.text}", "-f", other)
-        self.refuse(1, "a window of 64 tokens", "tune", "-m", self.model, "--learn", self.text, "--ctx", 64, "--windows", 1)
-        self.refuse(2, "'big'", *learn, "--kind", "big")
         elsewhere = self.folder / "elsewhere.json"
         elsewhere.write_text(json.dumps({**json.loads(path.read_text()), "model_hash": "0123456789abcdef"}))
         self.refuse(1, "was learned on another model", *scored[:-1], f"learned:model={elsewhere}", "-f", other)
+        self.refuse(2, "is no learned model", *scored[:-1], f"learned:model={self.text}", "-f", other)
+        self.refuse(1, "a window of 64 tokens", "tune", "-m", self.model, "--learn", self.text, "--ctx", 64, "--windows", 1)
+        self.refuse(2, "'big'", *learn, "--kind", "big")
 
     def test_weights_of_multi_are_found(self):
         done = a2sf("tune", "-m", self.model, "--multi", self.text, "--ctx", 64, "--windows", 1, "--budget", 16, "--calls", 4, "--json")
