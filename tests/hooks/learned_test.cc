@@ -92,13 +92,13 @@ TEST_P(Learned, TheLeastPredictedGoes) {
     const std::string gemma_file = written(of_gemma, "learned-gemma.json");
     for (const char* options : {"budget=12:block=1", "budget=10:block=7:sink=2:pin=3:recent=2", "budget=20:recent=0"}) {
       SCOPED_TRACE(options);
-      RuleReplay replay("learned:model=" + llama_file + ":" + options, llama, predicted_by(of_llama));
+      Replay replay(parse_policy("learned:model=" + llama_file + ":" + options).value(), llama, predicted_by(of_llama));
       replay.feed(random_tokens(90), 64);
-      replay.expect_same_victims();
+      replay.expect_same();
     }
-    RuleReplay replay("learned:budget=8:block=3:model=" + gemma_file, gemma, predicted_by(of_gemma));
+    Replay replay(parse_policy("learned:budget=8:block=3:model=" + gemma_file).value(), gemma, predicted_by(of_gemma));
     replay.feed(random_tokens(60), 60);
-    replay.expect_same_victims();
+    replay.expect_same();
   }
 }
 
