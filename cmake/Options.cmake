@@ -12,15 +12,17 @@ target_compile_options(a2sf_options INTERFACE
 if(A2SF_SANITIZE)
   target_compile_options(a2sf_options INTERFACE
     -fsanitize=${A2SF_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
-  # fuzzer-no-link is for compiling only.
-  string(REPLACE "fuzzer-no-link," "" link_sanitizers "${A2SF_SANITIZE}")
-  target_link_options(a2sf_options INTERFACE -fsanitize=${link_sanitizers})
+  target_link_options(a2sf_options INTERFACE -fsanitize=${A2SF_SANITIZE})
 endif()
 
 # GCC 12 sees overflows in fmt and std::string at -O3 that are not there.
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(a2sf_options INTERFACE
     "$<$<COMPILE_LANGUAGE:CXX>:-Wno-stringop-overflow;-Wno-restrict>")
+  # In a unity build a source is included, and its anonymous namespace looks like a header's.
+  if(CMAKE_UNITY_BUILD)
+    target_compile_options(a2sf_options INTERFACE -Wno-subobject-linkage)
+  endif()
   # Under sanitizers it sees members of a std::variant read that another alternative has.
   if(A2SF_SANITIZE)
     target_compile_options(a2sf_options INTERFACE -Wno-maybe-uninitialized)

@@ -3,6 +3,7 @@
 #include "messages.h"
 #include "outcome.h"
 
+#include <a2sf/token_classes.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -42,16 +43,29 @@ bool holds_all(const PolicySpec& spec, const Sequence& sequence) {
 }
 
 bool can_share(const PolicySpec& spec, const Sequence& sequence) {
-  const bool has_mean = std::holds_alternative<BudgetCount>(spec.budget.budget) || spec.has_ratio();
-  const bool is_by_score = std::holds_alternative<Accumulate>(spec.score) && scores_decide(spec);
-  return has_mean && spec.profile() == nullptr && !holds_all(spec, sequence) && is_by_score;
+  return shares_by_profile(spec) && !holds_all(spec, sequence);
+}
+
+const TokenClasses* classes_of(const PolicySpec& spec) {
+  const auto* accumulate = std::get_if<Accumulate>(&spec.score);
+  return accumulate == nullptr ? nullptr : accumulate->classes.get();
 }
 
 }  // namespace
 
+bool is_tuned(const PolicySpec& spec) {
+  return std::holds_alternative<Hooked>(spec.score) || classes_of(spec) != nullptr || spec.profile() != nullptr;
+}
+
 bool names_domain(const std::string& profile) {
   const auto domains = shipped_domains();
   return std::find(domains.begin(), domains.end(), profile) != domains.end();
+}
+
+bool shares_by_profile(const PolicySpec& spec) {
+  const bool has_mean = std::holds_alternative<BudgetCount>(spec.budget.budget) || spec.has_ratio();
+  const bool is_by_score = std::holds_alternative<Accumulate>(spec.score) && scores_decide(spec);
+  return has_mean && spec.profile() == nullptr && is_by_score;
 }
 
 std::string profile_beside(const std::string& model_file) { return model_file + ".a2sf.json"; }
@@ -73,17 +87,19 @@ void use_auto_profile(const CacheFlags& flags, const ModelInfo& model, const Seq
 }
 
 void refuse_tuned_text(std::span<const PolicySpec> specs, const std::string& text_hash, const std::string& text) {
+  const auto refuse = [&](const std::string& tuned, const char* remedy) {
+    fail_with(kFailed, fmt::format("{} was tuned on {}: what it does there says nothing about other texts; score "
+                                   "another text{}",
+                                   harmless(tuned), harmless(text_name(text)), remedy));
+  };
   for (const PolicySpec& spec : specs) {
     if (const auto* hooked = std::get_if<Hooked>(&spec.score);
-        hooked != nullptr && hooked->factory->was_tuned_on(text_hash)) {
-      fail_with(kFailed, fmt::format("{} was tuned on {}: what it does there says nothing about other texts; score "
-                                     "another text",
-                                     harmless(to_string(spec)), text_name(text)));
-    }
-    if (spec.profile() == nullptr || !spec.profile()->was_tuned_on(text_hash)) continue;
-    fail_with(kFailed, fmt::format("the profile {} was tuned on {}: what it does there says nothing about other texts; "
-                                   "score another text, or use --profile none",
-                                   spec.profile()->file, text_name(text)));
+        hooked != nullptr && hooked->factory->was_tuned_on(text_hash))
+      refuse(to_string(spec), "");
+    if (const TokenClasses* classes = classes_of(spec); classes != nullptr && has_text(classes->texts, text_hash))
+      refuse("the file of classes " + classes->file, ", or leave out classes");
+    if (spec.profile() != nullptr && spec.profile()->was_tuned_on(text_hash))
+      refuse("the profile " + spec.profile()->file, ", or use --profile none");
   }
 }
 

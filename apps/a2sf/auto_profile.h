@@ -10,6 +10,8 @@ namespace a2sf::app {
 
 // Whether --profile says a domain that profiles come with the library for.
 bool names_domain(const std::string& profile);
+// Whether such a profile, or one by `auto`, shares out the policy's budget.
+bool shares_by_profile(const PolicySpec& spec);
 // Where `tune` leaves a model's profile, and `auto` finds it.
 std::string profile_beside(const std::string& model_file);
 
@@ -26,7 +28,9 @@ struct Sequence {
 void use_auto_profile(const CacheFlags& flags, const ModelInfo& model, const Sequence& sequence,
                       std::span<PolicySpec> specs, bool quiet);
 
-// Ends the command where a profile or a hook of these policies was tuned on the text that is to be scored.
+// Whether the policy has something that may have been tuned on a text: a profile, token classes or a hook.
+bool is_tuned(const PolicySpec& spec);
+// Ends the command where any of that was tuned on the text that is to be scored.
 void refuse_tuned_text(std::span<const PolicySpec> specs, const std::string& text_hash, const std::string& text);
 
 }  // namespace a2sf::app

@@ -45,9 +45,6 @@ void require_data(const Flags& flags, const std::vector<EvalTaskInfo>& tasks) {
 // What was tuned on a task's own items says nothing about others.
 void refuse_tuned_tasks(const Flags& flags, const std::vector<EvalTaskInfo>& tasks,
                         const std::vector<PolicySpec>& specs) {
-  const auto is_tuned = [](const PolicySpec& spec) {
-    return spec.profile() != nullptr || std::holds_alternative<Hooked>(spec.score);
-  };
   if (std::none_of(specs.begin(), specs.end(), is_tuned)) return;
   for (const EvalTaskInfo& task : tasks) {
     if (task.file.empty()) continue;

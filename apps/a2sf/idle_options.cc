@@ -1,5 +1,6 @@
 #include "idle_options.h"
 
+#include "auto_profile.h"
 #include "messages.h"
 #include "tables.h"
 
@@ -69,11 +70,18 @@ std::int64_t smallest_budget(const PolicySpec& spec, const ModelInfo& info, std:
 }  // namespace
 
 void warn_of_idle_options(const CacheFlags& flags, std::span<const TypedPolicy> policies) {
+  const auto warn_unless_used = [&](const PolicyOption& given, const auto& is_used_by) {
+    if (std::none_of(policies.begin(), policies.end(), is_used_by))
+      warn(fmt::format("--{} {} does nothing under {}", given.name, given.value, names_of(policies)));
+  };
   for (const auto& given : given_options(flags)) {
-    const bool used = std::any_of(policies.begin(), policies.end(), [&](const TypedPolicy& policy) {
+    warn_unless_used(given, [&](const TypedPolicy& policy) {
       return uses(policy.spec, given.name) && !says(policy.text, given.name);
     });
-    if (!used) warn(fmt::format("--{} {} does nothing under {}", given.name, given.value, names_of(policies)));
+  }
+  if (names_domain(flags.profile)) {
+    warn_unless_used({"profile", flags.profile},
+                     [](const TypedPolicy& policy) { return shares_by_profile(policy.spec); });
   }
   for (auto policy = policies.begin(); policy != policies.end(); ++policy) {
     const auto is_same = [&](const TypedPolicy& other) { return other.text == policy->text; };  // at another budget

@@ -11,6 +11,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <limits>
 #include <random>
 #include <utility>
@@ -303,6 +304,10 @@ std::shared_ptr<const Model> load_model(const ModelFlags& flags) {
 }
 
 std::string text_name(const std::string& file) { return file == "-" ? "standard input" : file; }
+
+TunedText tuned_text(const std::string& file, const std::string& hash) {
+  return {file == "-" ? text_name(file) : std::filesystem::path(file).filename().string(), hash};
+}
 
 std::string read_text(const std::string& file) {
   std::string text = read_file(file);

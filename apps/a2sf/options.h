@@ -81,6 +81,8 @@ KvType kv_type_of(const CacheFlags& flags);
 std::shared_ptr<const Model> load_model(const ModelFlags& flags);
 // The file's name, or what "-" stands for.
 std::string text_name(const std::string& file);
+// What a file that was tuned on this text says of it.
+TunedText tuned_text(const std::string& file, const std::string& hash);
 // A file's text. Ends the command if it is empty or not valid UTF-8.
 std::string read_text(const std::string& file);
 // Tokens of a file's text, BOS if the model asks for it, cut to the first `flags.tokens`; the hash is of the whole

@@ -17,7 +17,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -115,10 +114,6 @@ Profile make_profile(const ModelInfo& model, const PolicySpec& policy, TunedBudg
           .file = {}};
 }
 
-std::string name_of(const std::string& file) {
-  return file == "-" ? "standard input" : std::filesystem::path(file).filename().string();
-}
-
 Profile tune_on_text(const Flags& flags, const std::vector<PolicySpec>& policies,
                      const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer) {
   const TuneOptions options = read_text_options(flags);
@@ -128,16 +123,18 @@ Profile tune_on_text(const Flags& flags, const std::vector<PolicySpec>& policies
   auto chosen = need(choose_policy(model, tokens, policies, options,
                                    [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
   return make_profile(model->info(), policies[chosen.policy], std::move(chosen.budgets),
-                      {{name_of(flags.text.file), text_hash}});
+                      {tuned_text(flags.text.file, text_hash)});
 }
 
-// The policy at each budget.
-std::vector<PolicySpec> read_task_policies(const Flags& flags, const std::vector<PolicySpec>& policies) {
+// The policy at each budget, with what the profile of the shares was made for: the layers that it bounds, for instance.
+std::vector<PolicySpec> read_task_policies(const Flags& flags, const std::vector<PolicySpec>& policies,
+                                           const std::shared_ptr<const Profile>& shares) {
   if (policies.size() > 1) fail_with(kWrongUsage, "--policy: on tasks it is one policy");
   std::vector<PolicySpec> specs;
   for (const std::string& budget : split_list(flags.budgets.empty() ? kRatios : flags.budgets)) {
     PolicySpec spec = policies.front();
     need(set_option(spec, "budget", budget), kWrongUsage);
+    if (shares != nullptr) need(share_by(spec, shares));
     specs.push_back(std::move(spec));
   }
   return specs;
@@ -145,11 +142,12 @@ std::vector<PolicySpec> read_task_policies(const Flags& flags, const std::vector
 
 Profile tune_on_tasks(const Flags& flags, const std::vector<PolicySpec>& policies,
                       const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer) {
-  TaskTuning tuning{.items = {}, .specs = read_task_policies(flags, policies), .shares = nullptr, .search = {}};
+  TaskTuning tuning{.items = {}, .specs = {}, .shares = nullptr, .search = {}};
   tuning.rules = rules_of(flags.tasks);
   tuning.search = {choice_of("--alpha", flags.alpha.empty() ? "one" : flags.alpha, kGroups), flags.calls};
   tuning.cost = choice_of("--cost", flags.cost.empty() ? "loss" : flags.cost, kTaskCosts);
   if (flags.profile != "none") tuning.shares = std::make_shared<const Profile>(need(read_profile(flags.profile)));
+  tuning.specs = read_task_policies(flags, policies, tuning.shares);
   std::vector<TunedText> texts = tuning.shares == nullptr ? std::vector<TunedText>() : tuning.shares->texts;
   for (const TaskInfo& task : read_choice_tasks(flags.tasks)) {
     auto items =
@@ -162,7 +160,8 @@ Profile tune_on_tasks(const Flags& flags, const std::vector<PolicySpec>& policie
   Progress progress("tune");
   auto tables = need(tune_memories(model, tokenizer, tuning,
                                    [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
-  return make_profile(model->info(), tuning.specs.front(), {std::move(tables)}, std::move(texts));
+  const PolicySpec& spec = tuning.specs.front();
+  return make_profile(model->info(), spec, {std::move(tables), spec.budget.layers}, std::move(texts));
 }
 
 // The least, the middle and the largest of a table's numbers, each as `text` has it.

@@ -83,10 +83,11 @@ void tune_classes(const ClassTuning& tuning) {
   OutputFile file(target);
   const auto start = std::chrono::steady_clock::now();
   Progress progress("tune");
-  const TokenClasses classes =
+  TokenClasses classes =
       need(search_classes(model, windows, classes_of_vocabulary(tokenizer, text), search,
                           [&](std::size_t done, std::size_t total) { return progress.update(done, total); }));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  classes.texts = {tuned_text(tuning.text, text_hash(text))};
   file.write(to_json(classes));
   file.commit();
   if (target == "-") return;

@@ -10,7 +10,6 @@
 
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 
 namespace a2sf::app {
 namespace {
@@ -73,9 +72,7 @@ void tune_learned(const HookTuneFlags& flags) {
     Progress progress("tune");
     learned = need(learn_score(reading.model, reading.windows, options, shown_by(progress)));
   }
-  const std::string name =
-      flags.learn == "-" ? text_name(flags.learn) : std::filesystem::path(flags.learn).filename().string();
-  learned.texts = {{name, reading.text.hash}};
+  learned.texts = {tuned_text(flags.learn, reading.text.hash)};
   file.write(to_json(learned));
   file.commit();
   if (target == "-") return;

@@ -10,3 +10,4 @@
 #include <a2sf/session.h>
 #include <a2sf/text.h>
 #include <a2sf/token_classes.h>
+#include <a2sf/tuned_text.h>

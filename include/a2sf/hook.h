@@ -22,6 +22,8 @@
 
 namespace a2sf {
 
+struct ModelInfo;
+
 // What a hook or an observer wants to see beside positions and scores. What nobody asks for costs nothing; asking for
 // what was not declared is an error of the sequence.
 struct HookNeeds {
@@ -174,8 +176,8 @@ class HookFactory {
   virtual ~HookFactory() = default;
   virtual std::string_view name() const = 0;  // of the policy
   virtual HookNeeds needs() const { return {}; }
-  // Fails where an option is missing or does not fit a model of so many layers (0: not known yet).
-  virtual Status check(int /*layers*/) const { return {}; }
+  // Fails where an option is missing or does not fit the model (nullptr: not known yet).
+  virtual Status check(const ModelInfo* /*model*/) const { return {}; }
   // Whether an option is the result of tuning on the text of this hash (Profile::was_tuned_on).
   virtual bool was_tuned_on(std::string_view /*text_hash*/) const { return false; }
   // What was in the file that an option names, so that results of another one are told apart; empty: there is none.

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <a2sf/policy.h>
+#include <a2sf/tuned_text.h>
 
 #include <cstdint>
 #include <memory>
@@ -36,10 +37,6 @@ struct ShareTable {
   std::vector<std::vector<double>> local = {};
 };
 
-struct TunedText {
-  std::string name, hash;
-};
-
 struct Profile {
   std::vector<ShareTable> tables;  // at least one, all of one shape, by ascending mean
   std::string policy = {};         // the policy that it was made for, as text: share_by(); empty: any
@@ -52,9 +49,6 @@ struct Profile {
   // Whether it was tuned on the text of this hash: what it does there says nothing about other texts.
   bool was_tuned_on(std::string_view text_hash) const;
 };
-
-// FNV-1a, 64 bits, as 16 hex digits.
-std::string text_hash(std::string_view text);
 
 // Fails unless the tables are as said above, naming the table, the layer and the KV head.
 Status validate(const Profile& profile);

@@ -8,10 +8,13 @@
 //                 "memory": 2,           above 0
 //                 "weight": 0.5,         0 or more
 //                 "tokens": [32, 33]},   ids; those that are in no list are of the last class
-//                ...]}
+//                ...],
+//    "texts": [{"name": "...", "hash": "..."}]}   what the factors were tuned on: text_hash() of each text; may be left
+//                                                 out
 #pragma once
 
 #include <a2sf/result.h>
+#include <a2sf/tuned_text.h>
 
 #include <cstdint>
 #include <string>
@@ -30,6 +33,7 @@ struct TokenClasses {
   std::vector<TokenClass> classes;     // none: they are still to be given
   std::vector<std::uint8_t> class_of;  // [token id]: its index in `classes`
   std::string file = {};               // where it was read from, as given; empty: from elsewhere
+  std::vector<TunedText> texts = {};   // what the factors were tuned on
 
   const TokenClass& of(std::int32_t token) const { return classes[class_of[static_cast<std::size_t>(token)]]; }
 };

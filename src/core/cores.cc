@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr double kEverything = std::numeric_limits<double>::infinity();
+constexpr double kNoQuota = std::numeric_limits<double>::infinity();
 
 int cores_by_affinity() {
   cpu_set_t cores;
@@ -24,27 +24,27 @@ int cores_by_affinity() {
 }
 
 // Processor time over a period, both in microseconds.
-double quota_of(double time, double period) { return time > 0 && period > 0 ? time / period : kEverything; }
+double quota_of(double time, double period) { return time > 0 && period > 0 ? time / period : kNoQuota; }
 
 // "250000 100000", or "max 100000".
 double quota_v2(const fs::path& folder) {
   std::ifstream file(folder / "cpu.max");
   double time = 0, period = 0;
-  return file >> time >> period ? quota_of(time, period) : kEverything;
+  return file >> time >> period ? quota_of(time, period) : kNoQuota;
 }
 
 // -1: no quota.
 double quota_v1(const fs::path& folder) {
   std::ifstream times(folder / "cpu.cfs_quota_us"), periods(folder / "cpu.cfs_period_us");
   double time = 0, period = 0;
-  return times >> time && periods >> period ? quota_of(time, period) : kEverything;
+  return times >> time && periods >> period ? quota_of(time, period) : kNoQuota;
 }
 
 bool names_cpu(const std::string& controllers) { return ("," + controllers + ",").find(",cpu,") != std::string::npos; }
 
 // The least that a group or one of those around it is granted: folders that are not there grant everything.
 double quota_of_groups(const std::string& groups, const fs::path& mount) {
-  double least = kEverything;
+  double least = kNoQuota;
   for (const ControlGroup& group : control_groups(groups)) {
     if (group.controllers.empty()) {
       for (const fs::path& folder : folders_of(group, mount)) least = std::min(least, quota_v2(folder));

@@ -37,7 +37,11 @@ Session::~Session() = default;
 Result<ResolvedRetention> resolve_for(const ModelInfo& info, const SessionOptions& options) {
   auto resolved =
       resolve_all(options.policy, info.windows, info.kv_heads, options.sequence_tokens, options.most_tokens);
-  const TokenClasses* classes = resolved ? resolved->retention.classes.get() : nullptr;
+  if (!resolved) return resolved;
+  if (const auto& hook = resolved->retention.hook; hook != nullptr) {
+    if (auto fits = hook->check(&info); !fits) return tl::unexpected(fits.error());
+  }
+  const TokenClasses* classes = resolved->retention.classes.get();
   if (classes == nullptr || classes->class_of.size() == static_cast<std::size_t>(info.vocabulary)) return resolved;
   return fail(
       ErrorKind::bad_input,

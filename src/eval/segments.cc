@@ -7,7 +7,7 @@
 namespace a2sf {
 namespace {
 
-constexpr std::size_t kChunk = 64;
+constexpr std::size_t kMostRows = 64;
 
 }  // namespace
 
@@ -26,7 +26,7 @@ std::vector<Segment> make_segments(const SegmentPlan& plan) {
   const std::size_t decode_from = std::max(at, plan.tokens - std::min(plan.tokens, plan.decode));
   while (at < plan.tokens) {
     const bool decode = at >= decode_from;
-    const std::size_t end = decode ? at + 1 : std::min(at + kChunk, decode_from);
+    const std::size_t end = decode ? at + 1 : std::min(at + kMostRows, decode_from);
     segments.push_back({at, end, WantLogits::all, false, decode});
     at = end;
   }

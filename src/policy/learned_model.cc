@@ -1,25 +1,21 @@
 #include "policy/learned_model.h"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "core/text_file.h"
+#include "policy/json_members.h"
 
 namespace a2sf {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-constexpr const char* kFormat = "a2sf-learned-1";
+constexpr const char* kLearnedFormat = "a2sf-learned-1";
 constexpr std::size_t kMostUnits = 64;
 // So far from 1 that sums of products with features stay finite in floats.
 constexpr double kMostWeight = 1e6;
-
-Status malformed(std::string what) { return fail(ErrorKind::bad_input, std::move(what)); }
 
 // As many finite numbers as `count`.
 Status read_numbers(const Json& json, std::string_view key, std::size_t count, float* numbers) {
@@ -33,11 +29,6 @@ Status read_numbers(const Json& json, std::string_view key, std::size_t count, f
     *numbers++ = static_cast<float>(number);
   }
   return {};
-}
-
-const Json& member(const Json& json, const char* key) {
-  static const Json nothing;
-  return json.is_object() && json.contains(key) ? json[key] : nothing;
 }
 
 Status read_hidden(const Json& json, LearnedLayer& layer) {
@@ -62,11 +53,6 @@ Status read_layer(const Json& json, LearnedLayer& layer) {
   if (auto read = read_hidden(json, layer); !read) return read;
   layer.output.resize(layer.hidden.empty() ? layer.mean.size() : layer.hidden.size());
   return read_numbers(member(json, "output"), "output", layer.output.size(), layer.output.data());
-}
-
-std::string text_of(const Json& json, const char* key) {
-  const Json& text = member(json, key);
-  return text.is_string() ? text.get<std::string>() : "";
 }
 
 Json layer_json(const LearnedLayer& layer) {
@@ -95,21 +81,21 @@ float predict(const LearnedLayer& layer, const Features& features) {
 
 Result<LearnedModel> parse_learned_model(std::string_view text) {
   const Json json = Json::parse(text, nullptr, false);
-  if (text_of(json, "format") != kFormat)
-    return fail(ErrorKind::bad_input, fmt::format("it should hold {{\"format\": \"{}\", ...}}", kFormat));
+  if (text_of(json, "format") != kLearnedFormat)
+    return malformed(fmt::format("it should hold {{\"format\": \"{}\", ...}}", kLearnedFormat));
   if (member(json, "features") != Json(kFeatureNames))
-    return fail(ErrorKind::bad_input, fmt::format("its \"features\" are not {}", Json(kFeatureNames).dump()));
+    return malformed(fmt::format("its \"features\" are not {}", Json(kFeatureNames).dump()));
   LearnedModel model;
   const Json& layers = member(json, "layers");
-  if (!layers.is_array() || layers.empty())
-    return fail(ErrorKind::bad_input, "\"layers\" should be a list of one object per layer");
+  if (!layers.is_array() || layers.empty()) return malformed("\"layers\" should be a list of one object per layer");
   for (const Json& layer : layers) {
     if (auto read = read_layer(layer, model.layers.emplace_back()); !read)
-      return fail(ErrorKind::bad_input, fmt::format("layer {}: {}", model.layers.size() - 1, read.error().message));
+      return malformed(fmt::format("layer {}: {}", model.layers.size() - 1, read.error().message));
   }
   model.model = text_of(json, "model");
   model.model_hash = text_of(json, "model_hash");
-  for (const Json& each : member(json, "texts")) model.texts.push_back({text_of(each, "name"), text_of(each, "hash")});
+  if (model.model_hash.empty()) return malformed("\"model_hash\" should say which model it was learned on");
+  model.texts = texts_of(json);
   return model;
 }
 
@@ -122,9 +108,9 @@ Result<LearnedModel> read_learned_model(const std::string& path) {
 }
 
 std::string to_json(const LearnedModel& model) {
-  Json json = {{"format", kFormat}, {"features", kFeatureNames}, {"model", model.model}};
+  Json json = {{"format", kLearnedFormat}, {"features", kFeatureNames}, {"model", model.model}};
   json["model_hash"] = model.model_hash;
-  for (const TunedText& text : model.texts) json["texts"].push_back({{"name", text.name}, {"hash", text.hash}});
+  add_texts(json, model.texts);
   for (const LearnedLayer& layer : model.layers) json["layers"].push_back(layer_json(layer));
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }

@@ -8,7 +8,8 @@
 //                "hidden": [[...], ...],            [unit][feature], at most 64 units; left out by a linear model
 //                "bias": [...],                     [unit]
 //                "output": [...]}, ...],            [unit], or [feature] in a linear model
-//    "model": "...", "model_hash": "...",           ModelInfo::name and hash of the model that it was learned on
+//    "model": "...", "model_hash": "...",           ModelInfo::name and hash of the model that it was learned on, and
+//                                                   serves alone
 //    "texts": [{"name": "...", "hash": "..."}]}     what it was learned on: text_hash() of each text
 // A constant that a layer's predictions had in common would change no order, so there is none.
 //

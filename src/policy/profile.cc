@@ -1,7 +1,6 @@
 #include <a2sf/profile.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -10,14 +9,13 @@
 #include <utility>
 #include <vector>
 
-#include "core/fnv.h"
 #include "core/text_file.h"
+#include "policy/json_members.h"
 #include "policy/shipped_profiles.h"
 
 namespace a2sf {
 namespace {
 
-using Json = nlohmann::ordered_json;
 using Table = std::vector<std::vector<double>>;
 
 Result<Table> read_numbers(const Json& json, const char* key) {
@@ -60,7 +58,7 @@ Status check_table(const Table& table, const Table& shape, const char* key, bool
 
 // A table is an object of its own, or the whole profile.
 Result<ShareTable> read_table(const Json& json) {
-  if (!json.is_object() || !json.contains("shares"))
+  if (member(json, "shares").is_null())
     return fail(ErrorKind::bad_input, "it should hold {\"shares\": [[number per KV head] per layer]}");
   ShareTable table;
   for (const auto& [key, numbers] : {std::pair{"shares", &table.shares},
@@ -94,17 +92,12 @@ Status read_tables(const Json& json, Profile& profile) {
   return {};
 }
 
-// A text where there is one: these say where a profile comes from, and change nothing.
-std::string text_of(const Json& json, const char* key) {
-  return json.is_object() && json.contains(key) && json[key].is_string() ? json[key].get<std::string>() : "";
-}
-
+// What is wrong here is no error: it says where a profile comes from, and changes nothing.
 void read_origin(const Json& json, Profile& profile) {
   profile.policy = text_of(json, "policy");
   profile.model = text_of(json, "model");
   profile.model_hash = text_of(json, "model_hash");
-  if (!json.contains("texts") || !json["texts"].is_array()) return;
-  for (const Json& text : json["texts"]) profile.texts.push_back({text_of(text, "name"), text_of(text, "hash")});
+  profile.texts = texts_of(json);
 }
 
 Json table_json(const ShareTable& table) {
@@ -127,13 +120,7 @@ const ShareTable& Profile::table_for(std::int64_t mean) const {
                            [&](const ShareTable& a, const ShareTable& b) { return distance(a) < distance(b); });
 }
 
-bool Profile::was_tuned_on(std::string_view hash) const {
-  return std::any_of(texts.begin(), texts.end(), [&](const TunedText& text) { return text.hash == hash; });
-}
-
-std::string text_hash(std::string_view text) {
-  return fmt::format("{:016x}", fnv1a(std::as_bytes(std::span(text.data(), text.size()))));
-}
+bool Profile::was_tuned_on(std::string_view hash) const { return has_text(texts, hash); }
 
 Status validate(const Profile& profile) {
   const auto is_positive = [](double number) { return number > 0 && std::isfinite(number); };
@@ -183,7 +170,7 @@ std::string to_json(const Profile& profile) {
   if (!profile.policy.empty()) json["policy"] = profile.policy;
   if (!profile.model.empty()) json["model"] = profile.model;
   if (!profile.model_hash.empty()) json["model_hash"] = profile.model_hash;
-  for (const TunedText& text : profile.texts) json["texts"].push_back({{"name", text.name}, {"hash", text.hash}});
+  add_texts(json, profile.texts);
   for (const ShareTable& table : profile.tables) json["tables"].push_back(table_json(table));
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }

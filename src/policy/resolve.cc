@@ -37,7 +37,7 @@ Status check_recent(const RecentTokens& recent) {
 Status check_hook(const PolicySpec& spec, const Hooked& hooked) {
   if (hooked.factory == nullptr)
     return fail(ErrorKind::bad_input, fmt::format("policy '{}' is a hook without a factory", spec.name));
-  if (auto complete = hooked.factory->check(0); !complete) return complete;
+  if (auto complete = hooked.factory->check(nullptr); !complete) return complete;
   return check_needs(hooked.factory->needs());
 }
 
@@ -230,10 +230,7 @@ Result<ResolvedRetention> resolve_all(const PolicySpec& spec, std::span<const in
   Retention& retention = resolved.retention;
   retention.kv_heads = kv_heads;
   retention.block = spec.block();
-  if (const auto* hooked = std::get_if<Hooked>(&spec.score)) {
-    if (auto fits = hooked->factory->check(layers); !fits) return tl::unexpected(fits.error());
-    retention.hook = hooked->factory;
-  }
+  if (const auto* hooked = std::get_if<Hooked>(&spec.score)) retention.hook = hooked->factory;
   if (spec.has_cold_tier()) retention.cold = spec.cold;
   if (classes_of(spec) != nullptr) retention.classes = std::get<Accumulate>(spec.score).classes;
   for (int layer = 0; layer < layers; ++layer) {

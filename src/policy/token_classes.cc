@@ -1,35 +1,32 @@
 #include <a2sf/token_classes.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include <cmath>
 #include <limits>
 #include <utility>
 
 #include "core/text_file.h"
+#include "policy/json_members.h"
 
 namespace a2sf {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-constexpr const char* kFormat = "a2sf-classes-1";
-constexpr std::int64_t kMostTokens = 1 << 24, kMostClasses = 256;
+constexpr const char* kClassesFormat = "a2sf-classes-1";
+constexpr std::size_t kMostTokens = 1 << 24, kMostClasses = 256;
 constexpr double kMostFactor = 1e6;  // so that scores stay finite
 
-tl::unexpected<Error> malformed(const std::string& message) { return fail(ErrorKind::bad_input, message); }
-
 Result<double> read_factor(const Json& json, const char* key, const std::string& name) {
-  if (!json.contains(key)) return 1.0;
-  if (!json[key].is_number()) return malformed(fmt::format("class '{}': \"{}\" should be a number", name, key));
-  return json[key].get<double>();
+  const Json& factor = member(json, key);
+  if (factor.is_null()) return 1.0;
+  if (!factor.is_number()) return malformed(fmt::format("class '{}': \"{}\" should be a number", name, key));
+  return factor.get<double>();
 }
 
 Result<TokenClass> read_class(const Json& json) {
-  if (!json.is_object() || !json.contains("name") || !json["name"].is_string())
-    return malformed("each class should hold {\"name\", \"memory\", \"weight\", \"tokens\"}");
-  TokenClass read{.name = json["name"].get<std::string>()};
+  const Json& name = member(json, "name");
+  if (!name.is_string()) return malformed("each class should hold {\"name\", \"memory\", \"weight\", \"tokens\"}");
+  TokenClass read{.name = name.get<std::string>()};
   const auto memory = read_factor(json, "memory", read.name), weight = read_factor(json, "weight", read.name);
   if (!memory) return tl::unexpected(memory.error());
   if (!weight) return tl::unexpected(weight.error());
@@ -41,9 +38,10 @@ Result<TokenClass> read_class(const Json& json) {
 // Adds the ids of a class. `listed`: [token id], whether a list before had it.
 Status read_tokens(const Json& json, std::size_t index, TokenClasses& classes, std::vector<char>& listed) {
   const std::string& name = classes.classes[index].name;
-  if (!json.contains("tokens")) return {};
-  if (!json["tokens"].is_array()) return malformed(fmt::format("class '{}': \"tokens\" should be a list of ids", name));
-  for (const Json& token : json["tokens"]) {
+  const Json& tokens = member(json, "tokens");
+  if (tokens.is_null()) return {};
+  if (!tokens.is_array()) return malformed(fmt::format("class '{}': \"tokens\" should be a list of ids", name));
+  for (const Json& token : tokens) {
     const auto most = static_cast<std::uint64_t>(listed.size());
     if (!token.is_number_unsigned() || token.get<std::uint64_t>() >= most) {
       return malformed(fmt::format("class '{}': {} is no token of a vocabulary of {}", name,
@@ -55,11 +53,6 @@ Status read_tokens(const Json& json, std::size_t index, TokenClasses& classes, s
     classes.class_of[id] = static_cast<std::uint8_t>(index);
   }
   return {};
-}
-
-bool is_whole(const Json& json, const char* key, std::int64_t most) {
-  return json.contains(key) && json[key].is_number_unsigned() && json[key].get<std::uint64_t>() >= 1 &&
-         json[key].get<std::uint64_t>() <= static_cast<std::uint64_t>(most);
 }
 
 }  // namespace
@@ -80,21 +73,22 @@ Status validate(const TokenClasses& classes) {
 
 Result<TokenClasses> parse_token_classes(std::string_view text) {
   const Json json = Json::parse(text, nullptr, false);
-  if (!json.is_object() || !json.contains("format") || json["format"] != kFormat)
-    return malformed(fmt::format("it should hold {{\"format\": \"{}\", \"vocabulary\", \"classes\"}}", kFormat));
-  if (!is_whole(json, "vocabulary", kMostTokens))
+  if (text_of(json, "format") != kClassesFormat)
+    return malformed(fmt::format("it should hold {{\"format\": \"{}\", \"vocabulary\", \"classes\"}}", kClassesFormat));
+  const Json& count = member(json, "vocabulary");
+  const auto vocabulary = count.is_number_unsigned() ? count.get<std::uint64_t>() : 0;
+  if (vocabulary < 1 || vocabulary > kMostTokens)
     return malformed(fmt::format("\"vocabulary\" should be a whole number from 1 to {}", kMostTokens));
-  static const Json nothing;  // a list is not copied: how deep it is nested is not known
-  const Json& list = json.contains("classes") ? json["classes"] : nothing;
+  const Json& list = member(json, "classes");
   if (!list.is_array() || list.empty() || list.size() > kMostClasses)
     return malformed(fmt::format("\"classes\" should be a list of 1 to {}", kMostClasses));
   TokenClasses classes;
+  classes.texts = texts_of(json);
   for (const Json& each : list) {
     auto read = read_class(each);
     if (!read) return tl::unexpected(read.error());
     classes.classes.push_back(std::move(*read));
   }
-  const auto vocabulary = json["vocabulary"].get<std::size_t>();
   classes.class_of.assign(vocabulary, static_cast<std::uint8_t>(list.size() - 1));
   std::vector<char> listed(vocabulary, 0);
   for (std::size_t i = 0; i < list.size(); ++i) {
@@ -115,7 +109,9 @@ Result<TokenClasses> read_token_classes(const std::string& path) {
 }
 
 std::string to_json(const TokenClasses& classes) {
-  Json json = {{"format", kFormat}, {"vocabulary", classes.class_of.size()}, {"classes", Json::array()}};
+  Json json = {{"format", kClassesFormat}, {"vocabulary", classes.class_of.size()}};
+  add_texts(json, classes.texts);
+  json["classes"] = Json::array();
   for (const TokenClass& each : classes.classes)
     json["classes"].push_back({{"name", each.name}, {"memory", each.memory}, {"weight", each.weight}});
   // The ids of the last class need not be said.

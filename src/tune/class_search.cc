@@ -10,7 +10,7 @@ namespace a2sf {
 namespace {
 
 // Logarithms to base 2.
-constexpr double kLeast = -4, kMost = 4, kFirstStep = 1, kTolerance = 0.05;
+constexpr double kLeast = -4, kMost = 4, kFirstFactorStep = 1, kFactorTolerance = 0.05;
 
 // logs: a memory for each class, then a weight for each but the last.
 void set_factors(TokenClasses& classes, std::span<const double> logs) {
@@ -40,7 +40,7 @@ Result<TokenClasses> search_classes(const std::shared_ptr<const Model>& model, c
     return loss;
   };
   const std::vector<double> start(2 * classes.classes.size() - 1, 0.0);
-  const auto best = search_subplex(start, {kLeast, kMost, kFirstStep, kTolerance, search.calls}, cost);
+  const auto best = search_subplex(start, {kLeast, kMost, kFirstFactorStep, kFactorTolerance, search.calls}, cost);
   if (!best) return tl::unexpected(best.error());
   set_factors(classes, *best);
   return classes;

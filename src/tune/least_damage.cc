@@ -34,14 +34,14 @@ std::vector<Candidate> hull_of(const DamageLadder& ladder, const std::vector<dou
 }
 
 // More tokens for a head, and what each of them saves.
-struct Step {
+struct Growth {
   std::size_t head;
   double tokens, saved_per_token;
 };
 
 // Those of all heads, the most worthwhile first.
-std::vector<Step> steps_of(const std::vector<std::vector<Candidate>>& hulls) {
-  std::vector<Step> steps;
+std::vector<Growth> steps_of(const std::vector<std::vector<Candidate>>& hulls) {
+  std::vector<Growth> steps;
   for (std::size_t head = 0; head < hulls.size(); ++head) {
     for (std::size_t i = 0; i + 1 < hulls[head].size(); ++i) {
       const Candidate &from = hulls[head][i], &to = hulls[head][i + 1];
@@ -50,7 +50,7 @@ std::vector<Step> steps_of(const std::vector<std::vector<Candidate>>& hulls) {
     }
   }
   std::stable_sort(steps.begin(), steps.end(),
-                   [](const Step& a, const Step& b) { return a.saved_per_token > b.saved_per_token; });
+                   [](const Growth& a, const Growth& b) { return a.saved_per_token > b.saved_per_token; });
   return steps;
 }
 
@@ -73,7 +73,7 @@ std::vector<std::vector<double>> least_damage_budgets(const DamageLadder& ladder
   }
   std::vector<double> budgets(hulls.size(), least);
   double left = (mean - least) * static_cast<double>(hulls.size());
-  for (const Step& step : steps_of(hulls)) {
+  for (const Growth& step : steps_of(hulls)) {
     const double tokens = std::min(step.tokens, std::max(left, 0.0));
     budgets[step.head] += tokens;
     left -= tokens;

@@ -15,7 +15,7 @@ namespace {
 constexpr std::size_t kMeasures = 5;
 constexpr std::array<const char*, kMeasures> kNames = {"attention", "frequency", "textrank", "value", "age"};
 constexpr std::array<double, kMeasures> kStandard = {1, 0, 0, 0.5, 0.5};
-constexpr double kLargest = 2, kFirstStep = 0.25, kTolerance = 0.02;
+constexpr double kLargest = 2, kFirstWeightStep = 0.25, kWeightTolerance = 0.02;
 
 using Weights = std::array<double, kMeasures>;
 
@@ -35,15 +35,15 @@ Result<PolicySpec> spec_of(const Weights& weights, std::int64_t budget) {
   return spec;
 }
 
-class Tuner {
+class WeightTuner {
  public:
-  Tuner(const std::shared_ptr<const Model>& model, const TuneWindows& windows, const MultiOptions& options,
-        const TuneProgress& progress)
+  WeightTuner(const std::shared_ptr<const Model>& model, const TuneWindows& windows, const MultiOptions& options,
+              const TuneProgress& progress)
       : model_(model), windows_(windows), options_(options), progress_(progress) {}
 
   Result<MultiWeights> run() {
     const auto point = search_subplex({kStandard.begin() + 1, kStandard.end()},
-                                      {-kLargest, kLargest, kFirstStep, kTolerance, options_.calls},
+                                      {-kLargest, kLargest, kFirstWeightStep, kWeightTolerance, options_.calls},
                                       [&](std::span<const double> tried) { return loss_of(weights_at(tried)); });
     if (!point) return tl::unexpected(point.error());
     calls_ = options_.calls;
@@ -103,7 +103,7 @@ Result<MultiWeights> tune_multi(const std::shared_ptr<const Model>& model, const
                             windows.tokens.size(), windows.length));
   }
   if (auto valid = check_tokens(windows.tokens, model->info().vocabulary); !valid) return tl::unexpected(valid.error());
-  return Tuner(model, windows, options, progress).run();
+  return WeightTuner(model, windows, options, progress).run();
 }
 
 }  // namespace a2sf

@@ -131,8 +131,8 @@ class Tuner {
   }
 
   Status measure(std::size_t length) {
-    constexpr std::array kMeasures = {measure_output_damage, measure_head_divergence, measure_lost_mass};
-    const auto measure = kMeasures[static_cast<std::size_t>(options_.measure)];
+    constexpr std::array kMeasuringFunctions = {measure_output_damage, measure_head_divergence, measure_lost_mass};
+    const auto measure = kMeasuringFunctions[static_cast<std::size_t>(options_.measure)];
     const auto add = [&](const PolicySpec& policy, Ladders& ladders) -> Status {
       auto ladder = measure(model_, windows(length), policy, rungs_of(length, options_.measure), counted());
       if (!ladder) return tl::unexpected(ladder.error());

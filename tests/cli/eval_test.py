@@ -235,7 +235,9 @@ class TuneTest(EvalTest):
                        "one", "--calls", 3, "--cost", "loss", "--measure", "mass", "-o", path)
         self.assertEqual((on_text.returncode, on_text.stderr), (0, ""))
         self.assertIn("memory", on_text.stdout)
-        shares = json.loads(path.read_text())["tables"][0]["shares"]
+        on_text = json.loads(path.read_text())
+        shares = on_text["tables"][0]["shares"]
+        path.write_text(json.dumps({**on_text, "policy": "a2sf:layers=0-27"}))
         both = self.folder / "both.json"
         on_tasks = a2sf("tune", "-m", self.model, "--data", self.folder / "data", "--tasks", "piqa", "--limit", 3,
                         "--shots", 1, "--budget", "0.3", "--calls", 3, "--cost", "accuracy", "--profile", path, "-o", both, "--json")
@@ -246,6 +248,7 @@ class TuneTest(EvalTest):
         self.assertEqual([text["name"] for text in profile["texts"]], ["text.txt", "piqa/train_first2000.jsonl"])
         memories = {memory for layer in profile["tables"][0]["memories"] for memory in layer}
         self.assertEqual(len(memories), 1)
+        self.assertEqual(profile["policy"], "a2sf:layers=0-27")
 
     def test_token_classes_are_made_and_used(self):
         arguments = ["tune", "-m", self.model, "--classes", self.text, "--ctx", 64, "--windows", 1, "--calls", 3]
@@ -264,6 +267,14 @@ class TuneTest(EvalTest):
         self.refuse(2, "leave out classes or cold", *run, f"a2sf:classes={path}:cold=all")
         self.refuse(2, "is no token", *run, f"a2sf:classes={self.wrong_classes(path, vocabulary=5)}")
         self.refuse(1, "classes of 60000 tokens, this model", *run, f"a2sf:classes={self.wrong_classes(path, vocabulary=60000)}")
+        scored = ["-m", self.model, "-f", self.text, "--budget", 16]
+        self.refuse(1, "was tuned on", "perplexity", *scored, "--ctx", 64, "--policy", f"a2sf:classes={path}")
+        self.refuse(1, "leave out classes", "compare", *scored, "--policies", f"a2sf:classes={path}")
+        of_task, data = self.folder / "task.classes.json", self.folder / "data"
+        self.assertEqual(a2sf("tune", "-m", self.model, "--classes", data / "piqa/validation.jsonl", "--ctx", 64, "--windows", 1,
+                              "--calls", 3, "--budget", 16, "-o", of_task).returncode, 0)
+        self.refuse(1, "was tuned on", "eval", "-m", self.model, "--data", data, "--tasks", "piqa", "-o", self.folder / "out",
+                    "--policies", f"a2sf:classes={of_task}", "--budget", 16)
         self.refuse(2, "one --policy and one --budget", *arguments, "--budget", "16,32")
         self.refuse(2, "what to tune on", *arguments, "-f", self.text)
         self.refuse(1, "fewer than one window", "tune", "-m", self.model, "--classes", self.text)
@@ -305,6 +316,9 @@ class TuneTest(EvalTest):
             done = a2sf(*run)
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertEqual(json.loads(done.stdout)["profile"]["file"], "code/smollm2-135m")
+            for policy in ("local", "snapkv"):
+                done = a2sf(*run, "--policy", policy)
+                self.assertEqual((done.returncode, done.stderr), (0, f"a2sf: warning: --profile code does nothing under {policy}\n"))
         else:
             self.refuse(1, "--profile code: no such profile", *run)
 
@@ -330,6 +344,9 @@ class TuneTest(EvalTest):
         self.assertEqual(a2sf(*scored, "-f", other).returncode, 0)
         self.refuse(1, "was tuned on", *scored, "-f", self.text)
         self.refuse(2, "learned needs model=FILE", *scored[:-1], "learned", "-f", other)
+        elsewhere = self.folder / "elsewhere.json"
+        elsewhere.write_text(json.dumps({**json.loads(path.read_text()), "model_hash": "0123456789abcdef"}))
+        self.refuse(1, "was learned on another model", *scored[:-1], f"learned:model={elsewhere}", "-f", other)
         self.refuse(2, "is no learned model", *scored[:-1], f"learned:model={self.text}", "-f", other)
         self.refuse(1, "a window of 64 tokens", "tune", "-m", self.model, "--learn", self.text, "--ctx", 64, "--windows", 1)
         self.refuse(2, "'big'", *learn, "--kind", "big")

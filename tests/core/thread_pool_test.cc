@@ -57,7 +57,7 @@ TEST(ThreadPool, WaitsForTasksThatOthersTook) {
 }
 
 TEST(ThreadPoolDeathTest, ThreadsThatCannotBeStartedAreAnExceptionAndTheOthersEnd) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef A2SF_SANITIZED
   GTEST_SKIP() << "sanitizers need their address space";
 #endif
   EXPECT_EXIT(start_too_many_threads(), testing::ExitedWithCode(0), "");

@@ -21,10 +21,10 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr std::size_t kVocabulary = 128;
+constexpr std::size_t kBatchVocabulary = 128;
 constexpr std::array<std::int32_t, 6> kTokens = {1, 2, 3, 4, 6, 7};
 
-std::shared_ptr<const Model> tiny(int threads = 2) {
+std::shared_ptr<const Model> batch_model(int threads = 2) {
   const std::string path = write_tiny_model({}, temporary_path("batch.gguf"));
   auto model = Model::load(path, {.threads = threads, .isa = {}}).value();
   std::filesystem::remove(path);
@@ -40,7 +40,7 @@ bool same_bytes(std::span<const float> a, std::span<const float> b) {
 }
 
 TEST(Batch, RowsAreThoseOfEachSequenceAloneAndOnlyWhoAsksKeepsThem) {
-  const auto model = tiny();
+  const auto model = batch_model();
   Session alone = session_of(model), all = session_of(model), last = session_of(model), none = session_of(model);
   ASSERT_TRUE(alone.feed(kTokens, WantLogits::all));
   ASSERT_TRUE(all.feed(kTokens));
@@ -52,7 +52,7 @@ TEST(Batch, RowsAreThoseOfEachSequenceAloneAndOnlyWhoAsksKeepsThem) {
   for (std::size_t i = 0; i < feeds.size(); ++i) EXPECT_TRUE(batch.status(i));
   EXPECT_TRUE(same_bytes(batch.logits(0), alone.logits()));
   EXPECT_TRUE(batch.logits(1).empty());
-  EXPECT_TRUE(same_bytes(batch.logits(2), alone.logits().last(kVocabulary)));
+  EXPECT_TRUE(same_bytes(batch.logits(2), alone.logits().last(kBatchVocabulary)));
   EXPECT_TRUE(same_bytes(all.logits(), alone.logits()));
   EXPECT_TRUE(last.logits().empty());
 
@@ -67,18 +67,18 @@ TEST(Batch, RowsAreThoseOfEachSequenceAloneAndOnlyWhoAsksKeepsThem) {
 
 // A step that did not ask leaves no rows of an earlier one behind.
 TEST(Batch, LogitsOfASessionAreNeverThoseOfAnEarlierStep) {
-  const auto model = tiny();
+  const auto model = batch_model();
   Session session = session_of(model);
   ASSERT_TRUE(session.feed(kTokens));
   Batch batch;
   ASSERT_TRUE(batch.run(std::array{Feed{&session, kTokens}}));
   EXPECT_TRUE(session.logits().empty());
   ASSERT_TRUE(session.feed(kTokens));
-  EXPECT_EQ(session.logits().size(), kVocabulary);
+  EXPECT_EQ(session.logits().size(), kBatchVocabulary);
 }
 
 TEST(Batch, ViewsOutliveTheirSessionsAndMoves) {
-  const auto model = tiny();
+  const auto model = batch_model();
   Session alone = session_of(model);
   ASSERT_TRUE(alone.feed(kTokens));
   std::optional<Session> session = session_of(model);
@@ -96,11 +96,11 @@ TEST(Batch, ViewsOutliveTheirSessionsAndMoves) {
 
 // The last rows of a feed, some of which are wanted whole, some for a token, some for both.
 TEST(Batch, LogProbabilitiesOfNextTokensAreThoseOfTheWholeRows) {
-  const auto model = tiny();
+  const auto model = batch_model();
   Session alone = session_of(model);
   ASSERT_TRUE(alone.feed(kTokens, WantLogits::all));
   const auto expected = [&](std::size_t row, std::int32_t token) {
-    const auto logits = alone.logits().subspan(row * kVocabulary, kVocabulary);
+    const auto logits = alone.logits().subspan(row * kBatchVocabulary, kBatchVocabulary);
     return logits[static_cast<std::size_t>(token)] - log_sum_exp(logits);
   };
   const std::array<std::int32_t, 3> next = {9, 0, 127};
@@ -111,18 +111,18 @@ TEST(Batch, LogProbabilitiesOfNextTokensAreThoseOfTheWholeRows) {
                               Feed{.session = &first, .tokens = kTokens, .logits = logits, .next = next}};
     ASSERT_TRUE(batch.run(feeds));
     EXPECT_TRUE(batch.log_probabilities(0).empty());
-    EXPECT_TRUE(same_bytes(batch.logits(0), alone.logits().last(kVocabulary)));
+    EXPECT_TRUE(same_bytes(batch.logits(0), alone.logits().last(kBatchVocabulary)));
     const auto found = batch.log_probabilities(1);
     ASSERT_EQ(found.size(), next.size());
     for (std::size_t j = 0; j < next.size(); ++j) EXPECT_NEAR(found[j], expected(3 + j, next[j]), 1e-6) << j;
     const std::size_t rows = logits == WantLogits::none ? 0 : logits == WantLogits::last ? 1 : kTokens.size();
-    EXPECT_TRUE(same_bytes(batch.logits(1), alone.logits().last(rows * kVocabulary)));
+    EXPECT_TRUE(same_bytes(batch.logits(1), alone.logits().last(rows * kBatchVocabulary)));
   }
 }
 
 TEST(Batch, LogProbabilitiesHaveTheSameBytesWhateverTheNeighboursAndThreads) {
   const auto found = [](int threads, std::size_t neighbours) {
-    const auto model = tiny(threads);
+    const auto model = batch_model(threads);
     std::vector<Session> sessions;
     for (std::size_t i = 0; i <= neighbours; ++i) sessions.push_back(session_of(model));
     const std::array<std::int32_t, 3> next = {9, 0, 127};
@@ -141,9 +141,9 @@ TEST(Batch, LogProbabilitiesHaveTheSameBytesWhateverTheNeighboursAndThreads) {
 }
 
 TEST(Batch, NextTokensThatCannotBeAreErrors) {
-  const auto model = tiny();
+  const auto model = batch_model();
   Session session = session_of(model);
-  const std::vector<std::int32_t> many(kTokens.size() + 1, 1), outside = {static_cast<std::int32_t>(kVocabulary)};
+  const std::vector<std::int32_t> many(kTokens.size() + 1, 1), outside = {static_cast<std::int32_t>(kBatchVocabulary)};
   Batch batch;
   EXPECT_THAT(batch.run(std::array{Feed{.session = &session, .tokens = kTokens, .next = many}}).error().message,
               HasSubstr("7 tokens follow"));
@@ -181,12 +181,12 @@ TEST(Batch, ASequenceFailsAloneAndItsStatusSaysWhy) {
 }
 
 TEST(Batch, AStepThatCannotStartIsAnErrorThatChangesNothing) {
-  const auto model = tiny(), other = tiny();
+  const auto model = batch_model(), other = batch_model();
   Session session = session_of(model), foreign = session_of(other), moved = session_of(model);
   const Session taken = std::move(moved);
   ASSERT_TRUE(session.feed(kTokens));
   const std::vector<float> logits(session.logits().begin(), session.logits().end());
-  const std::vector<std::int32_t> outside = {static_cast<std::int32_t>(kVocabulary)}, many(4097, 1);
+  const std::vector<std::int32_t> outside = {static_cast<std::int32_t>(kBatchVocabulary)}, many(4097, 1);
   const Feed good{&session, kTokens};
   const std::vector<std::vector<Feed>> wrong = {
       {good, {nullptr, kTokens}},  {good, {&moved, kTokens}}, {{nullptr, kTokens}},  {good, good},

@@ -13,7 +13,7 @@
 namespace a2sf {
 namespace {
 
-constexpr std::int64_t kTokens = 300;  // more than one chunk of a cache that grows
+constexpr std::int64_t kMostTokens = 300;  // more than one chunk of a cache that grows
 
 struct Loaded {
   std::shared_ptr<const Model> model;
@@ -28,13 +28,13 @@ Loaded load(const TinyModel& sizes) {
 }
 
 void expect_what_a_session_allocates(const Loaded& loaded, const PolicySpec& policy, KvType type) {
-  const std::vector<std::int32_t> tokens(kTokens, 1);
-  for (const std::int64_t most_tokens : {std::int64_t{0}, kTokens}) {
-    const SessionOptions options{policy, type, kTokens, most_tokens};
+  const std::vector<std::int32_t> tokens(kMostTokens, 1);
+  for (const std::int64_t most_tokens : {std::int64_t{0}, kMostTokens}) {
+    const SessionOptions options{policy, type, kMostTokens, most_tokens};
     auto session = Session::create(loaded.model, options).value();
     EXPECT_EQ(session.kv_bytes(), 0U);
     ASSERT_TRUE(session.feed(tokens, WantLogits::none, policy.heeds_prompts()));
-    EXPECT_EQ(cache_cost(loaded.info, options, kTokens).value(), session.peak_kv_bytes()) << to_string(policy);
+    EXPECT_EQ(cache_cost(loaded.info, options, kMostTokens).value(), session.peak_kv_bytes()) << to_string(policy);
   }
 }
 
@@ -99,9 +99,9 @@ TEST(CacheCostOfAHook, IsWhatASessionAllocatesAtMost) {
 // The budgets are far beyond the sequence.
 TEST(CacheCostOfALargeBudget, IsThatOfTheFullCacheOfTheSequence) {
   const Loaded loaded = load({});
-  for (const std::int64_t most_tokens : {std::int64_t{0}, kTokens}) {
+  for (const std::int64_t most_tokens : {std::int64_t{0}, kMostTokens}) {
     const auto cost = [&](const char* spec) {
-      return cache_cost(loaded.info, {parse_policy(spec).value(), KvType::f16, 0, most_tokens}, kTokens).value();
+      return cache_cost(loaded.info, {parse_policy(spec).value(), KvType::f16, 0, most_tokens}, kMostTokens).value();
     };
     EXPECT_EQ(cost("a2sf:budget=100000"), cost("full"));
     expect_what_a_session_allocates(loaded, parse_policy("a2sf:budget=100000").value(), KvType::f16);
@@ -110,7 +110,7 @@ TEST(CacheCostOfALargeBudget, IsThatOfTheFullCacheOfTheSequence) {
 
 TEST(CacheCostOfABadSpec, IsTheErrorOfASession) {
   const SessionOptions options{parse_policy("a2sf:budget=8:sink=9").value(), KvType::f16, 0, 0};
-  EXPECT_FALSE(cache_cost(load({}).info, options, kTokens));
+  EXPECT_FALSE(cache_cost(load({}).info, options, kMostTokens));
 }
 
 TEST(MostTokens, AreAllThatASequenceCanHave) {

@@ -34,11 +34,11 @@ std::shared_ptr<const Model> spoiled(const TinyModel& sizes, const Overwrite& ov
   return model.value();
 }
 
-Session session_of(const std::shared_ptr<const Model>& model, const std::string& spec) {
+Session spoiled_session(const std::shared_ptr<const Model>& model, const std::string& spec) {
   return Session::create(model, {.policy = parse_policy(spec).value()}).value();
 }
 
-constexpr std::array<std::int32_t, 40> kTokens = {1, 2, 3, 4, 6, 7, 8, 9};
+constexpr std::array<std::int32_t, 40> kFortyTokens = {1, 2, 3, 4, 6, 7, 8, 9};
 
 // Weights that are finite, and keys that are not.
 const Overwrite kHugeNorm = {"blk.1.attn_norm.weight", 0, 64, 3e38F};
@@ -48,16 +48,16 @@ class Overflow : public testing::TestWithParam<const char*> {};
 TEST_P(Overflow, IsAnErrorThatSaysWhereAndStays) {
   for (const std::string device : {"cpu", "reference"}) {
     if (device == "reference" && std::string(GetParam()).starts_with("shared-budget")) continue;
-    Session session = session_of(spoiled({}, kHugeNorm, device), GetParam());
+    Session session = spoiled_session(spoiled({}, kHugeNorm, device), GetParam());
     EXPECT_EQ(session.failure(), nullptr);
-    const Status fed = session.feed(kTokens);
+    const Status fed = session.feed(kFortyTokens);
     ASSERT_FALSE(fed) << device;
     EXPECT_EQ(fed.error().kind, ErrorKind::bad_input);
     EXPECT_THAT(fed.error().message, HasSubstr("attention is not finite at position 0, layer 1, KV head"));
     ASSERT_NE(session.failure(), nullptr);
     EXPECT_EQ(session.failure()->message, fed.error().message);
     EXPECT_TRUE(session.logits().empty());
-    EXPECT_THAT(session.feed(kTokens).error().message, HasSubstr("failed before: attention is not finite"));
+    EXPECT_THAT(session.feed(kFortyTokens).error().message, HasSubstr("failed before: attention is not finite"));
     EXPECT_NE(session.fork().value().failure(), nullptr);
     EXPECT_FALSE(session.resize({BudgetCount{8}}));
   }
@@ -76,9 +76,9 @@ INSTANTIATE_TEST_SUITE_P(Policies, Overflow,
 
 TEST(Overflow, OfTheLogitsIsAnErrorToo) {
   for (const std::string device : {"cpu", "reference"}) {
-    Session session = session_of(spoiled({}, {"output_norm.weight", 0, 64, 3e38F}, device), "a2sf:budget=8");
-    ASSERT_TRUE(session.feed(std::span(kTokens).first(3), WantLogits::none));
-    const Status fed = session.feed(std::span(kTokens).first(2));
+    Session session = spoiled_session(spoiled({}, {"output_norm.weight", 0, 64, 3e38F}, device), "a2sf:budget=8");
+    ASSERT_TRUE(session.feed(std::span(kFortyTokens).first(3), WantLogits::none));
+    const Status fed = session.feed(std::span(kFortyTokens).first(2));
     ASSERT_FALSE(fed);
     EXPECT_THAT(fed.error().message, HasSubstr("the logits at position 4 are not finite"));
   }
@@ -90,8 +90,8 @@ TEST(Failure, ASequenceFailsAlone) {
   const auto model = spoiled({.architecture = "opt", .tied = false, .norms_follow = true},
                              {"token_embd.weight", kHugeToken * kWidth, kWidth, 3e38F});
   const std::array<std::int32_t, 3> good = {1, 2, 3}, bad = {1, static_cast<std::int32_t>(kHugeToken), 3};
-  Session alone = session_of(model, "a2sf:budget=15"), first = session_of(model, "a2sf:budget=15"),
-          failing = session_of(model, "full"), last = session_of(model, "a2sf:budget=15");
+  Session alone = spoiled_session(model, "a2sf:budget=15"), first = spoiled_session(model, "a2sf:budget=15"),
+          failing = spoiled_session(model, "full"), last = spoiled_session(model, "a2sf:budget=15");
   ASSERT_TRUE(alone.feed(good, WantLogits::all));
   const std::array feeds = {Feed{&first, good, WantLogits::all}, Feed{&failing, bad, WantLogits::all},
                             Feed{&last, good, WantLogits::all}};
@@ -123,7 +123,7 @@ TEST(Failure, AHookThatNamesAVictimThatIsNotThereEndsItsSequenceOnly) {
   Session healthy = Session::create(model, {.policy = spec}).value();
   spec.score = Hooked{std::make_shared<Wrong>(), {}};
   Session failing = Session::create(model, {.policy = spec}).value();
-  const std::span tokens = std::span(kTokens).first(4);
+  const std::span tokens = std::span(kFortyTokens).first(4);
   const Status stepped = Session::step(std::array{Feed{&failing, tokens}, Feed{&healthy, tokens}});
   ASSERT_FALSE(stepped);
   EXPECT_THAT(stepped.error().message, HasSubstr("hook 'wrong' named a token that is not there"));
@@ -135,10 +135,10 @@ TEST(Failure, AFeedWithoutASessionIsAnErrorThatChangesNothing) {
   const std::string path = write_tiny_model({}, temporary_path("null.gguf"));
   const auto model = Model::load(path).value();
   std::filesystem::remove(path);
-  Session session = session_of(model, "a2sf:budget=15"), moved = session_of(model, "full");
+  Session session = spoiled_session(model, "a2sf:budget=15"), moved = spoiled_session(model, "full");
   const Session taken = std::move(moved);
   for (Session* const none : {static_cast<Session*>(nullptr), &moved}) {
-    const Status stepped = Session::step(std::array{Feed{&session, kTokens}, Feed{none, kTokens}});
+    const Status stepped = Session::step(std::array{Feed{&session, kFortyTokens}, Feed{none, kFortyTokens}});
     ASSERT_FALSE(stepped);
     EXPECT_THAT(stepped.error().message, HasSubstr("no session"));
     EXPECT_EQ(session.position(), 0);
@@ -151,11 +151,11 @@ TEST(Failure, AStepThatCannotStartChangesNothing) {
   const std::string path = write_tiny_model({}, temporary_path("start.gguf"));
   const auto model = Model::load(path).value();
   std::filesystem::remove(path);
-  Session first = session_of(model, "full"), second = session_of(model, "full");
-  ASSERT_TRUE(first.feed(std::span(kTokens).first(3)));
+  Session first = spoiled_session(model, "full"), second = spoiled_session(model, "full");
+  ASSERT_TRUE(first.feed(std::span(kFortyTokens).first(3)));
   const std::vector<float> logits(first.logits().begin(), first.logits().end());
   const std::array<std::int32_t, 1> outside = {128};
-  ASSERT_FALSE(Session::step(std::array{Feed{&first, kTokens, WantLogits::all}, Feed{&second, outside}}));
+  ASSERT_FALSE(Session::step(std::array{Feed{&first, kFortyTokens, WantLogits::all}, Feed{&second, outside}}));
   EXPECT_EQ(first.position(), 3);
   EXPECT_THAT(first.logits(), testing::ElementsAreArray(logits));
 }

@@ -29,7 +29,8 @@ using Logits = std::vector<float>;
 using Tokens = std::vector<std::int32_t>;
 
 // Every model of the file, loaded once.
-std::shared_ptr<const Model> tiny(int threads = 1, const std::string& device = "cpu", ggml_type type = GGML_TYPE_F32) {
+std::shared_ptr<const Model> session_model(int threads = 1, const std::string& device = "cpu",
+                                           ggml_type type = GGML_TYPE_F32) {
   static std::map<std::string, std::shared_ptr<const Model>> models;
   const std::string name = std::string("session-") + ggml_type_name(type) + ".gguf";
   auto& model = models[name + device + std::to_string(threads)];
@@ -57,7 +58,8 @@ SessionOptions options_of(const std::string& spec, KvType type = KvType::f16, st
   return {parse_policy(spec).value(), type, sequence_tokens};
 }
 
-Session session_of(const std::string& spec, std::shared_ptr<const Model> model = tiny(), KvType type = KvType::f16) {
+Session session_of(const std::string& spec, std::shared_ptr<const Model> model = session_model(),
+                   KvType type = KvType::f16) {
   return Session::create(std::move(model), options_of(spec, type)).value();
 }
 
@@ -75,7 +77,7 @@ Logits feed_in(Session& session, std::span<const std::int32_t> tokens, std::size
 
 Logits feed_all(Session& session, const Tokens& tokens) { return feed_in(session, tokens, tokens.size()); }
 
-bool same_bytes(std::span<const float> a, std::span<const float> b) {
+bool equal_bytes(std::span<const float> a, std::span<const float> b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
@@ -111,7 +113,7 @@ bool holds(const Session& session, int layer, int kv_head, std::int32_t position
 void expect_same_cache(const Session& a, const Session& b) {
   for_each_head([&](int layer, int h) {
     EXPECT_EQ(a.retained(layer, h), b.retained(layer, h));
-    EXPECT_TRUE(same_bytes(a.scores(layer, h), b.scores(layer, h)));
+    EXPECT_TRUE(equal_bytes(a.scores(layer, h), b.scores(layer, h)));
   });
 }
 
@@ -129,22 +131,22 @@ class BatchInvariance : public testing::TestWithParam<std::string> {};
 
 TEST_P(BatchInvariance, BytesDoNotDependOnThreads) {
   const Tokens tokens = random_tokens(70);
-  Session one = session_of(GetParam(), tiny(1));
+  Session one = session_of(GetParam(), session_model(1));
   const Logits expected = feed_all(one, tokens);
   for (const int threads : {2, 3}) {
-    Session other = session_of(GetParam(), tiny(threads));
-    EXPECT_TRUE(same_bytes(feed_all(other, tokens), expected)) << threads << " threads";
+    Session other = session_of(GetParam(), session_model(threads));
+    EXPECT_TRUE(equal_bytes(feed_all(other, tokens), expected)) << threads << " threads";
     expect_same_cache(one, other);
   }
 }
 
 TEST_P(BatchInvariance, BytesDoNotDependOnChunks) {
   const Tokens tokens = random_tokens(90);
-  Session whole = session_of(GetParam(), tiny(1));
+  Session whole = session_of(GetParam(), session_model(1));
   const Logits expected = feed_all(whole, tokens);
   for (const std::size_t chunk : {std::size_t{1}, std::size_t{7}}) {
-    Session other = session_of(GetParam(), tiny(1));
-    EXPECT_TRUE(same_bytes(feed_in(other, tokens, chunk), expected)) << "chunks of " << chunk;
+    Session other = session_of(GetParam(), session_model(1));
+    EXPECT_TRUE(equal_bytes(feed_in(other, tokens, chunk), expected)) << "chunks of " << chunk;
     expect_same_cache(whole, other);
   }
 }
@@ -165,7 +167,7 @@ TEST_P(BatchInvariance, BytesDoNotDependOnTheOtherSequencesOfAStep) {
     EXPECT_TRUE(full.logits().empty());
     EXPECT_EQ(h2o.logits().size(), std::size_t{kVocabulary});
   }
-  EXPECT_TRUE(same_bytes(logits, expected));
+  EXPECT_TRUE(equal_bytes(logits, expected));
   expect_same_cache(alone, shared);
 }
 
@@ -180,13 +182,13 @@ INSTANTIATE_TEST_SUITE_P(Policies, BatchInvariance,
 TEST(LongRow, BytesAreThoseOfAChunkWhateverTheThreads) {
   const Tokens tokens = random_tokens(522);
   for (const std::string spec : {"full", "a2sf:budget=514"}) {
-    Session whole = session_of(spec, tiny(1));
+    Session whole = session_of(spec, session_model(1));
     ASSERT_TRUE(whole.feed(tokens));
     for (const int threads : {1, 3}) {
-      Session decoding = session_of(spec, tiny(threads));
+      Session decoding = session_of(spec, session_model(threads));
       ASSERT_TRUE(decoding.feed(std::span(tokens).first(510), WantLogits::none));
       for (std::size_t i = 510; i < tokens.size(); ++i) ASSERT_TRUE(decoding.feed(std::span(tokens).subspan(i, 1)));
-      EXPECT_TRUE(same_bytes(decoding.logits(), whole.logits())) << spec << ", " << threads << " threads";
+      EXPECT_TRUE(equal_bytes(decoding.logits(), whole.logits())) << spec << ", " << threads << " threads";
       expect_same_cache(decoding, whole);
     }
   }
@@ -224,7 +226,7 @@ TEST(Ideal, ABudgetAsLongAsTheTextIsFull) {
   const Tokens tokens = random_tokens(80);
   Session full = session_of("full"), ideal = session_of("ideal:budget=80"), tight = session_of("ideal:budget=8");
   const Logits expected = feed_all(full, tokens);
-  EXPECT_TRUE(same_bytes(feed_all(ideal, tokens), expected));
+  EXPECT_TRUE(equal_bytes(feed_all(ideal, tokens), expected));
   EXPECT_GT(largest_difference(feed_all(tight, tokens), expected), 1e-4F * largest(expected));
   EXPECT_EQ(held(tight, 0, 0), 80);
 }
@@ -315,19 +317,19 @@ TEST(BlockPrompt, BytesDoNotDependOnTheChunksOfAPrompt) {
     const Feed feed{&pieces, std::span(prompt).subspan(done, 20), WantLogits::last, true, done + 20 == prompt.size()};
     ASSERT_TRUE(Session::step(std::span(&feed, 1)));
   }
-  EXPECT_TRUE(same_bytes(whole.logits(), pieces.logits()));
+  EXPECT_TRUE(equal_bytes(whole.logits(), pieces.logits()));
   expect_same_cache(whole, pieces);
-  EXPECT_TRUE(same_bytes(feed_all(whole, answer), feed_in(pieces, answer, 1)));
+  EXPECT_TRUE(equal_bytes(feed_all(whole, answer), feed_in(pieces, answer, 1)));
 }
 
 TEST(Budgets, ARatioIsOfTheWholeSequence) {
-  Session session = Session::create(tiny(), options_of("a2sf:budget=25%", KvType::f16, 90)).value();
+  Session session = Session::create(session_model(), options_of("a2sf:budget=25%", KvType::f16, 90)).value();
   ASSERT_TRUE(session.feed(random_tokens(90)));
   for_each_head([&](int layer, int h) {
     EXPECT_EQ(session.rule(layer, h).budget, 23);
     EXPECT_EQ(held(session, layer, h), 23);
   });
-  const auto refused = Session::create(tiny(), options_of("a2sf:budget=25%"));
+  const auto refused = Session::create(session_model(), options_of("a2sf:budget=25%"));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().kind, ErrorKind::bad_input);
 }
@@ -335,7 +337,7 @@ TEST(Budgets, ARatioIsOfTheWholeSequence) {
 TEST(Budgets, ATableGivesEveryHeadItsOwnAndMemoryForJustThat) {
   SessionOptions options = options_of("a2sf");
   options.policy.budget.budget = BudgetTable{{{4, 20}, {9, 300}}};
-  Session session = Session::create(tiny(), options).value();
+  Session session = Session::create(session_model(), options).value();
   ASSERT_TRUE(session.feed(random_tokens(70)));
   EXPECT_EQ(session.kv_bytes(), (16 + 32 + 16 + 304) * kSlotBytes);
   EXPECT_EQ(held(session, 0, 0), 4);
@@ -343,7 +345,7 @@ TEST(Budgets, ATableGivesEveryHeadItsOwnAndMemoryForJustThat) {
   EXPECT_EQ(held(session, 1, 0), 9);
   EXPECT_EQ(held(session, 1, 1), 70);
   options.policy.budget.budget = BudgetTable{{{4, 20}}};
-  EXPECT_FALSE(Session::create(tiny(), options));
+  EXPECT_FALSE(Session::create(session_model(), options));
 }
 
 std::shared_ptr<const Profile> profile_of(const char* json) {
@@ -354,7 +356,7 @@ TEST(Budgets, AProfileSharesOutExactlyTheBudgetOfAllHeads) {
   SessionOptions options = options_of("a2sf:budget=20");
   const auto profile = profile_of(R"({"shares": [[1, 5], [2, 0.1]]})");
   ASSERT_TRUE(share_by(options.policy, profile));
-  Session session = Session::create(tiny(), options).value();
+  Session session = Session::create(session_model(), options).value();
   ASSERT_TRUE(session.feed(random_tokens(80)));
   EXPECT_EQ(held(session, 0, 0), 10);
   EXPECT_EQ(held(session, 0, 1), 49);
@@ -373,10 +375,10 @@ TEST(Budgets, AProfileOfEqualSharesChangesNoByte) {
   for (const char* policy : {"a2sf:budget=20", "h2o:budget=20:block=8", "a2sf:budget=20:block=prompt",
                              "local:budget=20", "shared-budget:budget=20", "ideal:budget=20"}) {
     SessionOptions options = options_of(policy);
-    Session plain = Session::create(tiny(), options).value();
+    Session plain = Session::create(session_model(), options).value();
     ASSERT_TRUE(share_by(options.policy, profile_of(R"({"shares": [[0.3, 0.3], [0.3, 0.3]]})")));
-    Session shared = Session::create(tiny(), options).value();
-    EXPECT_TRUE(same_bytes(feed_all(plain, tokens), feed_all(shared, tokens))) << policy;
+    Session shared = Session::create(session_model(), options).value();
+    EXPECT_TRUE(equal_bytes(feed_all(plain, tokens), feed_all(shared, tokens))) << policy;
     expect_same_cache(plain, shared);
   }
 }
@@ -384,11 +386,11 @@ TEST(Budgets, AProfileOfEqualSharesChangesNoByte) {
 TEST(Budgets, TheAlphasOfAProfileAreThoseOfItsHeads) {
   const Tokens tokens = random_tokens(80);
   SessionOptions options = options_of("a2sf:budget=20:alpha=0.5");
-  Session half = Session::create(tiny(), options).value();
+  Session half = Session::create(session_model(), options).value();
   options.policy.score = Accumulate{};
   ASSERT_TRUE(
       share_by(options.policy, profile_of(R"({"shares": [[1, 1], [1, 1]], "alphas": [[0.5, 0.5], [0.5, 0.9]]})")));
-  Session measured = Session::create(tiny(), options).value();
+  Session measured = Session::create(session_model(), options).value();
   ASSERT_TRUE(half.feed(tokens));
   ASSERT_TRUE(measured.feed(tokens));
   EXPECT_EQ(half.scores(0, 1), measured.scores(0, 1));
@@ -404,11 +406,11 @@ TEST_P(Fork, ContinuesWithTheBytesOfTheOriginal) {
   Session original = session_of(GetParam());
   ASSERT_TRUE(original.feed(start));
   Session copy = original.fork().value(), strays = original.fork().value();
-  EXPECT_TRUE(same_bytes(copy.logits(), original.logits()));
+  EXPECT_TRUE(equal_bytes(copy.logits(), original.logits()));
   expect_same_cache(copy, original);
   ASSERT_TRUE(strays.feed(other));  // has a cache of its own
   const Logits expected = feed_all(original, rest);
-  EXPECT_TRUE(same_bytes(feed_all(copy, rest), expected));
+  EXPECT_TRUE(equal_bytes(feed_all(copy, rest), expected));
   expect_same_cache(copy, original);
   EXPECT_EQ(copy.position(), original.position());
 }
@@ -477,7 +479,7 @@ TEST(Resize, WhatASmallerBudgetEvictsGoesIntoTheColdTier) {
 
 TEST(Resize, ABudgetThatDoesNotFitLeavesTheSessionAsItWas) {
   const Tokens rest = random_tokens(20, 2);
-  Session session = session_of("a2sf:budget=20:sink=4:recent=10", tiny(), KvType::f32);
+  Session session = session_of("a2sf:budget=20:sink=4:recent=10", session_model(), KvType::f32);
   ASSERT_TRUE(session.feed(random_tokens(40)));
   session.record_evictions();
   Session copy = session.fork().value();
@@ -487,7 +489,7 @@ TEST(Resize, ABudgetThatDoesNotFitLeavesTheSessionAsItWas) {
   EXPECT_FALSE(session.resize({BudgetRatio{std::nan("")}}));
   EXPECT_TRUE(session.evictions(0, 0).empty());
   expect_same_cache(session, copy);
-  EXPECT_TRUE(same_bytes(feed_all(session, rest), feed_all(copy, rest)));
+  EXPECT_TRUE(equal_bytes(feed_all(session, rest), feed_all(copy, rest)));
 }
 
 TEST(Resize, IdealGoesOnHoldingEverything) {
@@ -526,8 +528,8 @@ TEST(SharedBudgetHook, ChoosesOtherVictimsWithinTheSumOfTheBudgets) {
 TEST(ReferenceDevice, GivesTheSameLogitsAndRetainedTokens) {
   const Tokens tokens = random_tokens(60);
   for (const std::string spec : {"full", "a2sf:budget=16", "ideal:budget=16"}) {
-    Session cpu = session_of(spec, tiny(2), KvType::f32),
-            reference = session_of(spec, tiny(1, "reference"), KvType::f32);
+    Session cpu = session_of(spec, session_model(2), KvType::f32),
+            reference = session_of(spec, session_model(1, "reference"), KvType::f32);
     EXPECT_LE(largest_difference(feed_all(cpu, tokens), feed_all(reference, tokens)), 1e-3F) << spec;
     for_each_head([&](int layer, int h) { EXPECT_EQ(cpu.retained(layer, h), reference.retained(layer, h)); });
   }
@@ -555,8 +557,8 @@ class WeightType : public testing::TestWithParam<ggml_type> {};
 
 TEST_P(WeightType, IsCloseToTheReferenceDevice) {
   const Tokens tokens = random_tokens(24);
-  Session cpu = session_of("full", tiny(2, "cpu", GetParam())),
-          reference = session_of("full", tiny(1, "reference", GetParam()));
+  Session cpu = session_of("full", session_model(2, "cpu", GetParam())),
+          reference = session_of("full", session_model(1, "reference", GetParam()));
   const Logits ours = feed_all(cpu, tokens), expected = feed_all(reference, tokens);
   EXPECT_LT(mean_kl(expected, ours), GetParam() == GGML_TYPE_F32 ? 1e-6 : 5e-3);
   EXPECT_TRUE(std::all_of(ours.begin(), ours.end(), [](float x) { return std::isfinite(x); }));
@@ -597,7 +599,7 @@ TEST(BadInput, ASessionTwiceInAStep) {
 }
 
 TEST(BadInput, SessionsOfDifferentModelsInAStep) {
-  Session a = session_of("full", tiny(1)), b = session_of("full", tiny(2));
+  Session a = session_of("full", session_model(1)), b = session_of("full", session_model(2));
   const Tokens tokens = random_tokens(3);
   const std::array feeds = {Feed{&a, tokens}, Feed{&b, tokens}};
   EXPECT_FALSE(Session::step(feeds));
@@ -605,7 +607,7 @@ TEST(BadInput, SessionsOfDifferentModelsInAStep) {
 }
 
 TEST(BadInput, ABudgetSmallerThanWhatMustStayNamesBoth) {
-  const auto session = Session::create(tiny(), options_of("a2sf:budget=9:sink=4:recent=6"));
+  const auto session = Session::create(session_model(), options_of("a2sf:budget=9:sink=4:recent=6"));
   ASSERT_FALSE(session);
   for (const char* number : {"budget 9", "sink 4", "6 recent"}) {
     EXPECT_NE(session.error().message.find(number), std::string::npos) << session.error().message;
@@ -617,12 +619,12 @@ TEST(BadInput, AHugeBudgetIsAnError) {
     for (const char* policy : {"a2sf", "local", "streaming", "h2o", "tova", "shared-budget"}) {
       SessionOptions options = options_of(policy);
       options.policy.budget.budget = BudgetCount{budget};
-      EXPECT_FALSE(Session::create(tiny(), options)) << policy << " " << budget;
+      EXPECT_FALSE(Session::create(session_model(), options)) << policy << " " << budget;
     }
   }
   SessionOptions options = options_of("a2sf");
   options.policy.schedule = EvictEvery{std::numeric_limits<std::int64_t>::max()};
-  EXPECT_FALSE(Session::create(tiny(), options));
+  EXPECT_FALSE(Session::create(session_model(), options));
 }
 
 TEST(BadInput, AnUnknownInstructionSetIsAnError) {

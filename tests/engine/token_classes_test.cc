@@ -13,9 +13,9 @@
 namespace a2sf {
 namespace {
 
-constexpr std::int32_t kVocabulary = 128;  // of TinyModel
+constexpr std::int32_t kTokenIds = 128;  // of TinyModel
 
-std::shared_ptr<const Model> tiny(const test::Device& device, const TinyModel& sizes = {}) {
+std::shared_ptr<const Model> classes_model(const test::Device& device, const TinyModel& sizes = {}) {
   const std::string path = write_tiny_model(sizes, temporary_path("token-classes.gguf"));
   auto model = Model::load(path, device.options).value();
   std::filesystem::remove(path);
@@ -23,7 +23,7 @@ std::shared_ptr<const Model> tiny(const test::Device& device, const TinyModel& s
 }
 
 // Ids from 64 on count for nothing, and are forgotten at once.
-std::shared_ptr<const TokenClasses> low_and_high(std::size_t vocabulary = kVocabulary) {
+std::shared_ptr<const TokenClasses> low_and_high(std::size_t vocabulary = kTokenIds) {
   TokenClasses classes{{{"low"}, {"high", .001, 0}}, {}, "low-and-high.json"};
   for (std::size_t id = 0; id < vocabulary; ++id) classes.class_of.push_back(id < 64 ? 0 : 1);
   return std::make_shared<const TokenClasses>(std::move(classes));
@@ -55,7 +55,7 @@ void expect_low_tokens_alone(const Session& session, std::int32_t recent_from) {
 class TokenClassesOn : public testing::TestWithParam<test::Device> {};
 
 TEST_P(TokenClassesOn, DecideWhoGoesInPromptsAndAfterThem) {
-  const auto model = tiny(GetParam());
+  const auto model = classes_model(GetParam());
   for (const char* text :
        {"a2sf:budget=12:recent=2", "a2sf:budget=12:recent=2:block=5", "h2o:budget=12:recent=2",
         "token-class:budget=12:recent=2:block=prompt", "a2sf:budget=12:recent=2:power=1.5:value-weight=on:sink=1"}) {
@@ -70,7 +70,7 @@ TEST_P(TokenClassesOn, DecideWhoGoesInPromptsAndAfterThem) {
 }
 
 TEST_P(TokenClassesOn, GoWithTheirSlotsThroughForksAndResizes) {
-  const auto model = tiny(GetParam());
+  const auto model = classes_model(GetParam());
   Session session = Session::create(model, {.policy = spec_of("a2sf:budget=24:recent=2")}).value();
   const auto tokens = some_tokens(90);
   ASSERT_TRUE(session.feed(std::span(tokens).first(60)));
@@ -90,7 +90,7 @@ INSTANTIATE_TEST_SUITE_P(Devices, TokenClassesOn, testing::ValuesIn(test::all_de
                          [](const auto& each) { return each.param.name; });
 
 TEST(TokenClassesOf, AnotherVocabularyAreRefusedBeforeAnythingIsRead) {
-  const auto model = tiny(test::reference_device());
+  const auto model = classes_model(test::reference_device());
   const auto session = Session::create(model, {.policy = spec_of("a2sf:budget=8", low_and_high(100))});
   ASSERT_FALSE(session);
   EXPECT_EQ(session.error().message,
@@ -101,7 +101,7 @@ TEST(TokenClassesOf, AnotherVocabularyAreRefusedBeforeAnythingIsRead) {
 }
 
 TEST(TokenClassesOf, ASequenceCountInWhatItCosts) {
-  const auto model = tiny(test::reference_device());
+  const auto model = classes_model(test::reference_device());
   const SessionOptions options{.policy = spec_of("a2sf:budget=20")};
   Session session = Session::create(model, options).value();
   ASSERT_TRUE(session.feed(some_tokens(50)));

@@ -31,7 +31,7 @@ class GeneratedAnswers : public testing::Test {
     return model;
   }
 
-  static Tokenizer bytes() {
+  static Tokenizer bytes_tokenizer() {
     const test::TemporaryFile file;
     test::write_tiny_vocabulary(file.path());
     return Tokenizer::load(file.path()).value();
@@ -39,8 +39,8 @@ class GeneratedAnswers : public testing::Test {
 
   std::vector<Answer> answer(const AnswerTaskInfo& task, const std::string& spec, int context = 4096) const {
     std::vector<Answer> answers(items_.size());
-    const auto status = answer_items(tiny(context), bytes(), task, items_, {parse_policy(spec).value(), KvType::f16},
-                                     [&](std::size_t index, Answer each) {
+    const auto status = answer_items(tiny(context), bytes_tokenizer(), task, items_,
+                                     {parse_policy(spec).value(), KvType::f16}, [&](std::size_t index, Answer each) {
                                        answers[index] = std::move(each);
                                        return true;
                                      });
@@ -55,7 +55,7 @@ constexpr AnswerTaskInfo kTask{"invented", "", "", 12, "", true};
 
 TEST_F(GeneratedAnswers, AreThoseOfEachItemAlone) {
   const auto model = tiny(4096);
-  const Tokenizer tokenizer = bytes();
+  const Tokenizer tokenizer = bytes_tokenizer();
   const auto answers = answer(kTask, "a2sf:budget=0.4");
   for (const AnswerItem& item : items_) {
     const auto prompt = tokenizer.encode(item.prompt, true, false).value();
@@ -85,15 +85,17 @@ TEST_F(GeneratedAnswers, EndAtTheStopAndBeginWithNoneThatIsALine) {
 
 TEST_F(GeneratedAnswers, PromptAndAnswerFitTheContext) {
   for (const Answer& each : answer(kTask, "full", 32)) EXPECT_LE(each.tokens, 12U);
-  const auto status = answer_items(tiny(13), bytes(), kTask, items_, {parse_policy("full").value(), KvType::f16}, {});
+  const auto status =
+      answer_items(tiny(13), bytes_tokenizer(), kTask, items_, {parse_policy("full").value(), KvType::f16}, {});
   ASSERT_FALSE(status);
   EXPECT_THAT(status.error().message, HasSubstr("an answer of 12 tokens leaves no room"));
 }
 
 TEST_F(GeneratedAnswers, CanBeStopped) {
   std::size_t seen = 0;
-  const auto status = answer_items(tiny(4096), bytes(), kTask, items_, {parse_policy("full").value(), KvType::f16},
-                                   [&](std::size_t, const Answer&) { return ++seen < 2; });
+  const auto status =
+      answer_items(tiny(4096), bytes_tokenizer(), kTask, items_, {parse_policy("full").value(), KvType::f16},
+                   [&](std::size_t, const Answer&) { return ++seen < 2; });
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().kind, ErrorKind::cancelled);
   EXPECT_EQ(seen, 2U);

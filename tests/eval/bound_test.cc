@@ -14,7 +14,7 @@ namespace {
 // 30,720 weights each, and a head of 128 x 64. Attention has 4 heads, 2 KV heads, and 16 elements each.
 constexpr double kLayerWeights = 2 * 30720, kHeadWeights = 8192;
 
-std::shared_ptr<const Model> tiny(ggml_type type) {
+std::shared_ptr<const Model> bound_model(ggml_type type) {
   const std::string path = write_tiny_model({.type = type}, temporary_path("bound.gguf"));
   auto model = Model::load(path).value();
   std::filesystem::remove(path);
@@ -25,7 +25,7 @@ constexpr double kNoTime = 1e30;  // per second: costs nothing
 
 SpeedBound bound(ggml_type type, const SpeedTest& test, const MachineRates& rates) {
   const SpeedResult measured{{1}, 0, 0, 10, 0.5, 0.25};  // every token attends to 10
-  return bound_of(rates, *tiny(type), test, measured);
+  return bound_of(rates, *bound_model(type), test, measured);
 }
 
 SpeedTest decode() { return {.decode = true, .tokens = 4, .depth = 0, .repeats = 1, .policy = {}}; }

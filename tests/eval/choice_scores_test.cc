@@ -22,7 +22,7 @@ std::shared_ptr<const Model> tiny(int context = 4096) {
   return model;
 }
 
-Tokenizer bytes() {
+Tokenizer bytes_tokenizer() {
   const test::TemporaryFile file;
   test::write_tiny_vocabulary(file.path());
   return Tokenizer::load(file.path()).value();
@@ -43,7 +43,7 @@ std::vector<ChoiceItem> items() {
 std::vector<std::vector<ChoiceScore>> score(std::span<const ChoiceItem> items, const std::string& spec,
                                             EvalRules rules = EvalRules::lm_eval) {
   std::vector<std::vector<ChoiceScore>> scores(items.size());
-  const auto status = score_items(tiny(), bytes(), items, {parse_policy(spec).value(), KvType::f16, rules},
+  const auto status = score_items(tiny(), bytes_tokenizer(), items, {parse_policy(spec).value(), KvType::f16, rules},
                                   [&](std::size_t index, std::vector<ChoiceScore> of_item) {
                                     scores[index] = std::move(of_item);
                                     return true;
@@ -74,7 +74,7 @@ TEST_P(ChoiceScores, AreThoseOfASequenceOfItsOwn) {
     const auto scores = score(all, GetParam(), rules);
     for (std::size_t i = 0; i < all.size(); ++i) {
       for (std::size_t c = 0; c < all[i].choices.size(); ++c) {
-        const auto tokens = tokenise(bytes(), all[i].choices[c], rules, 0).value();
+        const auto tokens = tokenise(bytes_tokenizer(), all[i].choices[c], rules, 0).value();
         EXPECT_NEAR(scores[i][c].logprob, plain_logprob(tokens, GetParam()),
                     1e-6 * static_cast<double>(tokens.continuation.size()))
             << i << ", " << c;
@@ -99,25 +99,26 @@ INSTANTIATE_TEST_SUITE_P(Policies, ChoiceScores,
                                          "ideal:budget=0.3", "shared-budget:budget=0.4"));
 
 TEST(ChoiceTokens, BlanksAtTheEndOfAContextAreScoredWithTheChoice) {
-  const auto tokens = tokenise(bytes(), {"what  ", " x", 1}, EvalRules::lm_eval, 0).value();
-  const auto context = bytes().encode("what", true, false).value();
+  const auto tokens = tokenise(bytes_tokenizer(), {"what  ", " x", 1}, EvalRules::lm_eval, 0).value();
+  const auto context = bytes_tokenizer().encode("what", true, false).value();
   EXPECT_EQ(tokens.context, context);
-  EXPECT_EQ(tokens.context.size() + tokens.continuation.size(), bytes().encode("what   x", true, false).value().size());
+  EXPECT_EQ(tokens.context.size() + tokens.continuation.size(),
+            bytes_tokenizer().encode("what   x", true, false).value().size());
 }
 
 TEST(ChoiceTokens, ALongContextLosesItsBeginning) {
-  const auto whole = tokenise(bytes(), {"abcdefghij", " x", 1}, EvalRules::lm_eval, 0).value();
-  const auto cut = tokenise(bytes(), {"abcdefghij", " x", 1}, EvalRules::lm_eval, 8).value();
+  const auto whole = tokenise(bytes_tokenizer(), {"abcdefghij", " x", 1}, EvalRules::lm_eval, 0).value();
+  const auto cut = tokenise(bytes_tokenizer(), {"abcdefghij", " x", 1}, EvalRules::lm_eval, 8).value();
   EXPECT_EQ(cut.context.size() + cut.continuation.size(), 8U);
   EXPECT_EQ(cut.continuation, whole.continuation);
   EXPECT_EQ(cut.context.back(), whole.context.back());
-  EXPECT_THAT(tokenise(bytes(), {"a", " a long choice", 1}, EvalRules::lm_eval, 8).error().message,
+  EXPECT_THAT(tokenise(bytes_tokenizer(), {"a", " a long choice", 1}, EvalRules::lm_eval, 8).error().message,
               HasSubstr("longer than the model's context of 8"));
 }
 
 TEST(ChoiceTokens, AnItemWithoutContextOrChoiceIsNamed) {
   const std::vector<ChoiceItem> empty = {{7, {{"a context", "", 0}}, 0}};
-  const auto status = score_items(tiny(), bytes(), empty, {parse_policy("full").value()},
+  const auto status = score_items(tiny(), bytes_tokenizer(), empty, {parse_policy("full").value()},
                                   [](std::size_t, const auto&) { return true; });
   ASSERT_FALSE(status);
   EXPECT_THAT(status.error().message, HasSubstr("item 7, choice 0: the choice is empty"));
@@ -126,7 +127,7 @@ TEST(ChoiceTokens, AnItemWithoutContextOrChoiceIsNamed) {
 TEST(ScoreItems, StopsWhereTheCallerWants) {
   const auto all = items();
   std::size_t seen = 0;
-  const auto status = score_items(tiny(), bytes(), all, {parse_policy("full").value()},
+  const auto status = score_items(tiny(), bytes_tokenizer(), all, {parse_policy("full").value()},
                                   [&](std::size_t, const auto&) { return ++seen < 3; });
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().kind, ErrorKind::cancelled);

@@ -21,7 +21,7 @@ using Probabilities = std::vector<double>;
 
 constexpr int kVocabulary = 128;  // of the tiny model
 
-std::shared_ptr<const Model> tiny() {
+std::shared_ptr<const Model> compare_model() {
   const std::string path = write_tiny_model({}, temporary_path("compare.gguf"));
   auto model = Model::load(path).value();
   std::filesystem::remove(path);
@@ -72,7 +72,7 @@ Expected expected_of(const std::vector<Probabilities>& full, const std::vector<P
 }
 
 TEST(Compare, KlIsTheMeanOfTheFullCacheFromThePolicy) {
-  const auto model = tiny();
+  const auto model = compare_model();
   const Tokens tokens = text(40);
   const PolicySpec spec = parse_policy("local:budget=3").value(), full = parse_policy("full").value();
   const Expected expected = expected_of(predictions(model, full, tokens), predictions(model, spec, tokens), tokens);
@@ -93,7 +93,8 @@ TEST(Compare, NamesATokenThatTheModelHasNoRowFor) {
   tokens.back() = kVocabulary;
   const PolicySpec spec = parse_policy("local:budget=3").value();
   bool started = false;
-  const auto report = compare(tiny(), tokens, {&spec, 1}, {}, [&](std::size_t, std::size_t) { return started = true; });
+  const auto report =
+      compare(compare_model(), tokens, {&spec, 1}, {}, [&](std::size_t, std::size_t) { return started = true; });
   ASSERT_FALSE(report);
   EXPECT_EQ(report.error().kind, ErrorKind::bad_input);
   EXPECT_THAT(report.error().message, HasSubstr("token 128, number 10 of the text"));
@@ -104,7 +105,7 @@ TEST(Compare, NamesATokenThatTheModelHasNoRowFor) {
 TEST(Perplexity, NamesATokenThatTheModelHasNoRowFor) {
   Tokens tokens = text(10);
   tokens[9] = -1;
-  const auto report = perplexity(tiny(), tokens, {.policy = parse_policy("full").value(), .window = 5});
+  const auto report = perplexity(compare_model(), tokens, {.policy = parse_policy("full").value(), .window = 5});
   ASSERT_FALSE(report);
   EXPECT_EQ(report.error().kind, ErrorKind::bad_input);
   EXPECT_THAT(report.error().message, HasSubstr("token -1, number 10 of the text"));

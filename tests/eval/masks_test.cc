@@ -26,7 +26,7 @@ using testing::IsEmpty;
 using Tokens = std::vector<std::int32_t>;
 using Positions = std::set<std::int32_t>;
 
-std::shared_ptr<const Model> tiny(const TinyModel& shape = {}) {
+std::shared_ptr<const Model> masks_model(const TinyModel& shape = {}) {
   const std::string path = write_tiny_model(shape, temporary_path("masks.gguf"));
   auto model = Model::load(path, {.threads = 2, .isa = {}}).value();
   std::filesystem::remove(path);
@@ -156,7 +156,7 @@ void expect_near(const MaskMeans& means, const MaskMeans& expected) {
 }
 
 TEST(Masks, AreThoseOfAPlainSimulation) {
-  const auto model = tiny();
+  const auto model = masks_model();
   for (const unsigned seed : {1U, 2U, 3U}) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     const Tokens text = tokens(150, seed);  // more than two steps
@@ -180,7 +180,7 @@ TEST(Masks, AreThoseOfAPlainSimulation) {
 }
 
 TEST(Masks, OfAllHeadsTogetherAreMeansOverAllRows) {
-  const auto model = tiny();
+  const auto model = masks_model();
   const MaskReport both = masks_of(model, {tokens(40), tokens(90, 2)}, {"a2sf:budget=10"});
   const MaskReport first = masks_of(model, {tokens(40)}, {"a2sf:budget=10"});
   const MaskReport second = masks_of(model, {tokens(90, 2)}, {"a2sf:budget=10"});
@@ -192,7 +192,8 @@ TEST(Masks, OfAllHeadsTogetherAreMeansOverAllRows) {
 }
 
 TEST(Masks, TheIdealOneIsItselfAndNoOtherHasMoreOfTheAttention) {
-  const MaskReport report = masks_of(tiny(), {tokens(100)}, {"ideal:budget=10", "a2sf:budget=10", "tova:budget=10"});
+  const MaskReport report =
+      masks_of(masks_model(), {tokens(100)}, {"ideal:budget=10", "a2sf:budget=10", "tova:budget=10"});
   EXPECT_DOUBLE_EQ(report.policies[0].all.cosine, 1);
   EXPECT_DOUBLE_EQ(report.policies[0].all.jaccard, 1);
   for (const PolicyMasks& policy : report.policies) {
@@ -202,8 +203,8 @@ TEST(Masks, TheIdealOneIsItselfAndNoOtherHasMoreOfTheAttention) {
 }
 
 TEST(Masks, ABudgetOfTheWholeSequenceHasNothingToCompare) {
-  const MaskReport report =
-      masks_of(tiny(), {tokens(64)}, {"a2sf:budget=64", "a2sf:budget=63", "a2sf:budget=62", "ideal:budget=100%"});
+  const MaskReport report = masks_of(masks_model(), {tokens(64)},
+                                     {"a2sf:budget=64", "a2sf:budget=63", "a2sf:budget=62", "ideal:budget=100%"});
   EXPECT_EQ(report.policies[0].all.rows, 0U);
   EXPECT_EQ(report.policies[1].all.rows, 0U);
   EXPECT_EQ(report.policies[2].all.rows, 2U * 2);
@@ -213,7 +214,7 @@ TEST(Masks, ABudgetOfTheWholeSequenceHasNothingToCompare) {
 
 // A layer with a sliding window of 16 chooses among 15 earlier tokens at most.
 TEST(Masks, AWindowLeavesLessToChooseFrom) {
-  const auto model = tiny({.architecture = "gemma3", .layers = 6, .window = 16});
+  const auto model = masks_model({.architecture = "gemma3", .layers = 6, .window = 16});
   const MaskReport report = masks_of(model, {tokens(60)}, {"a2sf:budget=8", "a2sf:budget=16", "ideal:budget=8"});
   for (std::size_t layer = 0; layer < 6; ++layer) {
     const bool has_window = model->info().windows[layer] > 0;
@@ -224,7 +225,7 @@ TEST(Masks, AWindowLeavesLessToChooseFrom) {
 }
 
 TEST(MaskPictures, AreOfTheLongestSequence) {
-  const MaskReport report = masks_of(tiny(), {tokens(20), tokens(50), tokens(30)},
+  const MaskReport report = masks_of(masks_model(), {tokens(20), tokens(50), tokens(30)},
                                      {"local:budget=8", "streaming:budget=8", "ideal:budget=8"});
   for (const PolicyMasks& policy : report.policies) {
     ASSERT_EQ(policy.pictures.size(), 2U) << "a model of two layers";
@@ -238,7 +239,8 @@ TEST(MaskPictures, AreOfTheLongestSequence) {
 }
 
 TEST(MaskTilt, SharesAddUpAndTheWindowIsNew) {
-  const MaskReport report = masks_of(tiny(), {tokens(100)}, {"local:budget=10", "h2o:budget=10", "ideal:budget=10"});
+  const MaskReport report =
+      masks_of(masks_model(), {tokens(100)}, {"local:budget=10", "h2o:budget=10", "ideal:budget=10"});
   const auto sum = [](const Tilt& tilt) { return std::accumulate(tilt.begin(), tilt.end(), 0.0); };
   EXPECT_NEAR(sum(report.attention), 1, 1e-9);
   for (const PolicyMasks& policy : report.policies) EXPECT_NEAR(sum(policy.slots), 1, 1e-9);
@@ -272,7 +274,7 @@ TEST(IdealMask, OfEqualTokensTheNewerStay) {
 TEST(Masks, APromptThatIsKeptWholeIsRefused) {
   const std::vector<Tokens> sequences = {tokens(20)};
   const std::vector<PolicySpec> specs = {parse_policy("a2sf:budget=8:block=prompt").value()};
-  EXPECT_THAT(analyse_masks(tiny(), sequences, specs, KvType::f16).error().message,
+  EXPECT_THAT(analyse_masks(masks_model(), sequences, specs, KvType::f16).error().message,
               HasSubstr("a2sf:budget=8:block=prompt keeps all of a prompt until its end"));
 }
 
@@ -285,7 +287,7 @@ TEST(Masks, CountTheirTokensAndCanBeStopped) {
     counts.push_back(done);
     return done < 120;
   };
-  const auto stopped = analyse_masks(tiny(), sequences, specs, KvType::f16, count);
+  const auto stopped = analyse_masks(masks_model(), sequences, specs, KvType::f16, count);
   ASSERT_FALSE(stopped);
   EXPECT_EQ(stopped.error().kind, ErrorKind::cancelled);
   EXPECT_THAT(counts, ElementsAre(64, 100, 130));

@@ -1,6 +1,6 @@
 // AdaKV against a plain simulation.
 #include "hooks/fake_head.h"
-#include "hooks/replay.h"
+#include "hooks/ranked_replay.h"
 
 namespace a2sf::test {
 namespace {

@@ -8,12 +8,14 @@
 namespace a2sf::test {
 namespace {
 
-// Weights without a pattern, the same in each run. Powers of two keep sums in floats and doubles in the same order.
-LearnedModel model_of(std::size_t layers, std::size_t units) {
+// Of a tiny model, as if it was learned on it. Weights without a pattern, the same in each run: powers of two keep sums
+// in floats and doubles in the same order.
+LearnedModel model_of(const Model& tiny, std::size_t units) {
   std::mt19937 random(5);
   const auto weight = [&] { return static_cast<float>(static_cast<int>(random() % 65) - 32) / 32; };
   LearnedModel model;
-  for (std::size_t i = 0; i < layers; ++i) {
+  model.model_hash = tiny.info().hash;
+  for (int i = 0; i < tiny.info().layers; ++i) {
     LearnedLayer& layer = model.layers.emplace_back();
     for (float& x : layer.mean) x = weight();
     for (float& x : layer.deviation) x = 0.5F + std::abs(weight());
@@ -84,41 +86,48 @@ A2SF_ON_EVERY_DEVICE(Learned);
 
 TEST_P(Learned, TheLeastPredictedGoes) {
   for (const std::size_t units : {0, 16}) {
-    const LearnedModel model = model_of(6, units);  // of "gemma3"
-    const std::string file = written(model, "learned-6.json");
-    const std::string two = written({.layers = {model.layers[0], model.layers[1]}}, "learned-2.json");
+    const auto llama = model(), gemma = model("gemma3");
+    const LearnedModel of_llama = model_of(*llama, units), of_gemma = model_of(*gemma, units);
+    const std::string llama_file = written(of_llama, "learned-llama.json");
+    const std::string gemma_file = written(of_gemma, "learned-gemma.json");
     for (const char* options : {"budget=12:block=1", "budget=10:block=7:sink=2:pin=3:recent=2", "budget=20:recent=0"}) {
       SCOPED_TRACE(options);
-      RuleReplay replay("learned:model=" + two + ":" + options, tiny(GetParam()), predicted_by(model));
+      Replay replay(parse_policy("learned:model=" + llama_file + ":" + options).value(), llama, predicted_by(of_llama));
       replay.feed(random_tokens(90), 64);
-      replay.expect_same_victims();
+      replay.expect_same();
     }
-    RuleReplay replay("learned:budget=8:block=3:model=" + file, tiny(GetParam(), "gemma3"), predicted_by(model));
+    Replay replay(parse_policy("learned:budget=8:block=3:model=" + gemma_file).value(), gemma, predicted_by(of_gemma));
     replay.feed(random_tokens(60), 60);
-    replay.expect_same_victims();
+    replay.expect_same();
   }
 }
 
 TEST_P(Learned, ForksResizesAndTakesAnyChunks) {
-  const std::string policy = "learned:budget=12:block=5:model=" + written(model_of(2, 16), "learned-forks.json");
+  const std::string policy = "learned:budget=12:block=5:model=" + written(model_of(*model(), 16), "learned-forks.json");
   expect_same_bytes_in_chunks_and_forks(GetParam(), policy);
   expect_resizes(GetParam(), policy);
 }
 
 TEST(LearnedText, NeedsAModelThatFits) {
-  const std::string three = written(model_of(3, 0), "learned-3.json");
-  expect_prints_as("learned:model=" + three + ":budget=9", "learned:budget=9:model=" + three);
+  const auto llama = tiny(all_devices().front());
+  const LearnedModel fits = model_of(*llama, 0);
+  LearnedModel other = fits, shorter = fits;
+  other.model_hash = "0123456789abcdef";
+  shorter.layers.pop_back();
+  const std::string others = written(other, "learned-other.json"), cut = written(shorter, "learned-shorter.json");
+  expect_prints_as("learned:model=" + cut + ":budget=9", "learned:budget=9:model=" + cut);
   expect_refused("learned:norm=1", "learned has no option 'norm'");
-  const auto refused = [](const std::string& text) {
-    return Session::create(tiny(all_devices().front()), {parse_policy(text).value()}).error().message;
+  const auto refused = [&](const std::string& text) {
+    return Session::create(llama, {parse_policy(text).value()}).error().message;
   };
   EXPECT_EQ(refused("learned:budget=9"), "learned needs model=FILE, which a2sf tune --learn TEXT makes");
-  EXPECT_EQ(refused("learned:budget=9:model=" + three),
-            "'" + three + "' was learned on a model of 3 layers, this one has 2");
+  EXPECT_EQ(refused("learned:budget=9:model=" + others),
+            "'" + others + "' was learned on another model: make one with a2sf tune -m MODEL --learn TEXT");
+  EXPECT_EQ(refused("learned:budget=9:model=" + cut), "'" + cut + "' has scores of 1 layers, this model has 2");
 }
 
 TEST(LearnedText, KnowsItsTexts) {
-  LearnedModel model = model_of(2, 0);
+  LearnedModel model = model_of(*tiny(all_devices().front()), 0);
   model.texts = {{"a.txt", "0123"}};
   const auto spec = parse_policy("learned:model=" + written(model, "learned-texts.json")).value();
   const auto& factory = *std::get<Hooked>(spec.score).factory;

@@ -3,91 +3,9 @@
 
 #include <cmath>
 
-#include "hooks/hook_support.h"
+#include "hooks/replay.h"
 
 namespace a2sf::test {
-
-// The scores of a head's tokens by position, after a row and before anything goes. Called for each row of each head, in
-// order, so that a rule may keep what it has seen.
-using RuleOfHead = std::function<std::map<int, double>(const HookLayer&, int kv_head)>;
-
-// What a rule may look at.
-constexpr HookNeeds kSeesAll{.every_row = true, .last_rows = 64, .keys_values = true};
-
-inline Floats key_of(const HookHead& head, int slot) {
-  Floats key(kHeadDim);
-  head.read_key(slot, key);
-  return key;
-}
-inline Floats value_of(const HookHead& head, int slot) {
-  Floats value(kHeadDim);
-  head.read_value(slot, value);
-  return value;
-}
-
-// Runs a session beside the rule.
-class RuleReplay {
- public:
-  RuleReplay(const std::string& policy, std::shared_ptr<const Model> model, RuleOfHead rule)
-      : spec_(parse_policy(policy).value()), model_(std::move(model)), session_(session_of(spec_, model_)) {
-    session_.record_evictions();
-    onlooker_->on_row = [this, rule = std::move(rule)](const HookLayer& layer) {
-      const bool cuts = is_due(layer);
-      for (int h = 0; h < layer.kv_heads(); ++h) {
-        const auto scores = rule(layer, h);
-        if (cuts) cut(layer, h, scores);
-      }
-    };
-    EXPECT_TRUE(session_.observe(onlooker_, kSeesAll));
-  }
-
-  void feed(const Tokens& tokens, std::size_t chunk) { feed_in(session_, tokens, chunk); }
-  void feed_prompt(const Tokens& tokens) {
-    prompt_end_ = session_.position() + std::ssize(tokens) - 1;
-    EXPECT_TRUE(session_.feed(tokens, WantLogits::last, true));
-    prompt_end_ = -1;
-  }
-  void expect_same_victims() {
-    std::size_t victims = 0;
-    for_each_head(*model_, [&](int layer, int h) {
-      const int window = model_->info().windows[static_cast<std::size_t>(layer)];
-      auto mine = victims_of(session_.evictions(layer, h));
-      std::erase_if(mine, [&](const auto& v) { return window > 0 && v.second <= v.first - window; });  // left behind
-      EXPECT_EQ(mine, (expected_[{layer, h}])) << layer << " " << h;
-      victims += mine.size();
-    });
-    EXPECT_GT(victims, 0U);
-  }
-
- private:
-  // Whether one head holds a block too many, for which all are cut; or a prompt has ended.
-  bool is_due(const HookLayer& layer) const {
-    if (prompt_end_ >= 0) return layer.position() == prompt_end_;
-    for (int h = 0; h < layer.kv_heads(); ++h) {
-      if (layer.head(h).held() >= session_.rule(layer.layer(), h).budget + spec_.block()) return true;
-    }
-    return false;
-  }
-  void cut(const HookLayer& layer, int h, const std::map<int, double>& scores) {
-    const HeadRule rule = session_.rule(layer.layer(), h);
-    const auto now = layer.position();
-    std::vector<std::pair<double, int>> order;
-    for (const auto& [position, score] : scores) {
-      if (position >= std::max(rule.sink, rule.pin) && position <= now - rule.recent)
-        order.emplace_back(score, position);
-    }
-    std::sort(order.begin(), order.end());
-    for (std::int64_t i = 0; i < layer.head(h).held() - rule.budget; ++i)
-      expected_[{layer.layer(), h}].emplace_back(now, order.at(static_cast<std::size_t>(i)).second);
-  }
-
-  PolicySpec spec_;
-  std::shared_ptr<const Model> model_;
-  Session session_;
-  std::shared_ptr<Onlooker> onlooker_ = std::make_shared<Onlooker>();
-  std::int64_t prompt_end_ = -1;
-  std::map<HeadKey, std::vector<std::pair<int, int>>> expected_;
-};
 
 // Everywhere where a rule decides: token by token, by blocks, with sinks and pins, under a window, at a prompt's end.
 // `rule` makes a rule that has seen nothing yet; `name`: the policy, with its options.
@@ -95,22 +13,22 @@ inline void expect_lowest_first(const Device& device, const std::string& name,
                                 const std::function<RuleOfHead()>& rule) {
   for (const char* options : {"budget=12:block=1", "budget=10:block=7:sink=2:pin=3:recent=2", "budget=20:recent=0"}) {
     SCOPED_TRACE(name + ":" + options);
-    RuleReplay replay(name + ":" + options, tiny(device), rule());
+    Replay replay(parse_policy(name + ":" + options).value(), tiny(device), rule());
     replay.feed(random_tokens(90), 64);
-    replay.expect_same_victims();
+    replay.expect_same();
   }
   {
     SCOPED_TRACE("window");
-    RuleReplay replay(name + ":budget=8:block=3", tiny(device, "gemma3"), rule());
+    Replay replay(parse_policy(name + ":budget=8:block=3").value(), tiny(device, "gemma3"), rule());
     replay.feed(random_tokens(60), 60);
-    replay.expect_same_victims();
+    replay.expect_same();
   }
   SCOPED_TRACE("prompt");
-  RuleReplay replay(name + ":budget=12:block=prompt:sink=1", tiny(device), rule());
+  Replay replay(parse_policy(name + ":budget=12:block=prompt:sink=1").value(), tiny(device), rule());
   replay.feed_prompt(random_tokens(60));
-  replay.feed(random_tokens(10, 3), 1);
+  replay.feed(random_tokens(10, 3));
   replay.feed_prompt(random_tokens(20, 4));
-  replay.expect_same_victims();
+  replay.expect_same();
 }
 
 inline double cosine(const Floats& a, const Floats& b) {

@@ -70,17 +70,18 @@ Measured age_of(const HookLayer& layer, const HookHead& head) {
   return measured;
 }
 
-struct Weights {
+struct MeasureWeights {
   double attention = 1, frequency = 0, textrank = 0, value = 0, age = 0;
 };
 
-RuleOfHead weighted_sum(const Weights& weights) {
+RuleOfHead weighted_sum(const MeasureWeights& weights) {
   return [weights](const HookLayer& layer, int kv_head) {
     const HookHead& head = layer.head(kv_head);
     Measured sum;
     if (head.held() <= head.budget()) return sum;  // nothing goes
-    const auto add = [&](double weight, const Measured& measured) {
+    const auto add = [&](double weight, const auto& measure) {
       if (weight == 0) return;
+      const Measured measured = measure();
       std::vector<double> candidates;
       for_each_held(head, [&](int slot) {
         if (head.may_go(slot)) candidates.push_back(measured.at(head.position(slot)));
@@ -92,11 +93,11 @@ RuleOfHead weighted_sum(const Weights& weights) {
             weight * static_cast<double>(less) / std::max(1.0, static_cast<double>(candidates.size()) - 1);
       });
     };
-    add(weights.attention, attention_of(head));
-    add(weights.frequency, frequency_of(layer, head));
-    add(weights.textrank, text_rank_of(layer, head));
-    add(weights.value, value_norm_of(head));
-    add(weights.age, age_of(layer, head));
+    add(weights.attention, [&] { return attention_of(head); });
+    add(weights.frequency, [&] { return frequency_of(layer, head); });
+    add(weights.textrank, [&] { return text_rank_of(layer, head); });
+    add(weights.value, [&] { return value_norm_of(head); });
+    add(weights.age, [&] { return age_of(layer, head); });
     return sum;
   };
 }
@@ -105,7 +106,7 @@ class Multi : public OnEveryDevice {};
 A2SF_ON_EVERY_DEVICE(Multi);
 
 TEST_P(Multi, TheLowestWeightedSumOfRanksGoes) {
-  const auto expect = [&](const std::string& options, const Weights& weights) {
+  const auto expect = [&](const std::string& options, const MeasureWeights& weights) {
     expect_lowest_first(GetParam(), "multi:" + options, [&] { return weighted_sum(weights); });
   };
   expect("value=0.5:age=0.5", {1, 0, 0, 0.5, 0.5});

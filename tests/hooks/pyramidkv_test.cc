@@ -1,5 +1,5 @@
 // PyramidKV: the budgets of its layers. Its scores are SnapKV's.
-#include "hooks/replay.h"
+#include "hooks/ranked_replay.h"
 
 namespace a2sf::test {
 namespace {

@@ -1,5 +1,5 @@
 // What all rules that rank have in common.
-#include "hooks/replay.h"
+#include "hooks/ranked_replay.h"
 
 namespace a2sf::test {
 namespace {

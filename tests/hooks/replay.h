@@ -42,6 +42,18 @@ struct ShownHead {
 };
 using ShownLayer = std::vector<ShownHead>;  // [KV head]
 
+inline Floats key_of(const HookHead& head, int slot) {
+  Floats key(kHeadDim);
+  head.read_key(slot, key);
+  return key;
+}
+inline Floats value_of(const HookHead& head, int slot) {
+  Floats value(kHeadDim);
+  head.read_value(slot, value);
+  return value;
+}
+
+// Queries, keys and values as `needs` asks for them.
 inline ShownHead shown(const HookHead& head, const HeadRule& rule, std::int64_t now, bool prompt_ends,
                        const HookNeeds& needs) {
   const auto doubles = [](std::span<const float> x) { return Doubles(x.begin(), x.end()); };
@@ -51,25 +63,46 @@ inline ShownHead shown(const HookHead& head, const HeadRule& rule, std::int64_t 
     for (int g = 0; g < head.group(); ++g) queries.push_back(doubles(head.query(back, g)));
   }
   for_each_held(head, [&](int slot) {
-    Floats key(kHeadDim), value(kHeadDim);
-    head.read_key(slot, key);
-    head.read_value(slot, value);
-    shown.tokens[head.position(slot)] = {static_cast<double>(head.score(slot)), doubles(key), doubles(value)};
+    auto& token = shown.tokens[head.position(slot)] = {static_cast<double>(head.score(slot)), {}, {}};
+    if (!needs.keys_values) return;
+    token.key = doubles(key_of(head, slot));
+    token.value = doubles(value_of(head, slot));
   });
   return shown;
 }
 
+// The lowest ranked goes, of equals the older; what has no rank comes last.
+inline int lowest_ranked(const ShownHead& head, const std::set<int>& kept, const Ranks& ranks) {
+  int lowest = -1;
+  const auto rank = [&](int position) { return ranks.contains(position) ? ranks.at(position) : INFINITY; };
+  for (const int position : kept) {
+    if (head.may_go(position) && (lowest < 0 || rank(position) < rank(lowest))) lowest = position;
+  }
+  return lowest;
+}
+
+// Takes what goes out of `kept`; called when the rule is due.
+using Cut = std::function<void(int layer, const ShownLayer& shown, Kept& kept)>;
+
+// A rule that gives each token of a head a score after each row, by what the layer has: the lowest goes, each head to
+// its budget. It is called for each row of each head, in order, so that it may keep what it has seen.
+using RuleOfHead = std::function<Ranks(const HookLayer&, int kv_head)>;
+
+// What such a rule may look at.
+constexpr HookNeeds kSeesAll{.every_row = true, .last_rows = 64, .keys_values = true};
+
 class Replay {
  public:
-  // Takes what goes out of `kept`; called when the rule is due.
-  using Cut = std::function<void(int layer, const ShownLayer& shown, Kept& kept)>;
-
   Replay(const PolicySpec& spec, std::shared_ptr<const Model> model, Cut cut)
       : spec_(spec), model_(std::move(model)), session_(session_of(spec, model_)), cut_(std::move(cut)) {
-    factory_ = std::get<Hooked>(spec_.score).factory;
-    needs_ = {.every_row = true, .last_rows = std::max(1, factory_->needs().last_rows), .keys_values = true};
-    onlooker_->on_row = [this](const HookLayer& layer) { row(layer); };
-    EXPECT_TRUE(session_.observe(onlooker_, needs_));
+    shown_ = {.every_row = true, .last_rows = std::max(1, factory().needs().last_rows), .keys_values = true};
+    look_on(shown_);
+  }
+  // What the rule looks at it reads itself.
+  Replay(const PolicySpec& spec, std::shared_ptr<const Model> model, RuleOfHead rule)
+      : spec_(spec), model_(std::move(model)), session_(session_of(spec, model_)), rule_(std::move(rule)) {
+    cut_ = [this](int layer, const ShownLayer& heads, Kept& kept) { cut_lowest(layer, heads, kept); };
+    look_on(kSeesAll);
   }
 
   void feed_prompt(const Tokens& tokens) {
@@ -77,7 +110,7 @@ class Replay {
     EXPECT_TRUE(session_.feed(tokens, WantLogits::last, true));
     prompt_end_ = -1;
   }
-  void feed(const Tokens& tokens) { feed_in(session_, tokens, 1); }
+  void feed(const Tokens& tokens, std::size_t chunk = 1) { feed_in(session_, tokens, chunk); }
   // What a smaller budget evicts is chosen by the last row.
   void resize(std::int64_t budget) {
     EXPECT_TRUE(session_.resize({BudgetCount{budget}, {}}));
@@ -103,6 +136,11 @@ class Replay {
   const Session& session() const { return session_; }
 
  private:
+  const HookFactory& factory() const { return *std::get<Hooked>(spec_.score).factory; }
+  void look_on(const HookNeeds& needs) {
+    onlooker_->on_row = [this](const HookLayer& layer) { row(layer); };
+    EXPECT_TRUE(session_.observe(onlooker_, needs));
+  }
   void row(const HookLayer& layer) {
     const std::int64_t now = layer.position();
     const bool prompt_ends = now == prompt_end_;
@@ -110,7 +148,8 @@ class Replay {
     ShownLayer heads;
     Kept held;
     for (int h = 0; h < layer.kv_heads(); ++h) {
-      heads.push_back(shown(layer.head(h), session_.rule(layer.layer(), h), now, prompt_ends, needs_));
+      heads.push_back(shown(layer.head(h), session_.rule(layer.layer(), h), now, prompt_ends, shown_));
+      if (rule_) scores_[{layer.layer(), h}] = rule_(layer, h);
       auto& positions = held.emplace_back();
       for (const auto& [position, token] : heads.back().tokens) positions.insert(position);
     }
@@ -135,105 +174,30 @@ class Replay {
     for (const ShownHead& head : heads) {
       const auto held = std::ssize(head.tokens);
       room += head.rule.budget + block - held;
-      one = one || held >= factory_->capacity(head.rule.budget) + block;
+      one = one || held >= factory().capacity(head.rule.budget) + block;
     }
     return one || (now == prompt_end_ ? room < std::ssize(heads) : room <= 0);
+  }
+
+  void cut_lowest(int layer, const ShownLayer& heads, Kept& kept) const {
+    for (std::size_t h = 0; h < heads.size(); ++h) {
+      const Ranks& scores = scores_.at({layer, static_cast<int>(h)});
+      while (std::ssize(kept[h]) > heads[h].rule.budget) kept[h].erase(lowest_ranked(heads[h], kept[h], scores));
+    }
   }
 
   PolicySpec spec_;
   std::shared_ptr<const Model> model_;
   Session session_;
   Cut cut_;
-  std::shared_ptr<const HookFactory> factory_;
-  HookNeeds needs_;
+  RuleOfHead rule_;
+  HookNeeds shown_;
+  std::map<HeadKey, Ranks> scores_;  // of the last row, by the rule
   std::shared_ptr<Onlooker> onlooker_ = std::make_shared<Onlooker>();
   std::int64_t prompt_end_ = -1;
   std::map<int, Kept> kept_;        // [layer]
   std::map<int, ShownLayer> last_;  // [layer]: the last row
   int cuts_ = 0;
 };
-
-// The lowest ranked goes, of equals the older; what has no rank comes last.
-inline int lowest_ranked(const ShownHead& head, const std::set<int>& kept, const Ranks& ranks) {
-  int lowest = -1;
-  const auto rank = [&](int position) { return ranks.contains(position) ? ranks.at(position) : INFINITY; };
-  for (const int position : kept) {
-    if (head.may_go(position) && (lowest < 0 || rank(position) < rank(lowest))) lowest = position;
-  }
-  return lowest;
-}
-
-// The ranks of a head serve until a prompt ends or an eighth of what was ranked may have gone.
-class RankedCuts {
- public:
-  using RankOf = std::function<Ranks(const ShownHead&)>;
-
-  explicit RankedCuts(RankOf rank_of) : rank_of_(std::move(rank_of)) {}
-
-  // The ranks of heads that share what goes, now `going` tokens; `first` is the first of them.
-  const std::vector<Ranks>& ranks(HeadKey first, std::span<const ShownHead> sharing, std::int64_t going) {
-    Ranking& ranking = rankings_[first];
-    if (sharing.front().prompt_ends || going > ranking.serves) {
-      ranking = {};
-      std::int64_t ranked = 0;
-      for (const ShownHead& head : sharing) {
-        const Ranks& ranks = ranking.heads.emplace_back(rank_of_(head));
-        ranked += std::count_if(ranks.begin(), ranks.end(), [&](const auto& r) { return head.may_go(r.first); });
-      }
-      ranking.serves = ranked / 8;
-    }
-    ranking.serves -= going;
-    return ranking.heads;
-  }
-  // Each head to its budget.
-  void operator()(int layer, const ShownLayer& shown, Kept& kept) {
-    for (std::size_t h = 0; h < shown.size(); ++h) {
-      const ShownHead& head = shown[h];
-      const auto going = std::ssize(head.tokens) - head.rule.budget;
-      if (going <= 0 && !head.prompt_ends) continue;
-      const Ranks& own = ranks({layer, static_cast<int>(h)}, {&head, 1}, std::max<std::int64_t>(0, going)).front();
-      while (std::ssize(kept[h]) > head.rule.budget) kept[h].erase(lowest_ranked(head, kept[h], own));
-    }
-  }
-
- private:
-  struct Ranking {
-    std::int64_t serves = 0;
-    std::vector<Ranks> heads;
-  };
-  RankOf rank_of_;
-  std::map<HeadKey, Ranking> rankings_;
-};
-
-// A prompt, an answer, a second turn.
-inline void converse(Replay& replay) {
-  replay.feed_prompt(random_tokens(100));
-  replay.feed(random_tokens(25, 3));
-  replay.feed_prompt(random_tokens(30, 4));
-  replay.feed(random_tokens(10, 5));
-  replay.expect_same();
-}
-
-// SnapKV's scores: the probabilities that the last `rows` rows give to a token that is older than the recent ones,
-// summed over `kernel` neighbours.
-inline Ranks window_votes(const ShownHead& head, int rows, int kernel) {
-  Ranks votes;
-  int newest = -1;
-  for (const auto& [position, token] : head.tokens) newest = head.may_go(position) ? position : newest;
-  for (int back = 0; back < std::min<int>(rows, static_cast<int>(head.queries.size())); ++back) {
-    for (int g = 0; g < kGroup; ++g) {
-      for (const auto& [position, p] : head.probabilities(back, g)) {
-        if (position <= newest) votes[position] += p;
-      }
-    }
-  }
-  const std::vector<std::pair<int, double>> list(votes.begin(), votes.end());
-  Ranks pooled;
-  for (int i = 0; i < static_cast<int>(list.size()); ++i) {
-    for (int j = std::max(0, i - kernel / 2); j <= std::min(static_cast<int>(list.size()) - 1, i + kernel / 2); ++j)
-      pooled[list[static_cast<std::size_t>(i)].first] += list[static_cast<std::size_t>(j)].second;
-  }
-  return pooled;
-}
 
 }  // namespace a2sf::test

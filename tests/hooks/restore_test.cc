@@ -4,7 +4,7 @@
 namespace a2sf::test {
 namespace {
 
-constexpr HookNeeds kReads{.keys_values = true};
+constexpr HookNeeds kReadsBack{.keys_values = true};
 
 int slot_of(const HookHead& head, std::int32_t position) {
   int found = -1;
@@ -59,8 +59,8 @@ TEST_P(Restoring, ATokenThatComesBackIsAsIfItHadStayed) {
     }
   };
   const Tokens tokens = random_tokens(50);
-  Session plain = session_of(hooked({plainly, {}, {}}, kReads, "budget=9:sink=1"), model(), KvType::f32),
-          restored = session_of(hooked({with_leave, {}, {}}, kReads, "budget=9:sink=1"), model(), KvType::f32);
+  Session plain = session_of(hooked({plainly, {}, {}}, kReadsBack, "budget=9:sink=1"), model(), KvType::f32),
+          restored = session_of(hooked({with_leave, {}, {}}, kReadsBack, "budget=9:sink=1"), model(), KvType::f32);
   const Floats expected = feed_all(plain, tokens), found = feed_all(restored, tokens);
   ASSERT_EQ(found.size(), expected.size());
   for (std::size_t i = 0; i < found.size(); ++i) ASSERT_NEAR(found[i], expected[i], 1e-4) << i;
@@ -74,7 +74,7 @@ TEST_P(Restoring, ATokenThatCameBackAndGoesAgainWasGivenNothing) {
       head.evict(leave_and_return(head));
     }
   };
-  Session session = session_of(hooked({back_and_forth, {}, {}}, kReads, "budget=9"), model());
+  Session session = session_of(hooked({back_and_forth, {}, {}}, kReadsBack, "budget=9"), model());
   session.record_evictions();
   ASSERT_TRUE(session.feed(random_tokens(20)));
   const auto evictions = session.evictions(0, 0);

@@ -8,12 +8,12 @@ PolicySpec a2sf_by_hook(const std::string& options) {
   return hooked({.evict = evict_lowest_scores, .observe = {}, .left = {}}, {}, options);
 }
 
-struct Case {
+struct TwinPolicies {
   const char* architecture;
   const char* options;
 };
 
-constexpr Case kCases[] = {
+constexpr TwinPolicies kTwins[] = {
     {"llama", "budget=12"},
     {"llama", "budget=12:block=7"},
     {"llama", "budget=12:sink=2:recent=3:pin=4"},
@@ -32,7 +32,7 @@ A2SF_ON_EVERY_DEVICE(ScoreHook);
 
 TEST_P(ScoreHook, HasTheVictimsAndBytesOfThePolicyWhateverTheChunks) {
   const Tokens tokens = random_tokens(90);
-  for (const Case& c : kCases) {
+  for (const TwinPolicies& c : kTwins) {
     SCOPED_TRACE(std::string(c.architecture) + " " + c.options);
     const auto model = this->model(c.architecture);
     Session plain = session_of(std::string("a2sf:") + c.options, model);
@@ -60,8 +60,9 @@ TEST_P(ScoreHook, HasTheVictimsAndBytesOfThePolicyWhateverTheChunks) {
 
 TEST_P(ScoreHook, IsThePolicyAtAPromptsEndToo) {
   const Tokens prompt = random_tokens(80), answer = random_tokens(15, 3), second = random_tokens(40, 9);
-  for (const Case& c : {Case{"llama", "budget=12:block=prompt"}, Case{"llama", "budget=12:block=prompt:sink=2:pin=3"},
-                        Case{"gemma3", "budget=8:block=prompt:recent=2"}, Case{"gemma3", "budget=20:block=prompt"}}) {
+  for (const TwinPolicies& c :
+       {TwinPolicies{"llama", "budget=12:block=prompt"}, TwinPolicies{"llama", "budget=12:block=prompt:sink=2:pin=3"},
+        TwinPolicies{"gemma3", "budget=8:block=prompt:recent=2"}, TwinPolicies{"gemma3", "budget=20:block=prompt"}}) {
     SCOPED_TRACE(std::string(c.architecture) + " " + c.options);
     const auto model = this->model(c.architecture);
     Session plain = session_of(std::string("a2sf:") + c.options, model),

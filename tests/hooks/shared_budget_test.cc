@@ -84,9 +84,9 @@ Held held_by(const Session& session, int layer) {
 }
 
 // Runs the session and the simulation side by side: it is shown every row before anything goes.
-class Replay {
+class SharedReplay {
  public:
-  Replay(Session& session, const Model& model) : session_(session), model_(model) {
+  SharedReplay(Session& session, const Model& model) : session_(session), model_(model) {
     session.record_evictions();
     onlooker_->on_row = [this](const HookLayer& layer) {
       const Held held = held_by(layer);
@@ -162,7 +162,7 @@ TEST_P(SharedBudgetOf, TheLowestScoreOfTheLayerGoes) {
       SCOPED_TRACE(options);
       const auto model = this->model();
       Session session = session_of(std::string("shared-budget:") + options, model);
-      Replay replay(session, *model);
+      SharedReplay replay(session, *model);
       replay.feed(random_tokens(80), 1, chunk);
       replay.expect_same();
     }
@@ -174,7 +174,7 @@ TEST_P(SharedBudgetOf, ABlockIsThatManyTokensOfEachHead) {
     SCOPED_TRACE(options);
     const auto model = this->model();
     Session session = session_of(std::string("shared-budget:") + options, model);
-    Replay replay(session, *model);
+    SharedReplay replay(session, *model);
     replay.feed(random_tokens(90), parse_policy(std::string("a2sf:") + options)->block(), 90);
     replay.expect_same();
   }
@@ -202,7 +202,7 @@ TEST_P(SharedBudgetOf, APromptsEndCutsTheLayerAtOnce) {
     SCOPED_TRACE(options);
     const auto model = this->model();
     Session session = session_of(std::string("shared-budget:") + options, model);
-    Replay replay(session, *model);
+    SharedReplay replay(session, *model);
     replay.feed_prompt(random_tokens(100));
     replay.feed(random_tokens(20, 3), 1, 1);
     replay.feed_prompt(random_tokens(30, 4));
@@ -216,7 +216,7 @@ TEST_P(SharedBudgetOf, AResizeAsksItToo) {
     const auto model = this->model();
     const std::int64_t block = parse_policy(std::string("a2sf:") + options)->block();
     Session session = session_of(std::string("shared-budget:") + options, model);
-    Replay replay(session, *model);
+    SharedReplay replay(session, *model);
     replay.feed(random_tokens(60), block, 60);
     replay.resize(9);
     replay.feed(random_tokens(30, 2), block, 30);
@@ -231,7 +231,7 @@ TEST_P(SharedBudgetOf, AWindowGoesFirst) {
     SCOPED_TRACE(options);
     const auto model = this->model("gemma3");
     Session session = session_of(std::string("shared-budget:") + options, model);
-    Replay replay(session, *model);
+    SharedReplay replay(session, *model);
     replay.feed(random_tokens(70), parse_policy(std::string("a2sf:") + options)->block(), 70);
     replay.expect_same();
   }

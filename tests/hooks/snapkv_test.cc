@@ -1,5 +1,5 @@
 // SnapKV against a plain simulation.
-#include "hooks/replay.h"
+#include "hooks/ranked_replay.h"
 
 namespace a2sf::test {
 namespace {

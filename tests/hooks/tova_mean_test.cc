@@ -1,6 +1,6 @@
 // TOVA over all heads of a layer against a plain simulation.
 #include "hooks/fake_head.h"
-#include "hooks/replay.h"
+#include "hooks/ranked_replay.h"
 
 namespace a2sf::test {
 namespace {

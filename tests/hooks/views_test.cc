@@ -44,7 +44,7 @@ Seen look_at(const HookHead& head) {
   return seen;
 }
 
-constexpr HookNeeds kEverything{.every_row = true, .last_rows = kRows, .keys_values = true};
+constexpr HookNeeds kSeesRows{.every_row = true, .last_rows = kRows, .keys_values = true};
 
 SeenRows rows_seen(Session& session, const Tokens& tokens, std::size_t chunk) {
   SeenRows rows;
@@ -60,7 +60,7 @@ SeenRows rows_seen(Session& session, const Tokens& tokens, std::size_t chunk) {
       EXPECT_EQ(layer.head(h).held(), std::ssize(rows[{layer.layer(), h, static_cast<int>(layer.position())}].tokens));
     }
   };
-  EXPECT_TRUE(session.observe(onlooker, kEverything));
+  EXPECT_TRUE(session.observe(onlooker, kSeesRows));
   feed_in(session, tokens, chunk);
   EXPECT_TRUE(session.observe(nullptr));
   return rows;

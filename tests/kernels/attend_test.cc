@@ -29,7 +29,7 @@ void expect_same(const Outcome& cpu, const Outcome& expected) {
   for (std::size_t i = 0; i < cpu.out.size(); ++i) ASSERT_NEAR(cpu.out[i], expected.out[i], 2e-5) << "element " << i;
 }
 
-void check(const Stream& s, unsigned seed) {
+void check_stream(const Stream& s, unsigned seed) {
   const Input input = random_input(s, seed);
   for (const cpu::Isa isa : cpu::supported_isas()) {
     SCOPED_TRACE(name_of(isa) + ", seed " + std::to_string(seed));
@@ -38,34 +38,34 @@ void check(const Stream& s, unsigned seed) {
   }
 }
 
-const HeadRule kRule = score_rule(32, .98, 0, 16), kSinkRule = score_rule(32, .98, 1, 16);
+const HeadRule kAttendRule = score_rule(32, .98, 0, 16), kSinkRule = score_rule(32, .98, 1, 16);
 
-TEST(Attend, A2sfMatchesTheReference) { check(Stream(kRule), 1); }
-TEST(Attend, H2oMatchesTheReference) { check(Stream(score_rule(32, 1, 0, 16)), 2); }
-TEST(Attend, TovaMatchesTheReference) { check(Stream(score_rule(32, 0, 0, 0)), 3); }
-TEST(Attend, SinksAndPinsMatchTheReference) { check(Stream(pinned(score_rule(32, .9, 4, 8), 6)), 4); }
-TEST(Attend, BlocksMatchTheReference) { check(Stream(kRule, 7), 5); }
-TEST(Attend, FullMatchesTheReference) { check(Stream(kAll), 6); }
-TEST(Attend, OracleMatchesTheReference) { check(Stream(oracle_rule(20)), 7); }
+TEST(Attend, A2sfMatchesTheReference) { check_stream(Stream(kAttendRule), 1); }
+TEST(Attend, H2oMatchesTheReference) { check_stream(Stream(score_rule(32, 1, 0, 16)), 2); }
+TEST(Attend, TovaMatchesTheReference) { check_stream(Stream(score_rule(32, 0, 0, 0)), 3); }
+TEST(Attend, SinksAndPinsMatchTheReference) { check_stream(Stream(pinned(score_rule(32, .9, 4, 8), 6)), 4); }
+TEST(Attend, BlocksMatchTheReference) { check_stream(Stream(kAttendRule, 7), 5); }
+TEST(Attend, FullMatchesTheReference) { check_stream(Stream(kAll), 6); }
+TEST(Attend, OracleMatchesTheReference) { check_stream(Stream(oracle_rule(20)), 7); }
 
 TEST(Attend, AThresholdMatchesTheReference) {
   for (const double threshold : {.01, .05}) {
-    check(Stream(from(threshold, kRule)), 8);
-    check(Stream(from(threshold, raised(kRule)), 7), 9);
+    check_stream(Stream(from(threshold, kAttendRule)), 8);
+    check_stream(Stream(from(threshold, raised(kAttendRule)), 7), 9);
   }
 }
 // What no row reaches is forgotten to the last bit, and of equal scores the older token goes.
 TEST(Attend, AThresholdThatNobodyReachesLeavesTheNewestTokens) {
   Stream s(from(.999, score_rule(32, .5, 0, 4)));
   s.tokens = 3000;
-  check(s, 10);
+  check_stream(s, 10);
   const Outcome run = run_cpu(s, random_input(s, 11), cpu::supported_isas().front(), {1, 64});
   for (const RetainedToken& token : run.store->snapshot(0, 0)) EXPECT_GE(token.position, 3000 - 32);
 }
 TEST(Attend, AForgettingFactorOfAHalfMatchesTheReferenceForThousandsOfRows) {
   Stream s(from(.02, score_rule(32, .5, 0, 4)), 5);
   s.tokens = 3000;
-  check(s, 12);
+  check_stream(s, 12);
 }
 
 // The two options of the score rule, one by one and together.
@@ -79,22 +79,22 @@ class ScoreOptions : public testing::TestWithParam<HeadRule> {
 };
 
 TEST_P(ScoreOptions, MatchTheReferenceForEveryAlpha) {
-  for (const double alpha : {0.0, .5, .98, 1.0}) check(Stream(with_options(score_rule(32, alpha, 1, 16))), 30);
+  for (const double alpha : {0.0, .5, .98, 1.0}) check_stream(Stream(with_options(score_rule(32, alpha, 1, 16))), 30);
 }
 
 TEST_P(ScoreOptions, MatchTheReferenceWithBlocks) {
-  for (const std::int64_t block : {2, 7, 40}) check(Stream(with_options(kSinkRule), block), 31);
+  for (const std::int64_t block : {2, 7, 40}) check_stream(Stream(with_options(kSinkRule), block), 31);
 }
 
 TEST_P(ScoreOptions, MatchTheReferenceWithSinksAndPins) {
-  check(Stream(with_options(pinned(score_rule(32, .9, 4, 8), 6)), 3), 32);
+  check_stream(Stream(with_options(pinned(score_rule(32, .9, 4, 8), 6)), 3), 32);
 }
 
 TEST_P(ScoreOptions, MatchTheReferenceInWindows) {
   Stream s(with_options(score_rule(24, .9, 2, 8)));
   for (const int window : {40, 20}) {
     s.window = window;
-    check(s, 33);
+    check_stream(s, 33);
   }
 }
 
@@ -102,18 +102,18 @@ TEST_P(ScoreOptions, MatchTheReferenceUnderBlockPrompt) {
   Stream s(with_options(kSinkRule));
   for (const int prompt : {200, 130}) {
     s.prompt = prompt;
-    check(s, 34);
+    check_stream(s, 34);
   }
   s.window = 50;
-  check(s, 35);
+  check_stream(s, 35);
 }
 
 TEST_P(ScoreOptions, MatchTheReferenceOverSeveralChunks) {
   Stream s(with_options(score_rule(300, .99, 1, 150)));
   s.tokens = 400;
-  check(s, 36);
+  check_stream(s, 36);
   s.block = 50;
-  check(s, 37);
+  check_stream(s, 37);
 }
 
 TEST_P(ScoreOptions, MatchTheReferenceInF32AndWithAnyGroup) {
@@ -122,7 +122,7 @@ TEST_P(ScoreOptions, MatchTheReferenceInF32AndWithAnyGroup) {
     s.type = KvType::f32;
     s.group = group;
     s.tokens = 80;
-    check(s, static_cast<unsigned>(38 + group));
+    check_stream(s, static_cast<unsigned>(38 + group));
   }
 }
 
@@ -136,41 +136,41 @@ TEST(Attend, HeadsThatDifferMatchTheReference) {
   const std::vector<HeadRule> rules = {kAll, raised(score_rule(20, .95, 0, 5)), weighted(kSinkRule),
                                        pinned(score_rule(60, 1, 2, 30), 5)};
   Stream s(rules);
-  check(s, 40);
+  check_stream(s, 40);
   s.window = 50;
-  check(s, 41);
+  check_stream(s, 41);
   s.window = 0;
   s.block = 6;
-  check(s, 42);
+  check_stream(s, 42);
   s.prompt = 120;
-  check(s, 43);
+  check_stream(s, 43);
 }
 
 TEST(Attend, BudgetsOverSeveralChunksMatchTheReference) {
   Stream s(score_rule(300, .99, 0, 150));
   s.tokens = 400;
-  check(s, 8);
+  check_stream(s, 8);
 }
 
 TEST(Attend, SlidingWindowsMatchTheReference) {
   Stream s(score_rule(24, .9, 2, 8));
   s.window = 40;
-  check(s, 9);
+  check_stream(s, 9);
   s.window = 20;
-  check(s, 10);
+  check_stream(s, 10);
 }
 
 TEST(Attend, FullWithASlidingWindowMatchesTheReference) {
   Stream s(kAll);
   s.window = 40;
-  check(s, 20);
+  check_stream(s, 20);
 }
 
 TEST(Attend, APromptUnderBlockPromptMatchesTheReference) {
-  Stream s(kRule);
+  Stream s(kAttendRule);
   for (const int prompt : {s.tokens, 130}) {
     s.prompt = prompt;
-    check(s, 14);
+    check_stream(s, 14);
   }
 }
 
@@ -178,14 +178,14 @@ TEST(Attend, APromptUnderBlockPromptMatchesTheReference) {
 TEST(Attend, EveryShapeAndTypeMatchesTheReference) {
   for (const int dim : {16, 64, 80, 96, 128, 256, 20, 100}) {
     for (int group = 1; group <= 16; ++group) {
-      Stream s(kRule);
+      Stream s(kAttendRule);
       s.dim = dim;
       s.group = group;
       s.tokens = 40;
       s.type = group % 2 == 0 ? KvType::f16 : KvType::f32;
       s.interleaved = group % 3 != 0;
       SCOPED_TRACE("dim " + std::to_string(dim) + ", group " + std::to_string(group));
-      check(s, static_cast<unsigned>(dim + group));
+      check_stream(s, static_cast<unsigned>(dim + group));
     }
   }
 }

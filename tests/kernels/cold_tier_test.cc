@@ -12,17 +12,17 @@ namespace {
 
 using Doubles = std::vector<double>;
 
-struct Token {
+struct SimulatedToken {
   Doubles key;
   double score = 0, weight = 0;
   int recalls = 0;
 };
-using Tokens = std::map<int, Token>;  // by position
+using Tokens = std::map<int, SimulatedToken>;  // by position
 
 // One KV head, by the rule as policy.h says it.
-class Simulation {
+class ColdSimulation {
  public:
-  explicit Simulation(const Stream& s) : s_(s), rule_(s.rules[0]) {}
+  explicit ColdSimulation(const Stream& s) : s_(s), rule_(s.rules[0]) {}
 
   void run(const Input& input) {
     for (int row = 0; row < s_.tokens; ++row) {
@@ -75,7 +75,7 @@ class Simulation {
   }
 
   // What the row adds to a token that is held, or would add to one that is not.
-  double addition(const Token& token, const Doubles& sums, bool held) const {
+  double addition(const SimulatedToken& token, const Doubles& sums, bool held) const {
     double sum = 0;
     for (std::size_t g = 0; g < queries_.size(); ++g) {
       const double x = exponential(queries_[g], token.key);
@@ -99,7 +99,9 @@ class Simulation {
     return std::sqrt(squares);
   }
 
-  double worth(double wanted, const Token& token) const { return rule_.value_weight ? wanted * token.weight : wanted; }
+  double worth(double wanted, const SimulatedToken& token) const {
+    return rule_.value_weight ? wanted * token.weight : wanted;
+  }
 
   bool may_go(int position, int now) const {
     return position >= std::max(rule_.sink, rule_.pin) && position <= now - rule_.recent;
@@ -151,7 +153,7 @@ class Simulation {
       if (-come[i].first <= go[i].first) return;
       move(go[i].second, hot_, cold_, now);
       const int position = come[i].second;
-      Token& back = hot_[position] = lost.at(position);
+      SimulatedToken& back = hot_[position] = lost.at(position);
       back.score = 0;
       for (int row = position; row <= now; ++row)
         back.score = rule_.alpha * back.score + wanted[static_cast<std::size_t>(position)];
@@ -175,7 +177,7 @@ class Simulation {
   int recalled_ = 0;
 };
 
-void expect_same(const Simulation& simulation, Outcome& run) {
+void expect_same(const ColdSimulation& simulation, Outcome& run) {
   ASSERT_TRUE(run.status);
   std::vector<std::pair<int, int>> evicted, expected = simulation.evicted();
   for (const Eviction& eviction : in_order(run.evictions[0])) evicted.emplace_back(eviction.step, eviction.position);
@@ -187,7 +189,7 @@ void expect_same(const Simulation& simulation, Outcome& run) {
   const HeadCache& cold = run.store->cold(0, 0);
   ASSERT_EQ(cold.occupied(), std::ssize(simulation.cold()));
   for (const int slot : cold.slots_by_position()) {
-    const Token& token = simulation.cold().at(cold.position(slot));
+    const SimulatedToken& token = simulation.cold().at(cold.position(slot));
     EXPECT_NEAR(cold.score(slot), token.score, 1e-4);
     EXPECT_EQ(cold.number(slot, cold.numbers() - 1), token.recalls);
   }
@@ -200,9 +202,9 @@ Stream cold_stream(const HeadRule& rule, std::int64_t block, std::int64_t tokens
   return s;
 }
 
-void check(const Stream& s, unsigned seed) {
+void check_recall(const Stream& s, unsigned seed) {
   const Input input = random_input(s, seed);
-  Simulation simulation(s);
+  ColdSimulation simulation(s);
   simulation.run(input);
   EXPECT_GT(simulation.recalled(), 0);
   Outcome reference = run_reference(s, input);
@@ -220,43 +222,43 @@ void check(const Stream& s, unsigned seed) {
   }
 }
 
-const HeadRule kRule = score_rule(32, .8, 0, 16);
+const HeadRule kColdRule = score_rule(32, .8, 0, 16);
 
 TEST(ColdTier, WhatComesBackIsWhatTheRowWouldAttendTo) {
-  check(cold_stream(kRule, 16, kKeepAll, 8), 1);
-  check(cold_stream(kRule, 5, kKeepAll, 100), 2);
-  check(cold_stream(score_rule(32, 0, 2, 0), 1, kKeepAll, 3), 3);
+  check_recall(cold_stream(kColdRule, 16, kKeepAll, 8), 1);
+  check_recall(cold_stream(kColdRule, 5, kKeepAll, 100), 2);
+  check_recall(cold_stream(score_rule(32, 0, 2, 0), 1, kKeepAll, 3), 3);
 }
 
 TEST(ColdTier, OfAFullOneTheLeastRecalledAndOldestGo) {
-  check(cold_stream(kRule, 16, 40, 8), 4);
-  check(cold_stream(score_rule(32, .5, 0, 8), 16, 5, 8), 5);
+  check_recall(cold_stream(kColdRule, 16, 40, 8), 4);
+  check_recall(cold_stream(score_rule(32, .5, 0, 8), 16, 5, 8), 5);
 }
 
 TEST(ColdTier, PowersAndWeightsDecideWhoComesBack) {
-  check(cold_stream(raised(kRule), 16, kKeepAll, 8), 6);
-  check(cold_stream(weighted(score_rule(32, .8, 1, 16)), 16, 50, 8), 7);
-  check(cold_stream(raised(weighted(pinned(score_rule(32, .8, 1, 8), 4))), 16, kKeepAll, 8), 8);
+  check_recall(cold_stream(raised(kColdRule), 16, kKeepAll, 8), 6);
+  check_recall(cold_stream(weighted(score_rule(32, .8, 1, 16)), 16, 50, 8), 7);
+  check_recall(cold_stream(raised(weighted(pinned(score_rule(32, .8, 1, 8), 4))), 16, kKeepAll, 8), 8);
 }
 
 TEST(ColdTier, IsSearchedAtTheEndOfAPrompt) {
-  Stream s = cold_stream(kRule, 16, kKeepAll, 8);
+  Stream s = cold_stream(kColdRule, 16, kKeepAll, 8);
   s.prompt = 135;  // in the middle of a block
   s.whole_prompt = false;
-  check(s, 9);
+  check_recall(s, 9);
   s.whole_prompt = true;
-  check(s, 10);
+  check_recall(s, 10);
 }
 
 TEST(ColdTier, OverSeveralChunks) {
   Stream s = cold_stream(score_rule(300, .8, 0, 150), 16, kKeepAll, 32);
   s.tokens = 900;
-  check(s, 11);
+  check_recall(s, 11);
 }
 
 TEST(ColdTier, OfOneBytesWhateverTheChunksAndThreads) {
-  Stream s = cold_stream(kRule, 16, kKeepAll, 8);
-  s.rules = {kRule, kRule, kRule};
+  Stream s = cold_stream(kColdRule, 16, kKeepAll, 8);
+  s.rules = {kColdRule, kColdRule, kColdRule};
   s.type = KvType::f16;
   s.tokens = 400;
   const Input input = random_input(s, 12);
@@ -268,7 +270,7 @@ TEST(ColdTier, OfOneBytesWhateverTheChunksAndThreads) {
 }
 
 TEST(ColdTier, ALayerWithAWindowHasNone) {
-  Stream s = cold_stream(kRule, 16, kKeepAll, 8);
+  Stream s = cold_stream(kColdRule, 16, kKeepAll, 8);
   s.window = 60;
   const Outcome run = run_cpu(s, random_input(s, 13), cpu::supported_isas().front(), {1, 64});
   EXPECT_FALSE(run.store->has_cold_tier(0));

@@ -18,7 +18,7 @@ struct NormCase {
   int columns;
 };
 
-std::string name_of(const testing::TestParamInfo<NormCase>& info) {
+std::string shape_name(const testing::TestParamInfo<NormCase>& info) {
   return std::string(info.param.kind == NormKind::rms ? "rms" : "layer") + (info.param.has_bias ? "_bias_" : "_") +
          std::to_string(info.param.columns);
 }
@@ -26,7 +26,8 @@ std::string name_of(const testing::TestParamInfo<NormCase>& info) {
 class NormTest : public testing::TestWithParam<NormCase> {};
 
 TEST_P(NormTest, MatchesThePlainFormAndWritesNothingBehindItsColumns) {
-  const auto [kind, has_bias, columns] = GetParam();
+  const auto [kind, has_bias, columns_of_row] = GetParam();
+  const int columns = columns_of_row;  // for a lambda
   std::mt19937 random(7);
   std::normal_distribution<float> normal(3, 2);  // the mean matters
   const auto count = static_cast<std::size_t>(columns);
@@ -55,7 +56,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, NormTest,
                          testing::Values(NormCase{NormKind::rms, false, 576}, NormCase{NormKind::rms, false, 7},
                                          NormCase{NormKind::rms, true, 80}, NormCase{NormKind::layer, true, 768},
                                          NormCase{NormKind::layer, false, 37}),
-                         name_of);
+                         shape_name);
 
 }  // namespace
 }  // namespace a2sf::cpu

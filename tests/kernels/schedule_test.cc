@@ -23,13 +23,13 @@ LayerFacts facts(void (*set)(LayerFacts&)) {
   return facts;
 }
 
-struct Case {
+struct ScheduleCase {
   std::string what;
   LayerFacts facts;
   Schedule expected;
 };
 
-std::vector<Case> cases() {
+std::vector<ScheduleCase> schedule_cases() {
   using F = LayerFacts&;
   return {
       {"a decoded token", facts([](F) {}), Schedule::head_by_head},
@@ -63,7 +63,7 @@ std::vector<Case> cases() {
 }
 
 TEST(Schedule, FollowsFromTheFactsOfALayer) {
-  for (const Case& c : cases()) EXPECT_EQ(schedule_of(c.facts), c.expected) << c.what;
+  for (const ScheduleCase& c : schedule_cases()) EXPECT_EQ(schedule_of(c.facts), c.expected) << c.what;
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ TEST_F(Threads, ByDefaultAreThoseThatTheProcessMayRunOn) {
 
 using ThreadsDeathTest = Threads;
 TEST_F(ThreadsDeathTest, ThatCannotBeStartedAreAnErrorOfLoading) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef A2SF_SANITIZED
   GTEST_SKIP() << "sanitizers need their address space";
 #endif
   EXPECT_EXIT(load_with_too_many_threads(path_), testing::ExitedWithCode(0),

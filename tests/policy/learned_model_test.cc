@@ -49,6 +49,7 @@ TEST(LearnedModel, SaysWhatDoesNotFit) {
   EXPECT_EQ(error_at("/format", "a2sf-learned-2"), error_of(""));
   EXPECT_EQ(error_at("/features", {"age"}),
             "its \"features\" are not [\"attention\",\"last\",\"age\",\"key norm\",\"value norm\",\"rank\"]");
+  EXPECT_EQ(error_at("/model_hash", nullptr), "\"model_hash\" should say which model it was learned on");
   EXPECT_EQ(error_at("/layers", Json::array()), "\"layers\" should be a list of one object per layer");
   EXPECT_EQ(error_at("/layers/0", 7), "layer 0: \"mean\" should be a list of 6 numbers");
   EXPECT_EQ(error_at("/layers/0/mean", {1, 2}), "layer 0: \"mean\" should be a list of 6 numbers");

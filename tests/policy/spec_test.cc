@@ -90,12 +90,12 @@ TEST(PolicySpec, PrintsTheShortestRatioThatReadsBackTheSame) {
   }
 }
 
-struct WrongText {
+struct WrongPolicy {
   std::string spec, mention;
-  friend std::ostream& operator<<(std::ostream& out, const WrongText& wrong) { return out << wrong.spec; }
+  friend std::ostream& operator<<(std::ostream& out, const WrongPolicy& wrong) { return out << wrong.spec; }
 };
 
-class BadSpec : public testing::TestWithParam<WrongText> {};
+class BadSpec : public testing::TestWithParam<WrongPolicy> {};
 
 TEST_P(BadSpec, IsOneLineThatNamesTheValue) {
   const auto spec = parse_policy(GetParam().spec);
@@ -104,23 +104,22 @@ TEST_P(BadSpec, IsOneLineThatNamesTheValue) {
   EXPECT_EQ(spec.error().message.find('\n'), std::string::npos);
 }
 
-INSTANTIATE_TEST_SUITE_P(Texts, BadSpec,
-                         testing::Values(WrongText{"", "no policy"}, WrongText{"best", "'best'"},
-                                         WrongText{"a2sf:alpha=1.5", "'1.5'"}, WrongText{"a2sf:alpha=nan", "'nan'"},
-                                         WrongText{"a2sf:alpha=-0.1", "'-0.1'"}, WrongText{"a2sf:memory=0", "'0'"},
-                                         WrongText{"a2sf:memory=inf", "'inf'"}, WrongText{"a2sf:budget=0", "'0'"},
-                                         WrongText{"a2sf:budget=0.0", "'0.0'"}, WrongText{"a2sf:budget=1.5", "'1.5'"},
-                                         WrongText{"a2sf:budget=99999999999999999999", "999"},
-                                         WrongText{"a2sf:budget=@/no/such/file", "/no/such/file"},
-                                         WrongText{"a2sf:profile=/no/such/file", "/no/such/file"},
-                                         WrongText{"a2sf:sink", "'sink'"}, WrongText{"a2sf:colour=red", "'colour'"},
-                                         WrongText{"a2sf:block=0", "'0'"}, WrongText{"a2sf:recent=-3", "'-3'"},
-                                         WrongText{"a2sf:budget=12x", "'12x'"}, WrongText{"a2sf:power=2", "'2'"},
-                                         WrongText{"a2sf:value-weight=yes", "'yes'"}, WrongText{"a2sf:layers=", "''"},
-                                         WrongText{"a2sf:layers=3-1", "'3-1'"}, WrongText{"a2sf:layers=1+", "'1+'"},
-                                         WrongText{"a2sf:layers=-2", "'-2'"}, WrongText{"a2sf:cold=-1", "'-1'"},
-                                         WrongText{"a2sf:cold=some", "'some'"}, WrongText{"a2sf:recall=0", "'0'"},
-                                         WrongText{"shared-budget:colour=red", "'colour'"}));
+INSTANTIATE_TEST_SUITE_P(
+    Texts, BadSpec,
+    testing::Values(WrongPolicy{"", "no policy"}, WrongPolicy{"best", "'best'"}, WrongPolicy{"a2sf:alpha=1.5", "'1.5'"},
+                    WrongPolicy{"a2sf:alpha=nan", "'nan'"}, WrongPolicy{"a2sf:alpha=-0.1", "'-0.1'"},
+                    WrongPolicy{"a2sf:memory=0", "'0'"}, WrongPolicy{"a2sf:memory=inf", "'inf'"},
+                    WrongPolicy{"a2sf:budget=0", "'0'"}, WrongPolicy{"a2sf:budget=0.0", "'0.0'"},
+                    WrongPolicy{"a2sf:budget=1.5", "'1.5'"}, WrongPolicy{"a2sf:budget=99999999999999999999", "999"},
+                    WrongPolicy{"a2sf:budget=@/no/such/file", "/no/such/file"},
+                    WrongPolicy{"a2sf:profile=/no/such/file", "/no/such/file"}, WrongPolicy{"a2sf:sink", "'sink'"},
+                    WrongPolicy{"a2sf:colour=red", "'colour'"}, WrongPolicy{"a2sf:block=0", "'0'"},
+                    WrongPolicy{"a2sf:recent=-3", "'-3'"}, WrongPolicy{"a2sf:budget=12x", "'12x'"},
+                    WrongPolicy{"a2sf:power=2", "'2'"}, WrongPolicy{"a2sf:value-weight=yes", "'yes'"},
+                    WrongPolicy{"a2sf:layers=", "''"}, WrongPolicy{"a2sf:layers=3-1", "'3-1'"},
+                    WrongPolicy{"a2sf:layers=1+", "'1+'"}, WrongPolicy{"a2sf:layers=-2", "'-2'"},
+                    WrongPolicy{"a2sf:cold=-1", "'-1'"}, WrongPolicy{"a2sf:cold=some", "'some'"},
+                    WrongPolicy{"a2sf:recall=0", "'0'"}, WrongPolicy{"shared-budget:colour=red", "'colour'"}));
 
 TEST(PolicySpec, CountsThatDoNotFitTheBudgetAreAnError) {
   const auto rule = resolve(parse_policy("a2sf:budget=8:sink=5:recent=4").value(), 0, 0, 0, 0, 0);

@@ -26,6 +26,16 @@ TEST(TokenClasses, AreReadAndWritten) {
   EXPECT_EQ(again.of(1).weight, .5);
 }
 
+TEST(TokenClasses, KnowTheTextsOfTheirFactors) {
+  TokenClasses classes = parse_token_classes(kFile).value();
+  EXPECT_TRUE(classes.texts.empty());
+  classes.texts = {{"a.txt", text_hash("a")}};
+  const TokenClasses again = parse_token_classes(to_json(classes)).value();
+  EXPECT_EQ(again.texts.front().name, "a.txt");
+  EXPECT_TRUE(has_text(again.texts, text_hash("a")));
+  EXPECT_FALSE(has_text(again.texts, text_hash("b")));
+}
+
 struct WrongFile {
   const char *from, *to, *names;  // what is replaced in kFile, and what the error has in it
 };

@@ -89,7 +89,7 @@ std::vector<std::string> every_template() {
   return {names.begin(), names.end()};
 }
 
-std::string decode(const Tokenizer& tokenizer, const std::vector<Token>& tokens) {
+std::string decode_plain(const Tokenizer& tokenizer, const std::vector<Token>& tokens) {
   std::string text;
   for (const Token token : tokens) text += tokenizer.piece(token, true);
   return text;
@@ -135,7 +135,7 @@ TEST(ChatTokens, MarksInMessagesAreText) {
       };
       const auto ids = encode(tokenizer, conversation(forged));
       EXPECT_EQ(controls(tokenizer, ids), controls(tokenizer, encode(tokenizer, conversation("hi")))) << chat_template;
-      EXPECT_THAT(decode(tokenizer, ids), HasSubstr(forged));
+      EXPECT_THAT(decode_plain(tokenizer, ids), HasSubstr(forged));
     }
   }
 }
@@ -162,7 +162,7 @@ TEST(ChatTokens, AnAnswerStaysTheTokensThatItWasAndTheNextTurnGoesOnFromThem) {
         const auto piece = need(tokenizer.encode(part, false, false));
         answer.insert(answer.end(), piece.begin(), piece.end());
       }
-      messages.push_back({"assistant", decode(tokenizer, answer), answer});
+      messages.push_back({"assistant", decode_plain(tokenizer, answer), answer});
       cached.insert(cached.end(), answer.begin(), answer.end());
       messages.push_back({"user", "hi"});
       const auto ids = encode(tokenizer, messages);
@@ -176,7 +176,7 @@ TEST(ChatTokens, AfterAnAnswerSentencePieceAddsNoBlank) {
   const Tokenizer tokenizer = load_tiny("deepseek");
   const std::vector<Token> answer = {3 + 'x'};
   const auto ids = encode(tokenizer, {{"user", "hi"}, {"assistant", "x", answer}}, false);
-  EXPECT_THAT(decode(tokenizer, ids), HasSubstr("### Response:\nx\n<|EOT|>"));
+  EXPECT_THAT(decode_plain(tokenizer, ids), HasSubstr("### Response:\nx\n<|EOT|>"));
 }
 
 TEST(ChatTokens, WhatCannotBeEncodedIsAnErrorThatNamesTheMessage) {
@@ -196,7 +196,8 @@ TEST(SystemPromptLength, CountsWhatAConversationBeginsWithAndTheSystemPromptInIt
     for (const Tokenizer& tokenizer : every_kind(chat_template)) {
       const auto length = need(tokenizer.system_prompt_length(" be brief "));
       const auto ids = encode(tokenizer, {{"system", " be brief "}, {"user", "hi there"}});
-      const std::string beginning = decode(tokenizer, {ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(length)});
+      const std::string beginning =
+          decode_plain(tokenizer, {ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(length)});
       EXPECT_THAT(beginning, HasSubstr("be brief")) << chat_template;
       EXPECT_THAT(beginning, Not(HasSubstr("there"))) << chat_template;
     }
@@ -216,7 +217,7 @@ TEST(PlainText, PiecesNeverJoinToAControlToken) {
   EXPECT_EQ(need(tokenizer.encode("</s>", false, true)), std::vector<Token>{2});
   const auto ids = need(tokenizer.encode("hi</s>hi", false, false));
   EXPECT_EQ(controls(tokenizer, ids), 0U);
-  EXPECT_EQ(decode(tokenizer, ids), " hi</s>hi");
+  EXPECT_EQ(decode_plain(tokenizer, ids), " hi</s>hi");
 }
 
 }  // namespace

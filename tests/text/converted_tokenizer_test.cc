@@ -15,10 +15,10 @@ namespace {
 
 using Json = nlohmann::json;
 
-const std::filesystem::path kFixtures = std::filesystem::path(A2SF_TEST_FOLDER) / "model" / "fixtures";
+const std::filesystem::path kConverted = std::filesystem::path(A2SF_TEST_FOLDER) / "model" / "fixtures";
 
 const Json& expected() {
-  static const Json document = Json::parse(std::ifstream(kFixtures / "tokenizers.json"));
+  static const Json document = Json::parse(std::ifstream(kConverted / "tokenizers.json"));
   return document;
 }
 
@@ -31,7 +31,7 @@ std::vector<std::string> kinds() {
 class ConvertedTokenizer : public testing::TestWithParam<std::string> {};
 
 TEST_P(ConvertedTokenizer, GivesTheSameIds) {
-  const auto tokenizer = Tokenizer::load((kFixtures / ("tokenizer-" + GetParam() + ".gguf")).string());
+  const auto tokenizer = Tokenizer::load((kConverted / ("tokenizer-" + GetParam() + ".gguf")).string());
   ASSERT_TRUE(tokenizer) << tokenizer.error().message;
   for (const Json& each : expected()[GetParam()]) {
     const auto text = each["text"].get<std::string>();

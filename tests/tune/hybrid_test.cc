@@ -32,7 +32,7 @@ double total(const Table& table) {
   return sum;
 }
 
-std::shared_ptr<const Model> tiny() {
+std::shared_ptr<const Model> hybrid_model() {
   const std::string path = write_tiny_model({}, temporary_path("hybrid.gguf"));
   auto model = Model::load(path, {.threads = 2, .isa = {}}).value();
   std::filesystem::remove(path);
@@ -94,7 +94,7 @@ TEST(Tune, HybridHasTheShareOfGlobalHeadsAndTheMean) {
   TuneOptions options = small_options();
   options.global_share = 0.5;
   std::size_t last = 0, all = 0;
-  const auto budgets = tune_budgets(tiny(), tokens(300), options, [&](std::size_t done, std::size_t of) {
+  const auto budgets = tune_budgets(hybrid_model(), tokens(300), options, [&](std::size_t done, std::size_t of) {
     EXPECT_GE(done, last);
     last = done, all = of;
     return true;
@@ -112,7 +112,7 @@ TEST(Tune, LongTermLayersTakeNoPartInTheMean) {
   TuneOptions options = small_options();
   options.long_term = 1;
   options.global_share = 0.5;
-  const auto budgets = tune_budgets(tiny(), tokens(300), options).value();
+  const auto budgets = tune_budgets(hybrid_model(), tokens(300), options).value();
   ASSERT_EQ(budgets.bounded.size(), 1U);
   const auto bounded = static_cast<std::size_t>(budgets.bounded[0].first);
   EXPECT_EQ(budgets.bounded[0].last, budgets.bounded[0].first);
@@ -124,7 +124,7 @@ TEST(Tune, LongTermLayersTakeNoPartInTheMean) {
 TEST(Tune, SomeLayerMustBeBounded) {
   TuneOptions options = small_options();
   options.long_term = 2;
-  EXPECT_THAT(tune_budgets(tiny(), tokens(300), options).error().message,
+  EXPECT_THAT(tune_budgets(hybrid_model(), tokens(300), options).error().message,
               HasSubstr("2 layers that keep everything: the model has 2, and at least one must be bounded; 1 are"));
 }
 

@@ -94,7 +94,7 @@ TEST(Train, AFeatureThatNeverVariesCountsForNothing) {
     EXPECT_TRUE(std::isfinite(predict(layer, samples.features.front())));
 }
 
-std::shared_ptr<const Model> tiny() {
+std::shared_ptr<const Model> learn_model() {
   const std::string path = write_tiny_model({.context = 1024}, temporary_path("learn.gguf"));
   auto model = Model::load(path, {.threads = 2, .isa = {}}).value();
   std::filesystem::remove(path);
@@ -130,7 +130,7 @@ class EachRow final : public Observer {
 
 TEST(Samples, AreWhatTheFullCacheReadsInTheRowsThatFollow) {
   constexpr std::int64_t kBudget = 20;
-  const auto model = tiny();
+  const auto model = learn_model();
   const auto tokens = text(kBudget + kDecisionBlock + static_cast<std::size_t>(kDrawnRows));
   const auto samples = collect_samples(model, {tokens, tokens.size(), 1}, kBudget, {}).value();
   ASSERT_EQ(samples.size(), 2U);
@@ -158,7 +158,7 @@ TEST(Samples, AreWhatTheFullCacheReadsInTheRowsThatFollow) {
 }
 
 TEST(Learn, AShortWindowIsRefused) {
-  const auto model = tiny();
+  const auto model = learn_model();
   const auto tokens = text(100);
   const auto learned = learn_score(model, {tokens, 64, 1}, {LearnedKind::linear, 20});
   ASSERT_FALSE(learned);
@@ -166,7 +166,7 @@ TEST(Learn, AShortWindowIsRefused) {
 }
 
 TEST(Learn, ItCanBeInterruptedInTraining) {
-  const auto model = tiny();
+  const auto model = learn_model();
   const auto tokens = text(kDecisionBlock + 20 + static_cast<std::size_t>(kDrawnRows));
   const auto learned = learn_score(model, {tokens, tokens.size(), 1}, {LearnedKind::mlp, 20},
                                    [&](std::size_t done, std::size_t) { return done <= tokens.size(); });

@@ -20,14 +20,14 @@ namespace {
 
 constexpr std::size_t kLength = 96;
 
-std::shared_ptr<const Model> tiny() {
+std::shared_ptr<const Model> measured_model() {
   const std::string path = write_tiny_model({}, temporary_path("measures.gguf"));
   auto model = Model::load(path, {.threads = 2, .isa = {}}).value();
   std::filesystem::remove(path);
   return model;
 }
 
-std::vector<std::int32_t> text(std::size_t count = kLength) {
+std::vector<std::int32_t> measured_text(std::size_t count = kLength) {
   std::mt19937 generator(11);
   std::vector<std::int32_t> tokens(count);
   for (auto& token : tokens) token = static_cast<std::int32_t>(generator() % 128);
@@ -37,12 +37,12 @@ std::vector<std::int32_t> text(std::size_t count = kLength) {
 PolicySpec a2sf_spec(const std::string& options = "") { return parse_policy("a2sf" + options).value(); }
 
 double divergence_of(const std::shared_ptr<const Model>& model, const PolicySpec& spec) {
-  return compare(model, text(), {&spec, 1}, {.decode = 0}).value().rows.back().kl_to_full;
+  return compare(model, measured_text(), {&spec, 1}, {.decode = 0}).value().rows.back().kl_to_full;
 }
 
 TEST(HeadDivergence, IsTheKlWhereTheHeadAloneIsBoundedLessTheRounding) {
-  const auto model = tiny();
-  const auto tokens = text();
+  const auto model = measured_model();
+  const auto tokens = measured_text();
   const auto ladder =
       measure_head_divergence(model, {tokens, kLength, 1}, a2sf_spec(), std::vector<std::int64_t>{8, 95}, {}).value();
   double rounding = 1;
@@ -62,8 +62,8 @@ TEST(HeadDivergence, IsTheKlWhereTheHeadAloneIsBoundedLessTheRounding) {
 }
 
 TEST(LostMass, IsTheMeanOverAllRows) {
-  const auto model = tiny();
-  const auto tokens = text();
+  const auto model = measured_model();
+  const auto tokens = measured_text();
   const auto ladder =
       measure_lost_mass(model, {tokens, kLength, 1}, a2sf_spec(), std::vector<std::int64_t>{8, 40}, {}).value();
   const PolicySpec spec = a2sf_spec(":budget=40");
@@ -75,8 +75,8 @@ TEST(LostMass, IsTheMeanOverAllRows) {
 }
 
 TEST(TextCost, IsWhatComparisonsAndMasksSay) {
-  const auto model = tiny();
-  const auto tokens = text();
+  const auto model = measured_model();
+  const auto tokens = measured_text();
   const TuneWindows windows{tokens, kLength, 1};
   const PolicySpec spec = a2sf_spec(":budget=16");
   EXPECT_NEAR(text_cost(model, windows, spec, TextCost::divergence, {}).value(), divergence_of(model, spec), 1e-12);
@@ -87,10 +87,10 @@ TEST(TextCost, IsWhatComparisonsAndMasksSay) {
 }
 
 TEST(Tune, EveryMeasureSharesOutTheSameMean) {
-  const auto tokens = text(300);
+  const auto tokens = measured_text(300);
   for (const auto measure : {DamageMeasure::output, DamageMeasure::divergence, DamageMeasure::lost_mass}) {
     const auto budgets =
-        tune_budgets(tiny(), tokens,
+        tune_budgets(measured_model(), tokens,
                      {.policy = a2sf_spec(), .means = {16}, .longest_window = 128, .windows = 1, .measure = measure});
     ASSERT_TRUE(budgets) << budgets.error().message;
     const ShareTable& table = budgets->tables.front();
@@ -104,8 +104,8 @@ TEST(Tune, EveryMeasureSharesOutTheSameMean) {
 }
 
 TEST(ChoosePolicy, TakesTheOneThatIsNearestToTheFullCache) {
-  const auto model = tiny();
-  const auto tokens = text(128);
+  const auto model = measured_model();
+  const auto tokens = measured_text(128);
   const TuneOptions options{.policy = {}, .means = {16}, .longest_window = 128, .windows = 1};
   // Without a recent window a long memory freezes the cache on the first tokens.
   const std::vector<PolicySpec> policies = {a2sf_spec(":alpha=1:recent=0"), a2sf_spec(), a2sf_spec(":power=1.5")};
@@ -124,8 +124,8 @@ TEST(ChoosePolicy, TakesTheOneThatIsNearestToTheFullCache) {
 }
 
 TEST(Tune, MemoriesMakeTheirCostNoLarger) {
-  const auto model = tiny();
-  const auto tokens = text(128);
+  const auto model = measured_model();
+  const auto tokens = measured_text(128);
   TuneOptions options{.policy = a2sf_spec(), .means = {16}, .longest_window = 128, .windows = 1};
   options.memories = {MemoryGroups::per_layer, 12};
   std::size_t last = 0, total = 0;

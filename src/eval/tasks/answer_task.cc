@@ -22,7 +22,7 @@ constexpr AnswerTaskInfo haystack(std::string_view name, std::size_t tokens, std
   return {name, "", "", kKeyTokens, "", true, {tokens, facts}};
 }
 
-constexpr std::array kTasks = {
+constexpr std::array kAnswerTasks = {
     AnswerTaskInfo{"gsm8k", "gsm8k/test.jsonl", "gsm8k/train_first1000.jsonl", 256, "Question:", false},
     AnswerTaskInfo{"qasper", "longbench_mini/qasper.jsonl", "", 128, "", true},
     AnswerTaskInfo{"hotpotqa", "longbench_mini/hotpotqa.jsonl", "", 32, "", true},
@@ -40,7 +40,7 @@ constexpr std::array kTasks = {
     haystack("needles-8k", 8192, 8)};
 
 // Each fact of an item has a name of its own.
-static_assert(std::all_of(kTasks.begin(), kTasks.end(),
+static_assert(std::all_of(kAnswerTasks.begin(), kAnswerTasks.end(),
                           [](const AnswerTaskInfo& task) { return task.haystack.facts <= kFillerNames; }));
 
 Result<std::string> read_template(const std::string& data, const AnswerTaskInfo& task) {
@@ -86,12 +86,12 @@ double score_against(const AnswerTaskInfo& info, const AnswerItem& item, std::st
 
 }  // namespace
 
-std::span<const AnswerTaskInfo> answer_tasks() { return kTasks; }
+std::span<const AnswerTaskInfo> answer_tasks() { return kAnswerTasks; }
 
 const AnswerTaskInfo* find_answer_task(std::string_view name) {
-  const auto found =
-      std::find_if(kTasks.begin(), kTasks.end(), [&](const AnswerTaskInfo& task) { return task.name == name; });
-  return found == kTasks.end() ? nullptr : &*found;
+  const auto found = std::find_if(kAnswerTasks.begin(), kAnswerTasks.end(),
+                                  [&](const AnswerTaskInfo& task) { return task.name == name; });
+  return found == kAnswerTasks.end() ? nullptr : &*found;
 }
 
 Result<std::vector<AnswerItem>> read_answer_items(const std::string& data, const AnswerTaskInfo& task,

@@ -11,7 +11,7 @@
 namespace a2sf {
 namespace {
 
-constexpr std::array kTasks = {
+constexpr std::array kChoiceTasks = {
     TaskInfo{"openbookqa", "openbookqa/test.jsonl", "openbookqa/train.jsonl", true},
     TaskInfo{"winogrande", "winogrande/validation.jsonl", "winogrande/train_first2000.jsonl", false},
     TaskInfo{"piqa", "piqa/validation.jsonl", "piqa/train_first2000.jsonl", true},
@@ -50,14 +50,14 @@ std::string examples_for(std::size_t item, std::size_t shots, const std::vector<
 
 }  // namespace
 
-std::span<const TaskInfo> all_tasks() { return kTasks; }
+std::span<const TaskInfo> all_tasks() { return kChoiceTasks; }
 
 Result<TaskInfo> find_task(std::string_view name) {
   const auto found =
-      std::find_if(kTasks.begin(), kTasks.end(), [&](const TaskInfo& task) { return task.name == name; });
-  if (found != kTasks.end()) return *found;
+      std::find_if(kChoiceTasks.begin(), kChoiceTasks.end(), [&](const TaskInfo& task) { return task.name == name; });
+  if (found != kChoiceTasks.end()) return *found;
   std::string names;
-  for (const TaskInfo& task : kTasks) names += fmt::format("{}{}", names.empty() ? "" : ", ", task.name);
+  for (const TaskInfo& task : kChoiceTasks) names += fmt::format("{}{}", names.empty() ? "" : ", ", task.name);
   return fail(ErrorKind::bad_input, fmt::format("there is no task '{}'; there are {}", name, names));
 }
 

@@ -9,7 +9,7 @@
 namespace a2sf::cpu {
 namespace {
 
-void grow(std::vector<float>& buffer, std::int64_t size) {
+void ensure(std::vector<float>& buffer, std::int64_t size) {
   reserve_amortised(buffer, static_cast<std::size_t>(size));
   if (std::ssize(buffer) < size) buffer.resize(static_cast<std::size_t>(size));
 }
@@ -18,10 +18,10 @@ void grow(std::vector<float>& buffer, std::int64_t size) {
 
 void Recall::reserve(std::int64_t positions, std::int64_t hot_slots, std::int64_t cold_slots, int group) {
   group_ = group;
-  grow(logits_, std::int64_t{group} * kChunk);
-  grow(log_sums_, group);
-  grow(of_head_, round_up(hot_slots, kTile));
-  grow(of_cold_, round_up(cold_slots, kTile));
+  ensure(logits_, std::int64_t{group} * kChunk);
+  ensure(log_sums_, group);
+  ensure(of_head_, round_up(hot_slots, kTile));
+  ensure(of_cold_, round_up(cold_slots, kTile));
   choice_.head.reserve(of_head_.size());
   choice_.cold.reserve(2 * of_head_.size());
   const std::size_t most = std::bit_ceil(static_cast<std::size_t>(positions));  // rarely more memory

@@ -19,7 +19,7 @@ namespace {
 constexpr double kThreshold = 0.1;  // the published scripts have 0.0005 and 0.0001
 
 // A slot's numbers. Positions are exact in floats up to 2^24.
-enum Number { kLast, kInterval };
+enum LazyNumber { kLast, kInterval };
 
 class LazyHook final : public Hook {
  public:

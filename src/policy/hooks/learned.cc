@@ -3,10 +3,10 @@
 // ranking for each head from keys and values alone, and LookaheadKV (arXiv 2603.10899) adds trained tokens and LoRA
 // modules to the model, which predict the attention of its answer at the end of a prompt.
 #include <a2sf/hook.h>
+#include <a2sf/model.h>
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <string>
 
 #include "policy/hooks/hooks.h"
@@ -17,7 +17,7 @@ namespace a2sf {
 namespace {
 
 // A slot's numbers: norms are read once, since keys and values never change.
-enum Number { kKeyNorm, kValueNorm, kNumbers };
+enum LearnedNumber { kKeyNorm, kValueNorm, kLearnedNumbers };
 
 class LearnedHook final : public Hook {
  public:
@@ -59,18 +59,24 @@ class LearnedHook final : public Hook {
 class Learned final : public HookFactory {
  public:
   std::string_view name() const override { return "learned"; }
-  HookNeeds needs() const override { return {.last_rows = 1, .keys_values = true, .numbers = kNumbers}; }
+  HookNeeds needs() const override { return {.last_rows = 1, .keys_values = true, .numbers = kLearnedNumbers}; }
   std::unique_ptr<Hook> make(const HookShape&) const override { return std::make_unique<LearnedHook>(model_); }
-  Status check(int layers) const override {
+  Status check(const ModelInfo* model) const override {
     if (model_ == nullptr)
       return fail(ErrorKind::bad_input, "learned needs model=FILE, which a2sf tune --learn TEXT makes");
-    if (layers == 0 || std::ssize(model_->layers) == layers) return {};
-    return fail(ErrorKind::bad_input, fmt::format("'{}' was learned on a model of {} layers, this one has {}", file_,
-                                                  model_->layers.size(), layers));
+    if (model == nullptr) return {};
+    if (model_->model_hash != model->hash) {
+      return fail(ErrorKind::bad_input,
+                  fmt::format("'{}' was learned on another model: make one with a2sf tune -m MODEL "
+                              "--learn TEXT",
+                              file_));
+    }
+    if (std::ssize(model_->layers) == model->layers) return {};
+    return fail(ErrorKind::bad_input, fmt::format("'{}' has scores of {} layers, this model has {}", file_,
+                                                  model_->layers.size(), model->layers));
   }
   bool was_tuned_on(std::string_view text_hash) const override {
-    return model_ != nullptr && std::any_of(model_->texts.begin(), model_->texts.end(),
-                                            [&](const TunedText& text) { return text.hash == text_hash; });
+    return model_ != nullptr && has_text(model_->texts, text_hash);
   }
   std::string file_text() const override { return model_ == nullptr ? "" : to_json(*model_); }
   Result<std::shared_ptr<const HookFactory>> with(std::string_view option, std::string_view value) const override {

@@ -16,7 +16,7 @@
 namespace a2sf {
 namespace {
 
-constexpr double kThreshold = 0.9;
+constexpr double kLeastCosine = 0.9;
 
 // A slot's number: how many tokens were merged into its own.
 constexpr int kMerged = 0;
@@ -95,7 +95,7 @@ class MergeHook final : public Hook {
 
 class Merge final : public NumberOptionFactory<Merge> {
  public:
-  Merge() : NumberOptionFactory({"threshold", -1, 1, kThreshold}) {}
+  Merge() : NumberOptionFactory({"threshold", -1, 1, kLeastCosine}) {}
   std::string_view name() const override { return "merge"; }
   HookNeeds needs() const override { return {.keys_values = true, .numbers = 1}; }
   std::unique_ptr<Hook> make(const HookShape&) const override { return std::make_unique<MergeHook>(number()); }

@@ -21,7 +21,7 @@ int weakest(const HookHead& head) {
 }
 
 // What is known of one head between two evictions.
-struct Candidate {
+struct LowestOfHead {
   HookHead* head;
   int slot;
 
@@ -41,7 +41,7 @@ class SharedBudgetHook final : public Hook {
       candidates_.push_back({&head, weakest(head)});
       excess += head.held() - head.budget();
     }
-    while (Candidate* next = next_of(excess > 0)) {
+    while (LowestOfHead* next = next_of(excess > 0)) {
       next->head->evict(next->slot);
       next->slot = weakest(*next->head);
       --excess;
@@ -51,9 +51,9 @@ class SharedBudgetHook final : public Hook {
  private:
   // A head over its capacity comes first; then, while the layer is over its budgets, the lowest score. Equal scores:
   // the lower head.
-  Candidate* next_of(bool layer_is_over) {
-    Candidate* next = nullptr;
-    for (Candidate& candidate : candidates_) {
+  LowestOfHead* next_of(bool layer_is_over) {
+    LowestOfHead* next = nullptr;
+    for (LowestOfHead& candidate : candidates_) {
       if (candidate.slot < 0) continue;
       if (candidate.is_over_capacity()) return &candidate;
       if (!layer_is_over || candidate.head->held() <= 1) continue;
@@ -62,7 +62,7 @@ class SharedBudgetHook final : public Hook {
     return next;
   }
 
-  std::vector<Candidate> candidates_;
+  std::vector<LowestOfHead> candidates_;
 };
 
 }  // namespace

@@ -21,13 +21,14 @@ using testing::HasSubstr;
 using testing::Lt;
 
 // A tokenizer whose tokens are words.
-Result<std::size_t> words(std::string_view text) {
+Result<std::size_t> count_words(std::string_view text) {
   return static_cast<std::size_t>(std::count(text.begin(), text.end(), ' ')) + 1;
 }
 // One whose tokens are bytes.
-Result<std::size_t> bytes(std::string_view text) { return text.size(); }
+Result<std::size_t> count_bytes(std::string_view text) { return text.size(); }
 
-std::vector<AnswerItem> items_of(std::string_view name, std::size_t limit = 0, const TokenCounter& count = words) {
+std::vector<AnswerItem> items_of(std::string_view name, std::size_t limit = 0,
+                                 const TokenCounter& count = count_words) {
   return read_answer_items("", *find_answer_task(name), {.limit = limit}, count).value();
 }
 
@@ -71,7 +72,8 @@ TEST_P(Haystacks, HoldTheKeyOnceAtItsDepth) {
 }
 
 TEST_P(Haystacks, FillTheLengthAndNeverExceedIt) {
-  for (const auto& [count, longest_sentence] : {std::pair<TokenCounter, std::size_t>{words, 20}, {bytes, 120}}) {
+  for (const auto& [count, longest_sentence] :
+       {std::pair<TokenCounter, std::size_t>{count_words, 20}, {count_bytes, 120}}) {
     for (const AnswerItem& item : items_of(GetParam(), 5, count)) {
       const std::size_t tokens = count(item.prompt).value() + task_.most_tokens;
       EXPECT_LE(tokens, task_.haystack.tokens);
@@ -140,7 +142,7 @@ TEST(Haystack, WhatCannotBeCountedIsAnError) {
   const auto items = read_answer_items("", *find_answer_task("passkey-1k"), {}, broken);
   ASSERT_FALSE(items);
   EXPECT_EQ(items.error().message, "no tokens");
-  const auto shots = read_answer_items("", *find_answer_task("passkey-1k"), {.shots = 1}, words);
+  const auto shots = read_answer_items("", *find_answer_task("passkey-1k"), {.shots = 1}, count_words);
   EXPECT_THAT(shots.error().message, HasSubstr("'passkey-1k' has no solved examples"));
 }
 
@@ -160,7 +162,7 @@ TEST(Filler, SentencesHaveNoDigitsAndAreVaried) {
     const std::string sentence = filler_sentence(random);
     EXPECT_EQ(sentence.find_first_of("0123456789$"), std::string::npos) << sentence;
     EXPECT_TRUE(sentence.ends_with("."));
-    EXPECT_GE(words(sentence).value(), kFewestFillerWords) << sentence;
+    EXPECT_GE(count_words(sentence).value(), kFewestFillerWords) << sentence;
     sentences.insert(sentence);
   }
   EXPECT_GT(sentences.size(), 1800U);
