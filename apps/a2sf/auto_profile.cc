@@ -36,17 +36,6 @@ SharedProfile domain_profile(const std::string& domain, const ModelInfo& model) 
   return profile;
 }
 
-bool holds_all(const PolicySpec& spec, const Sequence& sequence) {
-  const auto* count = std::get_if<BudgetCount>(&spec.budget.budget);
-  return count != nullptr && sequence.tokens > 0 && count->tokens >= sequence.tokens;
-}
-
-bool can_share(const PolicySpec& spec, const Sequence& sequence) {
-  const bool has_mean = std::holds_alternative<BudgetCount>(spec.budget.budget) || spec.has_ratio();
-  const bool is_by_score = std::holds_alternative<Accumulate>(spec.score) && scores_decide(spec);
-  return has_mean && spec.profile() == nullptr && !holds_all(spec, sequence) && is_by_score;
-}
-
 }  // namespace
 
 bool names_domain(const std::string& profile) {
@@ -61,12 +50,12 @@ void use_auto_profile(const CacheFlags& flags, const ModelInfo& model, const Seq
   const std::string wanted = flags.profile.empty() ? flags.standard_profile : flags.profile;
   const bool is_automatic = wanted == "auto";
   if (!is_automatic && !names_domain(wanted)) return;
-  if (std::none_of(specs.begin(), specs.end(), [&](const PolicySpec& spec) { return can_share(spec, sequence); }))
+  if (std::none_of(specs.begin(), specs.end(), [&](const PolicySpec& spec) { return can_share(spec, sequence.tokens); }))
     return;
   const SharedProfile profile = is_automatic ? find_profile(model) : domain_profile(wanted, model);
   if (profile == nullptr || (is_automatic && profile->was_tuned_on(sequence.text_hash))) return;
   for (PolicySpec& spec : specs) {
-    if (can_share(spec, sequence)) need(share_by(spec, profile));
+    if (can_share(spec, sequence.tokens)) need(share_by(spec, profile));
   }
   if (!quiet && ::isatty(STDERR_FILENO) == 1)
     say(fmt::format("budgets by the profile {} (--profile none: equal ones)\n", harmless(profile->file)));
