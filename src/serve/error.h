@@ -15,6 +15,7 @@ enum class Refusal {
   wrong_method = 405,
   too_large = 413,
   queue_full = 429,
+  header_too_large = 431,
   failed = 500,
   unavailable = 503
 };

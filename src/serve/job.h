@@ -60,4 +60,7 @@ struct Event {
   std::optional<RequestError> error = {};  // the last event of the request
 };
 
+// Makes it one with an event of the same sequence that is waiting, if there is one.
+void add(std::vector<Event>& waiting, Event event);
+
 }  // namespace a2sf::serve
