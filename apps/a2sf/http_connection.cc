@@ -1,8 +1,8 @@
 #include "http_connection.h"
 
+#include "http_responses.h"
 #include "http_routes.h"
 
-#include <fmt/format.h>
 #include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -10,7 +10,6 @@
 #include <boost/beast/http.hpp>
 
 #include <optional>
-#include <sstream>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -88,15 +87,16 @@ class Connection : public std::enable_shared_from_this<Connection> {
     version_ = header.version();
     keep_alive_ = header.keep_alive();
     const auto view = [](beast::string_view text) { return std::string_view(text.data(), text.size()); };
-    if (header.method() == http::verb::options && !context_.options.cors.empty()) return refuse_body(preflight());
+    if (header.method() == http::verb::options && !context_.options.cors.empty())
+      return refuse_body(preflight_response(head()));
     const auto route = find_route({.method = view(header.method_string()),
                                    .target = view(header.target()),
                                    .authorization = view(header[http::field::authorization])},
                                   context_.options.keys);
-    if (!route) return refuse_body(error_response(route.error()));
+    if (!route) return refuse_body(refusal(route.error()));
     if (context_.drains || context_.service == nullptr) {
       const char* why = context_.drains ? "the server is about to end" : "the model is loading";
-      return refuse_body(error_response({Refusal::unavailable, why}));
+      return refuse_body(refusal({Refusal::unavailable, why}));
     }
     http::async_read(stream_, buffer_, *parser_, then([this, route = *route](error_code error) {
                        if (error) return refuse_broken(error);
@@ -105,7 +105,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   // An answer before the body has been read, if there is one: what comes next on this connection is not known.
-  void refuse_body(http::response<http::string_body> response) {
+  void refuse_body(Response response) {
     if (!parser_->is_done()) response.keep_alive(false);
     send(std::move(response));
   }
@@ -200,43 +200,23 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // ---- the answer goes
 
-  template <class Body>
-  http::response<Body> new_response(http::status status, std::string_view type) const {
-    http::response<Body> response(status, version_);
-    response.set(http::field::server, fmt::format("a2sf/{}", version()));
-    response.set(http::field::content_type, beast::string_view(type.data(), type.size()));
-    if (!context_.options.cors.empty()) response.set(http::field::access_control_allow_origin, context_.options.cors);
-    response.keep_alive(keep_alive_ && !context_.drains);
-    return response;
+  ResponseHead head() const {
+    return {.version = version_, .keep_alive = keep_alive_ && !context_.drains, .cors = context_.options.cors};
   }
 
-  http::response<http::string_body> error_response(const RequestError& error) const {
-    auto response = new_response<http::string_body>(static_cast<http::status>(error.refusal), "application/json");
-    if (error.refusal == Refusal::queue_full) response.set(http::field::retry_after, "1");
-    if (error.refusal == Refusal::unauthorized) response.set(http::field::www_authenticate, "Bearer");
-    response.body() = serve::error_document(error);
-    return response;
+  Response refusal(const RequestError& error) {
+    if (context_.service != nullptr) context_.service->metrics().count_refused(error.refusal);
+    return error_response(head(), error);
   }
 
-  http::response<http::string_body> preflight() const {
-    auto response = new_response<http::string_body>(http::status::no_content, "text/plain");
-    response.set(http::field::access_control_allow_methods, "GET, POST");
-    response.set(http::field::access_control_allow_headers, "Authorization, Content-Type");
-    return response;
-  }
-
-  void send_error(const RequestError& error) { send(error_response(error)); }
-
+  void send_error(const RequestError& error) { send(refusal(error)); }
   void send(std::string body, std::string_view type = "application/json") {
-    auto response = new_response<http::string_body>(http::status::ok, type);
-    response.body() = std::move(body);
-    send(std::move(response));
+    send(text_response(head(), std::move(body), type));
   }
 
-  void send(http::response<http::string_body> response) {
+  void send(Response response) {
     watching_ = false;
     response_ = std::move(response);
-    response_.prepare_payload();
     keep_alive_ = response_.keep_alive();
     stream_.expires_after(kWriteTime);
     http::async_write(stream_, response_, then([this](error_code error) { finish(error); }));
@@ -246,16 +226,18 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // than its text.
   void write_events() {
     text_.clear();
-    if (!std::exchange(begun_, true)) text_ = stream_header();
+    if (!std::exchange(begun_, true)) text_ = stream_head(head());
     for (serve::Event& event : std::exchange(held_, {})) {
       failed_ |= event.error.has_value();
-      text_ += as_chunk(event.error ? serve::Reply::stream_error(*event.error) : reply_->take(std::move(event)));
+      text_ +=
+          stream_part(head(), event.error ? serve::Reply::stream_error(*event.error) : reply_->take(std::move(event)));
     }
     const bool is_last = failed_ || reply_->done();
     if (is_last) {
       forget_request();
       watching_ = false;
-      text_ += as_chunk("");
+      keep_alive_ = !ends_with_connection(head());
+      text_ += stream_part(head(), "");
     }
     writing_ = true;
     stream_.expires_after(kWriteTime);
@@ -265,22 +247,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
                        writing_ = false;
                        if (!held_.empty()) write_events();
                      }));
-  }
-
-  std::string stream_header() {
-    auto header = new_response<http::empty_body>(http::status::ok, "text/event-stream");
-    header.set(http::field::cache_control, "no-cache");
-    if (version_ == 11) header.chunked(true);
-    if (version_ != 11) header.keep_alive(false);  // its end is the connection's
-    keep_alive_ = header.keep_alive();
-    std::ostringstream text;
-    text << header.base();
-    return text.str();
-  }
-
-  // An empty one is the last.
-  std::string as_chunk(const std::string& text) const {
-    return version_ == 11 ? fmt::format("{:x}\r\n{}\r\n", text.size(), text) : text;
   }
 
   void finish(error_code error) {
@@ -304,7 +270,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   beast::tcp_stream stream_;
   beast::flat_buffer buffer_;
   std::optional<http::request_parser<http::string_body>> parser_;
-  http::response<http::string_body> response_;
+  Response response_;
   unsigned version_ = 11;
   bool keep_alive_ = false, idle_ = false;
   bool watching_ = false, gone_ = false;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace a2sf::serve {
 namespace {
@@ -26,6 +27,13 @@ int depth_of(std::string_view text) {
     }
   }
   return deepest;
+}
+
+// Not a number is in no range.
+std::optional<double> in_range(const Json& value, double least, double most) {
+  if (!value.is_number()) return std::nullopt;
+  const auto number = value.get<double>();
+  return number >= least && number <= most ? std::optional(number) : std::nullopt;
 }
 
 }  // namespace
@@ -54,21 +62,20 @@ bool Fields::flag(const char* name, bool otherwise) {
 }
 
 std::optional<std::int64_t> Fields::whole(const char* name, std::int64_t least, std::int64_t most) {
-  const auto value = number(name, static_cast<double>(least), static_cast<double>(most));
-  if (!value) return std::nullopt;
-  if (*value == std::floor(*value)) return static_cast<std::int64_t>(*value);
+  const Json* value = find(name);
+  if (value == nullptr) return std::nullopt;
+  const auto number = in_range(*value, static_cast<double>(least), static_cast<double>(most));
+  if (number && *number == std::floor(*number)) return static_cast<std::int64_t>(*number);
   refuse(name, fmt::format("should be a whole number from {} to {}", least, most));
   return std::nullopt;
 }
 
-// Every comparison with a number that is none is false.
 std::optional<double> Fields::number(const char* name, double least, double most) {
   const Json* value = find(name);
   if (value == nullptr) return std::nullopt;
-  const double number = value->is_number() ? value->get<double>() : NAN;
-  if (number >= least && number <= most) return number;
-  refuse(name, fmt::format("should be a number from {} to {}", least, most));
-  return std::nullopt;
+  const auto number = in_range(*value, least, most);
+  if (!number) refuse(name, fmt::format("should be a number from {} to {}", least, most));
+  return number;
 }
 
 std::optional<std::string> Fields::text(const char* name) {

@@ -1,7 +1,6 @@
 // The fields of a JSON object that a stranger wrote.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>

@@ -195,7 +195,9 @@ SessionOptions RequestReader::session_options(const Job& job, std::int64_t token
 // Costs grow with budgets.
 RequestError RequestReader::too_expensive(Job job, std::int64_t tokens, std::uint64_t cost) const {
   const auto fits = [&](std::int64_t budget) {
-    job.policy.budget.budget = BudgetCount{budget};
+    auto* shares = std::get_if<BudgetShares>(&job.policy.budget.budget);
+    if (shares != nullptr) shares->mean = BudgetCount{budget};
+    if (shares == nullptr) job.policy.budget.budget = BudgetCount{budget};
     const auto bytes = cache_cost(model_, session_options(job, tokens), tokens);
     return bytes && *bytes <= options_.memory;
   };

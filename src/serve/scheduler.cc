@@ -171,7 +171,6 @@ void Scheduler::count_end(Request& request, const SequenceEnd& end) {
 }
 
 void Scheduler::fail(const Request& request, RequestError error) {
-  metrics_.count_refused(error.refusal);
   const RequestId id = request.id;
   forget(id);
   notify_(id, {.error = std::move(error)});

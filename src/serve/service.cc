@@ -1,5 +1,7 @@
 #include "serve/service.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 namespace a2sf::serve {
@@ -7,12 +9,15 @@ namespace {
 
 std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
+// The number that was written: 0.7, where a float as a double is 0.699999988079071.
+Json as_written(float number) { return Json::parse(fmt::format("{}", number)); }
+
 Json sampling_json(const SamplerOptions& sampler) {
-  return {{"temperature", sampler.temperature},
+  return {{"temperature", as_written(sampler.temperature)},
           {"top_k", sampler.top_k},
-          {"top_p", sampler.top_p},
-          {"min_p", sampler.min_p},
-          {"repeat_penalty", sampler.repeat_penalty}};
+          {"top_p", as_written(sampler.top_p)},
+          {"min_p", as_written(sampler.min_p)},
+          {"repeat_penalty", as_written(sampler.repeat_penalty)}};
 }
 
 }  // namespace
@@ -41,6 +46,7 @@ std::string Service::models() const {
 
 std::string Service::props() const {
   const CacheDefaults& cache = options_.reader.cache;
+  const auto chosen = choose_policy({}, cache, 0, 0);
   Json profiles = Json::array({"none"});
   for (const auto& profile : cache.profiles) profiles.push_back(profile.first);
   return dump({{"model", options_.reader.model_name},
@@ -51,7 +57,7 @@ std::string Service::props() const {
                {"chat_template", tokenizer_.chat_template()},
                {"default_generation_settings", sampling_json(options_.reader.sampler)},
                {"a2sf",
-                {{"policy", cache.policy},
+                {{"policy", chosen ? Json(chosen->text) : Json()},
                  {"profile", cache.profile},
                  {"profiles", std::move(profiles)},
                  {"memory_bytes", options_.limits.memory},
