@@ -25,7 +25,7 @@ struct ReaderOptions {
   CacheDefaults cache;
   bool pin_system = false;  // of conversations that have a system prompt
   KvType kv_type = KvType::f16;
-  SamplerOptions sampler;
+  SamplerOptions sampler = {};
   std::optional<std::uint32_t> seed = {};  // nothing: another one every time
   std::vector<std::string> stop = {};
   std::uint64_t memory = 0;  // for all caches together

@@ -30,8 +30,9 @@ void take_sampling(Fields& fields, ServeRequest& request) {
   take("repeat_penalty", sampler.repeat_penalty, kTiny, kHottest);
   if (const auto top_k = fields.whole("top_k", -1, kMostTokens))  // -1 is what some servers call off
     sampler.top_k = static_cast<int>(std::max<std::int64_t>(*top_k, 0));
-  constexpr std::int64_t kExact = std::int64_t{1} << 53U;
-  if (const auto seed = fields.whole("seed", -kExact, kExact)) request.seed = static_cast<std::uint32_t>(*seed);
+  constexpr std::int64_t kLargestSeed = std::int64_t{1} << 62U;
+  if (const auto seed = fields.whole("seed", -kLargestSeed, kLargestSeed))
+    request.seed = static_cast<std::uint32_t>(*seed);
 }
 
 void take_logit_bias(Fields& fields, ServeRequest& request) {

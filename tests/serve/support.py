@@ -22,8 +22,8 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past an
 
 
 class Server:
-    def __init__(self, *arguments, model=MODEL):
-        self.process = subprocess.Popen([PROGRAM, "serve", "-m", model, "--port", "0", *map(str, arguments)],
+    def __init__(self, *arguments, port=0):
+        self.process = subprocess.Popen([PROGRAM, "serve", "-m", MODEL, "--port", str(port), *map(str, arguments)],
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.first_line = self.process.stdout.readline()
         found = re.search(r"http://[\d.]+:(\d+)", self.first_line)
