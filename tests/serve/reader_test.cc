@@ -122,7 +122,10 @@ TEST_F(ReplyTest, ADocumentComesWithTheLastSequencesEnd) {
 
 TEST_F(ReplyTest, AStreamsChunksHaveOneIdAndTheUsageIsLast) {
   Reply reply({.endpoint = Endpoint::chat, .model = "tiny", .stream = true, .include_usage = true}, tokenizer_, 7);
-  const auto chunks = chunks_of(reply.take(event(0, "a")) + reply.take(event(0, "b")) + reply.take(event(0, "", true)));
+  std::string stream = reply.take(event(0, "a"));
+  stream += reply.take(event(0, "b"));
+  stream += reply.take(event(0, "", true));
+  const auto chunks = chunks_of(stream);
   ASSERT_EQ(chunks.size(), 5U);
   EXPECT_EQ(chunks[0]["choices"][0]["delta"], Json({{"content", "a"}, {"role", "assistant"}}));
   EXPECT_EQ(chunks[1]["choices"][0]["delta"], Json({{"content", "b"}}));
