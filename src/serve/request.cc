@@ -104,7 +104,9 @@ void take_stream(Fields& fields, ServeRequest& request) {
 void refuse_what_is_missing(Fields& fields) {
   for (const char* name : {"tools", "functions", "suffix", "grammar"}) {
     const Json* value = fields.find(name);
-    if (value != nullptr && !value->empty() && *value != "") fields.refuse(name, "is not supported");
+    const auto* text = value == nullptr ? nullptr : value->get_ptr<const std::string*>();
+    const bool is_empty = value == nullptr || (text == nullptr ? value->empty() : text->empty());
+    if (!is_empty) fields.refuse(name, "is not supported");
   }
   if (const Json* format = fields.object("response_format")) {
     if (format->value("type", Json()) != "text") fields.refuse("response_format", "only the type text is supported");
