@@ -134,7 +134,7 @@ void add_network_flags(CLI::App* command, Flags* flags) {
   command->add_option("--port", flags->http.port, "Port to listen on; 0: a free one, which the first line says")
       ->capture_default_str();
   command->add_option("--api-key-file", flags->key_file, "A file of keys, one a line: a request must present one")
-      ->type_name("FILE");
+      ->type_name("F");
   command->add_option("--cors", flags->http.cors, "Let pages of this origin read answers; *: any page")
       ->type_name("ORIGIN");
   command
