@@ -36,8 +36,8 @@ Status check_bias(const SamplerOptions& options, int vocabulary_size) {
     const bool in_range = (bias >= -100 && bias <= 100) || bias == -INFINITY;
     if (Status status = check(in_range, "logit_bias", bias, "-100 to 100"); !status) return status;
     if (token < 0 || token >= vocabulary_size)
-      return fail(ErrorKind::bad_input, fmt::format("logit_bias of token {}, which is outside the vocabulary of {}",
-                                                    token, vocabulary_size));
+      return fail(ErrorKind::bad_input,
+                  fmt::format("logit_bias of token {}, which is outside the vocabulary of {}", token, vocabulary_size));
   }
   return {};
 }
