@@ -110,8 +110,8 @@ void run(const Flags& flags) {
   const auto server = need(HttpServer::create(std::move(http)));
   if (!is_guarded && !server->is_loopback())
     warn(
-        fmt::format("whoever can reach {} can use this server and read nothing but answers are private: give "
-                    "--api-key-file, or listen on 127.0.0.1",
+        fmt::format("--host {}: whoever reaches this address may use the server; give --api-key-file, or listen on "
+                    "127.0.0.1",
                     flags.http.host));
   Tokenizer tokenizer = need(Tokenizer::load(flags.model.model));
   const auto model = load_model(flags.model);
@@ -171,11 +171,9 @@ void add_limit_flags(CLI::App* command, serve::SchedulerLimits* limits) {
 void add_serve(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   flags->sampling.options.temperature = 0.7F;
-  CLI::App* command =
-      add_command(app, "serve",
-                  "Answer requests of OpenAI's API over HTTP, many at once, each with a bounded cache of "
-                  "its own; cache and sampling options hold where a request does not say otherwise",
-                  "a2sf serve -m model.gguf --port 8080 --memory 4GiB --policy a2sf --budget 512");
+  CLI::App* command = add_command(
+      app, "serve", "Answer OpenAI's API over HTTP, many requests at once, each with a bounded cache of its own",
+      "a2sf serve -m model.gguf --port 8080 --memory 4GiB --policy a2sf --budget 512");
   add_model_flags(command, &flags->model);
   add_network_flags(command, flags.get());
   add_limit_flags(command, &flags->limits);
