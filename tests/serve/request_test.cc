@@ -80,7 +80,8 @@ TEST(Request, MessagesAreTextOrParts) {
     return parse_request(Endpoint::chat, "{\"messages\": [" + messages + "]}", {});
   };
   const auto request = chat(R"({"role": "developer", "content": "Be brief."},
-                               {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]})");
+                               {"role": "user", "content": [{"type": "text", "text": "a"},
+                                                            {"type": "text", "text": "b"}]})");
   ASSERT_TRUE(request);
   EXPECT_EQ(request->messages[0].role, "system");
   EXPECT_EQ(request->messages[1].content, "ab");
