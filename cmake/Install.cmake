@@ -26,7 +26,7 @@ if(is_pinned)
 endif()
 
 # Headers of these are compiled into what is installed.
-foreach(package libcli11-dev libexpected-dev libfmt-dev libhwy-dev nlohmann-json3-dev)
+foreach(package libboost1.81-dev libcli11-dev libexpected-dev libfmt-dev libhwy-dev nlohmann-json3-dev)
   install(FILES "/usr/share/doc/${package}/copyright" DESTINATION "${a2sf_licence_dir}" RENAME "LICENSE.${package}" OPTIONAL)
 endforeach()
 

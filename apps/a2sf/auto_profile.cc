@@ -16,18 +16,6 @@ namespace {
 
 using SharedProfile = std::shared_ptr<const Profile>;
 
-// One of another model is none: budgets that do not fit are worse than equal ones.
-SharedProfile find_profile(const ModelInfo& model) {
-  const std::string path = profile_beside(model.path);
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) return shipped_profile(model.hash);
-  auto profile = need(read_profile(path));
-  if (profile.model_hash == model.hash) return std::make_shared<const Profile>(std::move(profile));
-  warn(
-      fmt::format("{} was tuned on another model and is not used; a2sf tune makes one for this model", harmless(path)));
-  return shipped_profile(model.hash);
-}
-
 SharedProfile domain_profile(const std::string& domain, const ModelInfo& model) {
   auto profile = shipped_profile(model.hash, domain);
   if (profile == nullptr) {
@@ -35,15 +23,6 @@ SharedProfile domain_profile(const std::string& domain, const ModelInfo& model) 
                                    harmless(model.path)));
   }
   return profile;
-}
-
-bool holds_all(const PolicySpec& spec, const Sequence& sequence) {
-  const auto* count = std::get_if<BudgetCount>(&spec.budget.budget);
-  return count != nullptr && sequence.tokens > 0 && count->tokens >= sequence.tokens;
-}
-
-bool can_share(const PolicySpec& spec, const Sequence& sequence) {
-  return shares_by_profile(spec) && !holds_all(spec, sequence);
 }
 
 const TokenClasses* classes_of(const PolicySpec& spec) {
@@ -62,25 +41,32 @@ bool names_domain(const std::string& profile) {
   return std::find(domains.begin(), domains.end(), profile) != domains.end();
 }
 
-bool shares_by_profile(const PolicySpec& spec) {
-  const bool has_mean = std::holds_alternative<BudgetCount>(spec.budget.budget) || spec.has_ratio();
-  const bool is_by_score = std::holds_alternative<Accumulate>(spec.score) && scores_decide(spec);
-  return has_mean && spec.profile() == nullptr && is_by_score;
-}
-
 std::string profile_beside(const std::string& model_file) { return model_file + ".a2sf.json"; }
+
+// One of another model is none: budgets that do not fit are worse than equal ones.
+std::shared_ptr<const Profile> auto_profile(const ModelInfo& model) {
+  const std::string path = profile_beside(model.path);
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return shipped_profile(model.hash);
+  auto profile = need(read_profile(path));
+  if (profile.model_hash == model.hash) return std::make_shared<const Profile>(std::move(profile));
+  warn(
+      fmt::format("{} was tuned on another model and is not used; a2sf tune makes one for this model", harmless(path)));
+  return shipped_profile(model.hash);
+}
 
 void use_auto_profile(const CacheFlags& flags, const ModelInfo& model, const Sequence& sequence,
                       std::span<PolicySpec> specs, bool quiet) {
   const std::string wanted = flags.profile.empty() ? flags.standard_profile : flags.profile;
   const bool is_automatic = wanted == "auto";
   if (!is_automatic && !names_domain(wanted)) return;
-  if (std::none_of(specs.begin(), specs.end(), [&](const PolicySpec& spec) { return can_share(spec, sequence); }))
+  if (std::none_of(specs.begin(), specs.end(),
+                   [&](const PolicySpec& spec) { return can_share(spec, sequence.tokens); }))
     return;
-  const SharedProfile profile = is_automatic ? find_profile(model) : domain_profile(wanted, model);
+  const SharedProfile profile = is_automatic ? auto_profile(model) : domain_profile(wanted, model);
   if (profile == nullptr || (is_automatic && profile->was_tuned_on(sequence.text_hash))) return;
   for (PolicySpec& spec : specs) {
-    if (can_share(spec, sequence)) need(share_by(spec, profile));
+    if (can_share(spec, sequence.tokens)) need(share_by(spec, profile));
   }
   if (!quiet && ::isatty(STDERR_FILENO) == 1)
     say(fmt::format("budgets by the profile {} (--profile none: equal ones)\n", harmless(profile->file)));

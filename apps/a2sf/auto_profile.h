@@ -3,6 +3,7 @@
 
 #include "options.h"
 
+#include <memory>
 #include <span>
 #include <string>
 
@@ -10,10 +11,12 @@ namespace a2sf::app {
 
 // Whether --profile says a domain that profiles come with the library for.
 bool names_domain(const std::string& profile);
-// Whether such a profile, or one by `auto`, shares out the policy's budget.
-bool shares_by_profile(const PolicySpec& spec);
 // Where `tune` leaves a model's profile, and `auto` finds it.
 std::string profile_beside(const std::string& model_file);
+
+// What auto stands for: the profile beside the model's file, or else the shipped one of this model; nullptr: there is
+// none.
+std::shared_ptr<const Profile> auto_profile(const ModelInfo& model);
 
 struct Sequence {
   std::string text_hash = {};  // of the text that is read; empty: not known

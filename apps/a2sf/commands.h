@@ -7,6 +7,7 @@ namespace a2sf::app {
 
 void add_run(CLI::App& app);
 void add_chat(CLI::App& app);
+void add_serve(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_perplexity(CLI::App& app);
 void add_eval(CLI::App& app);

@@ -1,3 +1,4 @@
+#include "policy/sharing.h"
 #include "idle_options.h"
 
 #include "auto_profile.h"
@@ -81,7 +82,7 @@ void warn_of_idle_options(const CacheFlags& flags, std::span<const TypedPolicy> 
   }
   if (names_domain(flags.profile)) {
     warn_unless_used({"profile", flags.profile},
-                     [](const TypedPolicy& policy) { return shares_by_profile(policy.spec); });
+                     [](const TypedPolicy& policy) { return can_share(policy.spec, 0); });
   }
   for (auto policy = policies.begin(); policy != policies.end(); ++policy) {
     const auto is_same = [&](const TypedPolicy& other) { return other.text == policy->text; };  // at another budget

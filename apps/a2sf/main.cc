@@ -38,8 +38,8 @@ void add_commands(CLI::App& app) {
   app.set_version_flag("--version", fmt::format("a2sf {}", version()), "Print the version")->group(kLastHeading);
   app.require_subcommand(1);
   app.footer("Example:\n  a2sf compare -m model.gguf -f text.txt --policies full,local,h2o,a2sf --budget 128,256");
-  for (const auto add : {add_run, add_chat, add_compare, add_perplexity, add_eval, add_tune, add_bench, add_trace,
-                         add_inspect, add_policies}) {
+  for (const auto add : {add_run, add_chat, add_serve, add_compare, add_perplexity, add_eval, add_tune, add_bench,
+                         add_trace, add_inspect, add_policies}) {
     add(app);
   }
 }

@@ -270,16 +270,6 @@ std::vector<PolicyOption> given_options(const CacheFlags& flags) {
   return options;
 }
 
-int bounded_layer(const PolicySpec& spec) { return spec.budget.layers.empty() ? 0 : spec.budget.layers.front().first; }
-
-bool scores_decide(const PolicySpec& policy) {
-  PolicySpec spec = policy;  // without a profile, whose first head may be local
-  if (const auto* shares = std::get_if<BudgetShares>(&policy.budget.budget))
-    std::visit([&](const auto& mean) { spec.budget.budget = mean; }, shares->mean);
-  const auto rule = resolve(spec, bounded_layer(spec), 0, 0, spec.has_ratio() ? kAnyLength : 0, 0);
-  return !rule || std::max(rule->sink, rule->pin) + rule->recent < rule->budget;
-}
-
 PolicySpec read_policy(const std::string& text, const CacheFlags& flags) {
   PolicySpec spec = need(parse_policy(text, given_options(flags)), kWrongUsage);
   check_fit(spec);

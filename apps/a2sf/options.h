@@ -4,6 +4,7 @@
 #include "files.h"
 #include "help.h"
 #include "messages.h"
+#include "policy/sharing.h"
 
 #include <a2sf/a2sf.h>
 #include <CLI/App.hpp>
@@ -18,9 +19,6 @@
 namespace a2sf::app {
 
 using Json = nlohmann::ordered_json;
-
-// A length that a ratio can be taken of where only proportions matter.
-inline constexpr std::int64_t kAnyLength = 1'000'000;
 
 // A subcommand whose help ends with an example.
 CLI::App* add_command(CLI::App& app, const char* name, const char* description, const char* example);
@@ -70,10 +68,6 @@ void add_text_flags(CLI::App* command, TextFlags* flags);
 std::vector<PolicyOption> given_options(const CacheFlags& flags);
 // Reads the flags as one policy, checks what can be checked without a model, and warns of what does nothing.
 PolicySpec spec_of(const CacheFlags& flags);
-// A layer that the policy bounds: its first head stands for all where a model is not known yet.
-int bounded_layer(const PolicySpec& spec);
-// Whether a score, where there is one, decides anything: not where what must stay is all of the budget.
-bool scores_decide(const PolicySpec& spec);
 // Reads a policy and checks what can be checked without a model.
 PolicySpec read_policy(const std::string& text, const CacheFlags& flags);
 KvType kv_type_of(const CacheFlags& flags);

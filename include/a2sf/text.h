@@ -74,6 +74,12 @@ class Tokenizer {
   std::string chat_template_;
 };
 
+// Added to the logit of a token, from -100 to 100; minus infinity: it is never drawn.
+struct TokenBias {
+  Token token = -1;
+  float bias = 0.0F;
+};
+
 struct SamplerOptions {
   float temperature = 0.0F;     // 0: greedy; else > 0
   int top_k = 40;               // 0: off
@@ -81,6 +87,9 @@ struct SamplerOptions {
   float min_p = 0.05F;          // [0, 1]; 0: off
   float repeat_penalty = 1.0F;  // > 0; 1: off; over the last 64 tokens
   std::uint32_t seed = 0;
+  // Taken from the logit of a token that this sampler drew before: once, and for each time it did. -2 to 2; 0: off.
+  float presence_penalty = 0.0F, frequency_penalty = 0.0F;
+  std::vector<TokenBias> logit_bias = {};
 };
 
 // Draws tokens from logits. Belongs to one generation; not thread safe. The same seed and logits give the same tokens.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <new>
+#include <unordered_map>
 #include <utility>
 
 #include "core/libllama.h"
@@ -30,8 +31,20 @@ Status check(bool allowed, const char* option, double value, const char* range) 
   return fail(ErrorKind::bad_input, fmt::format("{} is {}; allowed is {}", option, value, range));
 }
 
+Status check_bias(const SamplerOptions& options, int vocabulary_size) {
+  for (const auto& [token, bias] : options.logit_bias) {
+    const bool in_range = (bias >= -100 && bias <= 100) || bias == -INFINITY;
+    if (Status status = check(in_range, "logit_bias", bias, "-100 to 100"); !status) return status;
+    if (token < 0 || token >= vocabulary_size)
+      return fail(ErrorKind::bad_input,
+                  fmt::format("logit_bias of token {}, which is outside the vocabulary of {}", token, vocabulary_size));
+  }
+  return {};
+}
+
 Status check_options(const SamplerOptions& o) {
   const auto finite = [](float value) { return std::isfinite(value); };
+  const auto within = [](float value, float most) { return value >= -most && value <= most; };
   const Status checks[] = {
       check(o.temperature >= 0 && finite(o.temperature), "temperature", o.temperature,
             "0 (greedy) or a finite number above 0"),
@@ -40,6 +53,8 @@ Status check_options(const SamplerOptions& o) {
       check(o.min_p >= 0 && o.min_p <= 1, "min_p", o.min_p, "0 (off) to 1"),
       check(o.repeat_penalty > 0 && finite(o.repeat_penalty), "repeat_penalty", o.repeat_penalty,
             "a finite number above 0; 1 is off"),
+      check(within(o.presence_penalty, 2), "presence_penalty", o.presence_penalty, "-2 to 2; 0 is off"),
+      check(within(o.frequency_penalty, 2), "frequency_penalty", o.frequency_penalty, "-2 to 2; 0 is off"),
   };
   for (const Status& status : checks) {
     if (!status) return status;
@@ -79,6 +94,23 @@ float to_finite(float logit) {
 struct Sampler::State {
   Chain chain;
   std::vector<llama_token_data> candidates;  // kept between tokens: a few MB for a large vocabulary
+  std::vector<TokenBias> bias;
+  float presence_penalty, frequency_penalty;
+  std::unordered_map<Token, int> drawn;  // how often, where one of the two asks
+
+  bool counts() const { return presence_penalty != 0 || frequency_penalty != 0; }
+
+  void shift(Token token, float by) {
+    const auto at = static_cast<std::size_t>(token);
+    if (at < candidates.size()) candidates[at].logit = to_finite(candidates[at].logit + by);
+  }
+
+  // What the options add to single logits, before the chain sorts them.
+  void shift_all() {
+    for (const auto& [token, by] : bias) shift(token, by);
+    for (const auto& [token, times] : drawn)
+      shift(token, -presence_penalty - frequency_penalty * static_cast<float>(times));
+  }
 };
 
 void Sampler::Free::operator()(State* state) const { delete state; }
@@ -87,9 +119,15 @@ Sampler::Sampler(std::unique_ptr<State, Free> state) : state_(std::move(state)) 
 
 Result<Sampler> Sampler::create(const Tokenizer& tokenizer, const SamplerOptions& options) {
   if (Status status = check_options(options); !status) return tl::unexpected(status.error());
+  if (Status status = check_bias(options, tokenizer.vocabulary_size()); !status) return tl::unexpected(status.error());
   try {
     initialise_libllama();
-    std::unique_ptr<State, Free> state(new State{build_chain(options, tokenizer.vocabulary_size()), {}});
+    std::unique_ptr<State, Free> state(new State{build_chain(options, tokenizer.vocabulary_size()),
+                                                 {},
+                                                 options.logit_bias,
+                                                 options.presence_penalty,
+                                                 options.frequency_penalty,
+                                                 {}});
     state->candidates.reserve(static_cast<std::size_t>(tokenizer.vocabulary_size()));
     return Sampler(std::move(state));
   } catch (const std::bad_alloc&) {
@@ -104,10 +142,12 @@ Token Sampler::sample(std::span<const float> logits) {
   for (std::size_t i = 0; i < logits.size(); ++i) {
     candidates.push_back({static_cast<Token>(i), to_finite(logits[i]), 0.0F});
   }
+  state_->shift_all();
   llama_token_data_array array{candidates.data(), candidates.size(), /*selected=*/-1, /*sorted=*/false};
   llama_sampler_apply(state_->chain.get(), &array);
   const Token token = array.data[array.selected].id;
   accept(token);
+  if (state_->counts()) ++state_->drawn[token];
   return token;
 }
 

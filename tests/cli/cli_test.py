@@ -12,7 +12,7 @@ from pathlib import Path
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "a2sf"
 MODEL = os.environ.get("A2SF_MODEL") or str(CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf")
 PROGRAM = os.environ.get("A2SF_PROGRAM") or str(Path(__file__).parents[2] / "build/release/apps/a2sf/a2sf")
-COMMANDS = ("run", "chat", "compare", "perplexity", "eval", "tune", "bench", "trace", "inspect", "policies")
+COMMANDS = ("run", "chat", "serve", "compare", "perplexity", "eval", "tune", "bench", "trace", "inspect", "policies")
 TEXT = "The lighthouse keeper wrote down the weather every evening, and every morning he read what he had written. " * 20
 SKIPPED = 77
 

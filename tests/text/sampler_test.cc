@@ -109,6 +109,27 @@ TEST_F(SamplerTest, RepeatPenaltyForgetsAfter64Tokens) {
   EXPECT_EQ(later.sample(three_choices()), 10);
 }
 
+TEST_F(SamplerTest, ABiasMovesAToken) {
+  Sampler favours = create({.logit_bias = {{12, 100}}}), bans = create({.logit_bias = {{10, -kInfinity}, {11, -100}}});
+  EXPECT_EQ(favours.sample(three_choices()), 12);
+  EXPECT_EQ(bans.sample(three_choices()), 12);
+  EXPECT_EQ(drawn({.temperature = 5, .logit_bias = {{10, -kInfinity}}}, three_choices()), (std::set<Token>{11, 12}));
+}
+
+TEST_F(SamplerTest, PresenceAndFrequencyPenaltiesCountWhatWasDrawnAndNotThePrompt) {
+  const std::vector<float> logits = three_choices();
+  const float gap = logits[10] - logits[11];
+  ASSERT_GT(gap, 0);
+  ASSERT_LT(gap, 2);
+  Sampler once = create({.presence_penalty = 2});
+  once.accept(10);
+  EXPECT_EQ(once.sample(logits), 10);
+  EXPECT_EQ(once.sample(logits), 11);
+  Sampler often = create({.frequency_penalty = gap / 1.5F});
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(often.sample(logits), 10);
+  EXPECT_EQ(often.sample(logits), 11);
+}
+
 TEST_F(SamplerTest, LogitsThatAreNoNumbersAreSurvived) {
   std::vector<float> logits = three_choices();
   logits[0] = kNan;
@@ -141,6 +162,12 @@ TEST_F(SamplerTest, OptionsOutOfRangeNameOptionValueAndRange) {
   for (const float p : {0.0F, -1.0F, kNan, kInfinity}) {
     EXPECT_THAT(message({.repeat_penalty = p}), HasSubstr("repeat_penalty is")) << p;
   }
+  for (const float p : {-2.5F, 2.5F, kNan}) {
+    EXPECT_THAT(message({.presence_penalty = p}), HasSubstr("presence_penalty is")) << p;
+    EXPECT_THAT(message({.frequency_penalty = p}), HasSubstr("frequency_penalty is")) << p;
+    EXPECT_THAT(message({.logit_bias = {{1, p * 100}}}), HasSubstr("logit_bias is")) << p;
+  }
+  for (const Token token : {-1, 262}) EXPECT_THAT(message({.logit_bias = {{token, 1}}}), HasSubstr("outside"));
   EXPECT_EQ(message({.temperature = 1, .top_k = 0, .top_p = 1, .min_p = 1}), "no error");
 }
 

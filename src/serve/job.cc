@@ -1,0 +1,18 @@
+#include "serve/job.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+namespace a2sf::serve {
+
+void add(std::vector<Event>& waiting, Event event) {
+  const auto same = std::find_if(waiting.begin(), waiting.end(),
+                                 [&](const Event& other) { return other.sequence == event.sequence; });
+  if (same == waiting.end() || event.error) return waiting.push_back(std::move(event));
+  same->text += event.text;
+  std::move(event.tokens.begin(), event.tokens.end(), std::back_inserter(same->tokens));
+  same->end = event.end;
+}
+
+}  // namespace a2sf::serve

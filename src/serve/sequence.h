@@ -1,0 +1,47 @@
+// One sequence of a request that is being worked on: it reads its prompt in chunks, then decodes.
+#pragma once
+
+#include <a2sf/batch.h>
+
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "serve/job.h"
+
+namespace a2sf::serve {
+
+// The model and the tokenizer must outlive it.
+class Sequence {
+ public:
+  static Result<std::unique_ptr<Sequence>> create(const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer,
+                                                  std::shared_ptr<const Job> job, std::size_t number);
+
+  const Job& job() const { return *job_; }
+  bool reads() const { return fed_ < prompt().size(); }
+  // Its part of the next step: a chunk of its prompt of at most `rows` tokens, or the token that was drawn last. Valid
+  // until take().
+  Feed feed(std::size_t rows);
+  // What came of the feed.
+  Event take(std::span<const float> logits);
+
+ private:
+  Sequence(const ModelInfo& model, const Tokenizer& tokenizer, std::shared_ptr<const Job> job, std::size_t number,
+           Session session, Sampler sampler);
+  const std::vector<Token>& prompt() const { return job_->prompt_of(number_).tokens; }
+  void score_prompt(std::span<const float> logits, Event& event) const;
+  void draw(std::span<const float> logits, Event& event);
+  SequenceEnd end() const;
+
+  const ModelInfo& model_;
+  std::shared_ptr<const Job> job_;
+  std::size_t number_;
+  Session session_;
+  Sampler sampler_;
+  Generator generator_;
+  std::span<const Token> feeding_;
+  std::size_t fed_ = 0;  // tokens of the prompt
+  Token drawn_ = -1;
+};
+
+}  // namespace a2sf::serve

@@ -1,0 +1,259 @@
+// What the scheduler promises, driven step by step.
+#include "serve/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <random>
+#include <string>
+
+#include "serve/tiny_server.h"
+
+namespace a2sf::serve {
+namespace {
+
+using testing::HasSubstr;
+
+struct Told {
+  std::string text;
+  std::vector<ScoredToken> tokens;
+  std::optional<SequenceEnd> end;
+};
+
+class SchedulerTest : public TinyServer {
+ protected:
+  void use(SchedulerLimits limits) {
+    if (limits.memory == 0) limits.memory = std::uint64_t{1} << 40U;
+    scheduler_.emplace(model_, tokenizer_, limits, metrics_, [this](RequestId id, Event event) {
+      if (event.error) {
+        errors_[id] = *event.error;
+        return;
+      }
+      Told& told = told_[{id, event.sequence}];
+      told.text += event.text;
+      told.tokens.insert(told.tokens.end(), event.tokens.begin(), event.tokens.end());
+      if (event.end) {
+        EXPECT_FALSE(told.end);
+        told.end = event.end;
+        ended_.push_back(id);
+      }
+    });
+  }
+  void run() {
+    while (scheduler_->step()) {
+    }
+    EXPECT_EQ(scheduler_->running() + scheduler_->waiting(), 0U);
+    EXPECT_EQ(scheduler_->bytes(), 0U);
+  }
+
+  // The same job by generate(), on its own.
+  Generation alone(const Job& job, std::size_t sequence = 0) const {
+    const auto& prompt = job.prompt_of(sequence).tokens;
+    Session session = Session::create(model_, {.policy = job.policy, .kv_type = job.kv_type}).value();
+    SamplerOptions options = job.sampler;
+    options.seed += static_cast<std::uint32_t>(sequence % job.choices);
+    Sampler sampler = Sampler::create(tokenizer_, options).value();
+    EXPECT_TRUE(session.feed(prompt, WantLogits::last, job.policy.heeds_prompts()));
+    for (const Token token : prompt) sampler.accept(token);
+    return generate(session, tokenizer_, sampler, job.generate, [](std::string_view) { return true; }).value();
+  }
+
+  void expect_as_alone(RequestId id, const Job& job, std::size_t sequence = 0) {
+    const Generation expected = alone(job, sequence);
+    const Told& told = told_[{id, sequence}];
+    EXPECT_EQ(told.text, expected.text);
+    ASSERT_TRUE(told.end);
+    EXPECT_EQ(told.end->reason, expected.reason);
+    EXPECT_EQ(told.end->generated_tokens, expected.tokens.size());
+    if (!job.generate.logprobs) return;
+    const std::size_t scored = job.scores_prompt ? job.prompt_of(sequence).tokens.size() : 0;
+    ASSERT_EQ(told.tokens.size(), scored + expected.tokens.size());
+    for (std::size_t i = 0; i < expected.tokens.size(); ++i) {
+      EXPECT_EQ(told.tokens[scored + i].token, expected.tokens[i]);
+      EXPECT_EQ(told.tokens[scored + i].choice->logprob, expected.choices[i].logprob);
+    }
+  }
+
+  std::optional<Scheduler> scheduler_;
+  std::map<std::pair<RequestId, std::size_t>, Told> told_;
+  std::map<RequestId, RequestError> errors_;
+  std::vector<RequestId> ended_;
+};
+
+TEST_F(SchedulerTest, ManyRequestsSayWhatEachAloneWouldWhateverTheStepsAre) {
+  const std::vector<std::string> policies = {"a2sf:budget=24",        "full",
+                                             "h2o:budget=16:block=4", "a2sf:budget=20:block=prompt",
+                                             "local:budget=30",       "a2sf:budget=16:sink=1:cold=64",
+                                             "snapkv:budget=24"};
+  for (int round = 0; round < 6; ++round) {
+    std::mt19937 random(static_cast<unsigned>(round));
+    const auto any = [&](std::size_t least, std::size_t most) {
+      return std::uniform_int_distribution<std::size_t>(least, most)(random);
+    };
+    told_.clear();
+    use({.max_sequences = any(1, 6), .queue = 100, .step_tokens = any(1, 70)});
+    std::map<RequestId, Job> jobs;
+    for (RequestId id = 1; id <= 8; ++id) {
+      Job job = job_of(prompt_of(any(1, 150), static_cast<Token>(id)), any(0, 30),
+                       policies[any(0, policies.size() - 1)], static_cast<std::uint32_t>(id));
+      if (any(0, 1) == 1) job.generate.logprobs = any(0, 3);
+      job.scores_prompt = job.generate.logprobs && any(0, 1) == 1;
+      job.choices = any(1, 2);
+      jobs.emplace(id, job);
+      scheduler_->submit(id, std::move(job));
+      for (std::size_t steps = any(0, 9); steps > 0; --steps) scheduler_->step();
+    }
+    run();
+    EXPECT_TRUE(errors_.empty());
+    for (const auto& [id, job] : jobs) {
+      for (std::size_t i = 0; i < job.sequences(); ++i) expect_as_alone(id, job, i);
+    }
+  }
+}
+
+TEST_F(SchedulerTest, APromptsTokensAreScoredByTheRowsBeforeThem) {
+  use({.step_tokens = 7});
+  Job job = job_of(prompt_of(90), 0, "full");
+  job.generate.logprobs = 2;
+  job.scores_prompt = true;
+  const auto prompt = job.prompts[0].tokens;
+  scheduler_->submit(1, std::move(job));
+  run();
+  Session session = Session::create(model_, {.policy = parse_policy("full").value()}).value();
+  ASSERT_TRUE(session.feed(prompt, WantLogits::all));
+  const auto vocabulary = static_cast<std::size_t>(model_->info().vocabulary);
+  const auto& tokens = told_[{1, 0}].tokens;
+  ASSERT_EQ(tokens.size(), prompt.size());
+  EXPECT_FALSE(tokens[0].choice);
+  for (std::size_t i = 1; i < prompt.size(); ++i) {
+    const auto row = session.logits().subspan((i - 1) * vocabulary, vocabulary);
+    const double largest = *std::max_element(row.begin(), row.end()), own = row[static_cast<std::size_t>(prompt[i])];
+    EXPECT_EQ(tokens[i].token, prompt[i]);
+    ASSERT_EQ(tokens[i].choice->top.size(), 2U);
+    EXPECT_NEAR(tokens[i].choice->top[0].log_probability - tokens[i].choice->logprob, largest - own, 1e-9);
+  }
+}
+
+TEST_F(SchedulerTest, DecodingNeverWaitsForPrompts) {
+  use({.step_tokens = 4});
+  Job talker = job_of({1, 5}, 40);
+  talker.generate.logprobs = 0;
+  talker.sampler.logit_bias = {{2, -INFINITY}, {261, -INFINITY}};
+  scheduler_->submit(1, std::move(talker));
+  scheduler_->step();
+  scheduler_->submit(2, job_of(prompt_of(300), 1));
+  for (std::size_t i = 2; i <= 40; ++i) {
+    scheduler_->step();
+    EXPECT_EQ((told_[{1, 0}].tokens.size()), i);
+  }
+  run();
+  EXPECT_TRUE((told_[{2, 0}].end));
+}
+
+TEST_F(SchedulerTest, CachesTogetherStayWithinTheMemory) {
+  const Job one = job_of(prompt_of(20), 10);
+  const std::uint64_t cost = one.prompts[0].cost;
+  use({.memory = 2 * cost + cost / 2, .max_sequences = 8});
+  for (RequestId id = 1; id <= 5; ++id) scheduler_->submit(id, one);
+  std::size_t most = 0;
+  while (scheduler_->step()) {
+    most = std::max(most, scheduler_->running());
+    EXPECT_LE(scheduler_->bytes(), 2 * cost);
+  }
+  EXPECT_EQ(most, 2U);
+  EXPECT_EQ(ended_.size(), 5U);
+  for (const auto& [who, told] : told_) EXPECT_LE(told.end->kv_bytes, cost);
+}
+
+TEST_F(SchedulerTest, SmallOnesPassALargeOneButNotForEver) {
+  const Job small = job_of(prompt_of(4), 30, "full"), large = job_of(prompt_of(600), 30, "full");
+  ASSERT_GT(large.prompts[0].cost, small.prompts[0].cost);
+  use({.memory = large.prompts[0].cost, .max_sequences = 2, .most_passed = 3});
+  scheduler_->submit(1, small);
+  scheduler_->step();
+  scheduler_->submit(100, large);
+  for (RequestId id = 2; id <= 10; ++id) scheduler_->submit(id, small);
+  run();
+  ASSERT_EQ(ended_.size(), 11U);
+  const auto place = std::find(ended_.begin(), ended_.end(), RequestId{100}) - ended_.begin();
+  EXPECT_EQ(place, 4);  // behind the first, and three that passed it
+}
+
+TEST_F(SchedulerTest, AFullQueueRefusesAndAnIdleServerDoesNot) {
+  use({.max_sequences = 1, .queue = 1});
+  for (RequestId id = 1; id <= 2; ++id) scheduler_->submit(id, job_of(prompt_of(4), 5));
+  EXPECT_EQ(errors_.count(2), 1U);  // the first still waits for a step
+  scheduler_->step();
+  scheduler_->submit(3, job_of(prompt_of(4), 5));
+  scheduler_->submit(4, job_of(prompt_of(4), 5));
+  ASSERT_EQ(errors_.count(4), 1U);
+  EXPECT_EQ(errors_[4].refusal, Refusal::queue_full);
+  run();
+  EXPECT_EQ(ended_, (std::vector<RequestId>{1, 3}));
+  use({.queue = 0});
+  scheduler_->submit(5, job_of(prompt_of(4), 5));
+  EXPECT_EQ(errors_.count(5), 0U);
+  run();
+}
+
+TEST_F(SchedulerTest, WhatNeverFitsIsRefused) {
+  use({.memory = 1000});
+  scheduler_->submit(1, job_of(prompt_of(40), 5));
+  EXPECT_EQ(errors_[1].refusal, Refusal::bad_request);
+  EXPECT_FALSE(scheduler_->step());
+}
+
+TEST_F(SchedulerTest, ACancelledRequestIsGoneAtOnceWaitingOrRunning) {
+  use({.max_sequences = 2});
+  const Job job = job_of(prompt_of(30), 100);
+  for (RequestId id = 1; id <= 3; ++id) scheduler_->submit(id, job);
+  scheduler_->step();
+  scheduler_->cancel(3);
+  EXPECT_EQ(scheduler_->waiting(), 0U);
+  scheduler_->cancel(1);
+  EXPECT_EQ(scheduler_->running(), 1U);
+  EXPECT_EQ(scheduler_->bytes(), job.prompts[0].cost);
+  scheduler_->cancel(17);
+  run();
+  EXPECT_EQ(ended_, (std::vector<RequestId>{2}));
+  expect_as_alone(2, job);
+}
+
+// A session that cannot be made, and a step that cannot start because of one feed, are that request's own.
+TEST_F(SchedulerTest, ARequestFailsAlone) {
+  use({});
+  const Job good = job_of(prompt_of(30), 10);
+  Job outside = good, impossible = good;
+  outside.prompts[0].tokens[20] = 100000;
+  impossible.policy = parse_policy("a2sf:budget=24:sink=30").value();
+  scheduler_->submit(1, good);
+  scheduler_->submit(2, outside);
+  scheduler_->submit(3, impossible);
+  scheduler_->submit(4, good);
+  run();
+  EXPECT_EQ(errors_.size(), 2U);
+  EXPECT_THAT(errors_[2].message, HasSubstr("100000"));
+  EXPECT_EQ(errors_[3].refusal, Refusal::bad_request);
+  for (const RequestId id : {1, 4}) expect_as_alone(id, good);
+}
+
+TEST_F(SchedulerTest, UsageSaysWhatWasKept) {
+  use({});
+  scheduler_->submit(1, job_of(prompt_of(100), 1, "a2sf:budget=24"));
+  scheduler_->submit(2, job_of(prompt_of(100), 1, "full"));
+  run();
+  const SequenceEnd bounded = *told_[{1, 0}].end, full = *told_[{2, 0}].end;
+  EXPECT_EQ(bounded.prompt_tokens, 100U);
+  EXPECT_EQ(bounded.retained, 24);
+  EXPECT_EQ(bounded.evicted, 76);
+  EXPECT_EQ(full.retained, 100);
+  EXPECT_EQ(full.evicted, 0);
+  EXPECT_LT(bounded.kv_bytes, full.kv_bytes);
+}
+
+}  // namespace
+}  // namespace a2sf::serve
