@@ -1,8 +1,8 @@
-#include "policy/sharing.h"
 #include "idle_options.h"
 
 #include "auto_profile.h"
 #include "messages.h"
+#include "policy/sharing.h"
 #include "tables.h"
 
 #include <fmt/format.h>
@@ -81,8 +81,7 @@ void warn_of_idle_options(const CacheFlags& flags, std::span<const TypedPolicy> 
     });
   }
   if (names_domain(flags.profile)) {
-    warn_unless_used({"profile", flags.profile},
-                     [](const TypedPolicy& policy) { return can_share(policy.spec, 0); });
+    warn_unless_used({"profile", flags.profile}, [](const TypedPolicy& policy) { return can_share(policy.spec, 0); });
   }
   for (auto policy = policies.begin(); policy != policies.end(); ++policy) {
     const auto is_same = [&](const TypedPolicy& other) { return other.text == policy->text; };  // at another budget
