@@ -1,4 +1,5 @@
-// a2sf_cuda_kernels [TYPE]: how long the kernels of a decoded token take on the GPU, and how fast they read.
+// a2sf_cuda_kernels [TYPE [attention]]: how long the kernels of a decoded token take on the GPU, and how fast they
+// read; those of attention alone, or products of weights of a type as well.
 //
 // Each row is a graph of many launches in a chain, as a step has them, over weights and caches that do not fit into the
 // GPU's cache together; median of 11 replays. Example: a2sf_cuda_kernels q4_0
@@ -242,19 +243,19 @@ int main(int argc, char** argv) {
       type = static_cast<ggml_type>(i);
   }
   if (type == GGML_TYPE_COUNT) {
-    fmt::print(stderr, "usage: a2sf_cuda_kernels [TYPE], a type of weights such as q4_0 or bf16\n");
+    fmt::print(stderr, "usage: a2sf_cuda_kernels [TYPE [attention]], a type of weights such as q4_0 or bf16\n");
     return 2;
   }
   const auto device = need(cuda::Device::open());
-  const bool all = argc < 3;
-  if (all)
+  const bool multiplies = argc < 3;
+  if (multiplies)
     bench_products(*device, "8B", type,
                    {{"q k v", 4096, {4096, 1024, 1024}, true, false, false},
                     {"output", 4096, {4096}, false, false, true},
                     {"gate up", 4096, {14336, 14336}, true, true, false},
                     {"down", 14336, {4096}, false, false, true},
                     {"head", 4096, {128256}, true, false, false}});
-  if (all && ggml_blck_size(type) <= 32) {
+  if (multiplies && ggml_blck_size(type) <= 32) {
     bench_products(*device, "135M", type,
                    {{"q k v", 576, {576, 192, 192}, true, false, false},
                     {"output", 576, {576}, false, false, true},
