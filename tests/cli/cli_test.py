@@ -186,7 +186,7 @@ class RunTest(CliTest):
 
 class UsageTest(CliTest):
     def test_unknown_commands_are_named_and_the_known_ones_listed(self):
-        self.refuse(2, "unknown command 'frob': there are run, chat, compare, ", "frob")
+        self.refuse(2, "unknown command 'frob': there are run, chat, serve, ", "frob")
         self.refuse(2, "unknown command 'comapre'; did you mean compare?", "comapre")
         self.refuse(2, "a command is needed: run, chat, compare, ")
 
