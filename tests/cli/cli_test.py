@@ -188,7 +188,7 @@ class UsageTest(CliTest):
     def test_unknown_commands_are_named_and_the_known_ones_listed(self):
         self.refuse(2, "unknown command 'frob': there are run, chat, serve, ", "frob")
         self.refuse(2, "unknown command 'comapre'; did you mean compare?", "comapre")
-        self.refuse(2, "a command is needed: run, chat, compare, ")
+        self.refuse(2, "a command is needed: run, chat, serve, ")
 
     def test_unknown_options_are_named_as_typed(self):
         for option, mention in (("-hf", "models are local files"), ("-ngl", "unknown option -ngl "),
