@@ -38,6 +38,8 @@ std::optional<double> in_range(const Json& value, double least, double most) {
 
 }  // namespace
 
+std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
 Parsed<Json> parse_object(std::string_view text) {
   if (depth_of(text) > kDeepest)
     return serve::refuse("", fmt::format("the body is nested deeper than {} levels", kDeepest));

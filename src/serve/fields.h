@@ -14,6 +14,9 @@ namespace a2sf::serve {
 
 using Json = nlohmann::ordered_json;
 
+// On one line; what is no UTF-8 is replaced, so that it never throws for that.
+std::string dump(const Json& json);
+
 // An object that is nested no deeper than any request needs to be, or why the text is none.
 Parsed<Json> parse_object(std::string_view text);
 

@@ -11,8 +11,6 @@
 namespace a2sf::serve {
 namespace {
 
-std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
-
 std::string sse(const Json& json) { return "data: " + dump(json) + "\n\n"; }
 
 const char* type_of(Refusal refusal) {

@@ -7,8 +7,6 @@
 namespace a2sf::serve {
 namespace {
 
-std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
-
 // The number that was written: 0.7, where a float as a double is 0.699999988079071.
 Json as_written(float number) { return Json::parse(fmt::format("{}", number)); }
 
