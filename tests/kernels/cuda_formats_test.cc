@@ -101,6 +101,17 @@ TEST(DeviceHead, ChunksHaveTheSlotsOfThePlan) {
   EXPECT_EQ(cuda::slots_of_chunk(SlotPlan().most, 1000), kChunk);
 }
 
+TEST(DeviceHead, NoHeadTakesMorePartitionsThanTheLongest) {
+  for (int most = 1; most < 9000; most += 61) {
+    for (int slots = 1; slots <= most; slots += 7) {
+      const cuda::Partitions partitions = cuda::partitions_of(slots);
+      ASSERT_LE(partitions.count, cuda::most_partitions(most)) << slots << " of " << most;
+      ASSERT_GE(partitions.count * partitions.slots, slots);
+      ASSERT_LT((partitions.count - 1) * partitions.slots, slots);
+    }
+  }
+}
+
 TEST(DeviceHead, VictimsAreOrderedByScoreThenByAge) {
   EXPECT_LT(cuda::order_of(0, 9), cuda::order_of(1e-30F, 2));
   EXPECT_LT(cuda::order_of(.5F, 2), cuda::order_of(.5F, 9));

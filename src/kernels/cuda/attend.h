@@ -35,25 +35,15 @@ struct AttendLaunch {
   float* out;
   float* scratch;     // attend_scratch_floats() of it
   int* arrivals;      // [span][KV head]: 0, and 0 again after each row
-  bool scores_aside;  // of one row: no other layer uses this scratch and these arrivals
+  bool scores_aside;  // of one row: no other layer uses this scratch and these arrivals, but they share q, k, v and out
   int most_slots;     // that a head of these sequences uses
   int most_rows;      // of a span
   AttendedHeads heads_are;
 };
 
-// A head's slots are shared out over at most so many blocks, in whole partitions.
-inline constexpr int kPartition = 128, kMostBlocks = 16;
-struct Partitions {
-  int slots, count;  // of each; of them
-};
-A2SF_HOST_DEVICE inline Partitions partitions_of(int slots) {
-  const int each = (slots + kPartition * kMostBlocks - 1) / (kPartition * kMostBlocks) * kPartition;
-  return {each, (slots + each - 1) / each};
-}
-
 // What attention works in, for each KV head of each sequence.
 A2SF_HOST_DEVICE inline std::int64_t unit_floats(int group, int head_dim, int most_slots) {
-  const std::int64_t slots = most_slots, blocks = partitions_of(most_slots).count;
+  const std::int64_t slots = most_slots, blocks = most_partitions(most_slots);
   return (4 * blocks + (group + 1) * slots + blocks * (head_dim + 2) * group + 3) / 4 * 4;
 }
 A2SF_HOST_DEVICE inline std::int64_t unit_floats(const AttendLaunch& launch) {

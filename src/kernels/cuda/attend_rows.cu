@@ -41,24 +41,16 @@ class AttendRow : public RowHead<__half> {
   // Before the first row the cache is as the last step left it: its slots are read while the product that makes the
   // row's queries ends.
   __device__ void run() {
-    const int slot = slot_of_row(), used = max(state_.used, slot + 1);
-    const Partitions partitions = partitions_of(used);
-    const int index = static_cast<int>(blockIdx.z), first = index * partitions.slots;
-    if (index >= partitions.count) return;
-    Tiles tiles(slots_, stride_, first, min(first + partitions.slots, used), kWarps);
-    tiles.prefetch();
-    if (in_span_ == 0) wait_for_previous();
-    read();
-    const bool owns_slot = slot >= first && slot < first + partitions.slots && first_head_ == 0;
-    const bool stores = can_store();
-    if (slot == kNoSlot) {
-      fail(FailureCause::eviction);
-    } else if (!stores || !attend(tiles, slot, index)) {
-      fail(FailureCause::attention);
-    } else if (owns_slot) {
-      store_token(slot);
+    const int slot = slot_of_row();
+    const Partitions partitions = partitions_of(max(state_.used, slot + 1));
+    const bool attends = static_cast<int>(blockIdx.z) < partitions.count;
+    if (attends) attend(slot, partitions);
+    if (!is_last_of(static_cast<int>(gridDim.z) * sets_)) return;
+    if (!attends) {
+      wait_for_previous();
+      read();
     }
-    if (is_last_of(partitions.count * sets_)) finish(slot, partitions.count);
+    finish(slot, partitions.count);
   }
 
  private:
@@ -71,8 +63,25 @@ class AttendRow : public RowHead<__half> {
   }
   __device__ int heads() const { return min(kHeads, group_ - first_head_); }
 
+  // This block's partition of the slots.
+  __device__ void attend(int slot, const Partitions& partitions) {
+    const int index = static_cast<int>(blockIdx.z), first = index * partitions.slots;
+    Tiles tiles(slots_, stride_, first, min(first + partitions.slots, max(state_.used, slot + 1)), kWarps);
+    tiles.prefetch();
+    if (in_span_ == 0) wait_for_previous();
+    read();
+    const bool stores = can_store();
+    if (slot == kNoSlot) {
+      fail(FailureCause::eviction);
+    } else if (!stores || !attend_to(tiles, slot, index)) {
+      fail(FailureCause::attention);
+    } else if (slot / partitions.slots == index && first_head_ == 0) {
+      store_token(slot);
+    }
+  }
+
   // False: a logit is not finite.
-  __device__ bool attend(Tiles& tiles, int slot, int index) {
+  __device__ bool attend_to(Tiles& tiles, int slot, int index) {
     for (int i = thread(); i < stride_; i += kThreads) {
       store(fresh_[i], k_[i]);
       store(fresh_[stride_ + i], v_[i]);
@@ -134,11 +143,11 @@ class AttendRow : public RowHead<__half> {
       out[e] = sum;
     }
     if (next_slot() == kNoSlot) leave(slot, 0);  // the one that the window leaves behind
+    weigh(slot, v_);
     if (state_.mode != RetentionMode::score) take(slot);
     keep_state();
   }
   __device__ void take(int slot) {
-    weigh(slot, v_);
     if (thread() == 0) slots_.score(slot) = 0;
     admit(slot);
     if (state_.is_ring) expire_in_ring();
@@ -179,8 +188,7 @@ template <int dims>
 cudaError_t enqueue_row(const AttendLaunch& launch, int row, const Queue& queue) {
   const int group = launch.heads / launch.kv_heads;
   const dim3 grid(static_cast<unsigned>(launch.kv_heads * AttendRow<dims>::sets_of(launch)),
-                  static_cast<unsigned>(launch.span_count),
-                  static_cast<unsigned>(partitions_of(launch.most_slots).count));
+                  static_cast<unsigned>(launch.span_count), static_cast<unsigned>(most_partitions(launch.most_slots)));
   return enqueue(attend_row<dims>, grid, kThreads, AttendRow<dims>::shared_bytes(group, launch.head_dim), queue, launch,
                  row);
 }

@@ -25,6 +25,7 @@ class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(std::unique_ptr<Device> device)
       : device_(std::move(device)),
+        queue_(device_->queue()),
         weights_(*device_),
         activations_(device_->memory()),
         upload_(*device_),
@@ -52,8 +53,12 @@ class CudaBackend final : public Backend {
     note(upload_.enqueue(step), "copying a step");
     for (const Span& span : step.spans) store(span).advance(span.rows);
     records_ = trouble_ && kind_.spans == rows();
-    if (records_) note(graphs_.begin(kind_, stream()), "recording a step");
+    if (records_) {
+      note(graphs_.begin(kind_, queue_.recording), "recording a step");
+      queue_.stream = queue_.recording;
+    }
     enqueue("rotations", [&] { return rotate_positions(); });
+    if (!trouble_ && records_) run_recorded();
     return trouble_;
   } catch (const std::bad_alloc&) {
     return fail(ErrorKind::out_of_memory, "not enough memory for a step");
@@ -102,13 +107,12 @@ class CudaBackend final : public Backend {
     head.products[head.product_count++] = {DeviceWeights::of(*args.head), nullptr, logits_.rows(), false};
     enqueue("the logits", [&] {
       const auto code = multiply(head, queue());
-      return code == cudaSuccess ? logits_.finish(count(args.in), args.softcap) : code;
+      return code == cudaSuccess ? logits_.finish(count(args.in), args.softcap, stream()) : code;
     });
   }
   void end(std::span<Status> outcomes) override {
     if (records_ && scores_aside_) enqueue("a step", [&] { return join(); });
-    if (records_) note(graphs_.launch(stream()), "a step");
-    records_ = false;
+    if (records_) run_recorded();
     const std::size_t found = step_->spans.size() * sizeof(DeviceFailure);
     note(cudaMemcpyAsync(found_.data(), upload_.failures(), found, cudaMemcpyDeviceToHost, stream()), "a step");
     if (!step_->wanted.empty()) note(logits_.download(upload_), "the logits");
@@ -125,12 +129,11 @@ class CudaBackend final : public Backend {
  private:
   static CudaStore& store(const Span& span) { return static_cast<CudaStore&>(*span.store); }
   static DeviceNorm norm_of(const Norm* norm) { return norm == nullptr ? DeviceNorm{} : DeviceWeights::of(*norm); }
-  cudaStream_t stream() const { return device_->stream(); }
-  const Queue& queue() const { return device_->queue(); }
+  cudaStream_t stream() const { return queue_.stream; }
+  const Queue& queue() const { return queue_; }
   int rows() const { return static_cast<int>(step_->tokens.size()); }
   int count(Activations rows) const { return activations_.count(rows); }
   float* data(Activations rows) const { return activations_.rows(rows).data; }
-  std::int64_t floats(Activations rows) const { return std::int64_t{count(rows)} * rows.columns; }
 
   // What of this step is not known already; nothing after an error.
   template <class Launch>
@@ -255,6 +258,16 @@ class CudaBackend final : public Backend {
             .heads_are = kind_.heads};
   }
 
+  void run_recorded() {
+    queue_.stream = device_->stream();
+    if (trouble_) {
+      note(graphs_.launch(queue_.recording, stream()), "a step");
+    } else {
+      graphs_.abandon(queue_.recording);
+    }
+    records_ = false;
+  }
+
   // What was done aside is done.
   cudaError_t join() const {
     const auto code = cudaEventRecord(queue().joined, queue().aside);
@@ -272,6 +285,7 @@ class CudaBackend final : public Backend {
   }
 
   std::unique_ptr<Device> device_;
+  Queue queue_;  // its stream is the recording one while a step is recorded
   DeviceWeights weights_;
   HostActivations activations_;
   StepUpload upload_;

@@ -80,12 +80,13 @@ Result<std::unique_ptr<Device>> Device::open() {
   std::unique_ptr<Device> device(new Device);
   device->architecture_ = fmt::format("sm_{}{}", properties.major, properties.minor);
   device->queue_.multiprocessors = properties.multiProcessorCount;
-  // What waits for its predecessor is compiled for Hopper alone.
-  device->queue_.overlaps = properties.major == 9;
   Queue& queue = device->queue_;
-  for (const cudaError_t made : {cudaStreamCreate(&queue.stream), cudaStreamCreate(&queue.aside),
-                                 cudaEventCreateWithFlags(&queue.forked, cudaEventDisableTiming),
-                                 cudaEventCreateWithFlags(&queue.joined, cudaEventDisableTiming)}) {
+  // What is recorded must not meet what other threads do in streams that wait for each other.
+  for (const cudaError_t made :
+       {cudaStreamCreate(&queue.stream), cudaStreamCreateWithFlags(&queue.recording, cudaStreamNonBlocking),
+        cudaStreamCreateWithFlags(&queue.aside, cudaStreamNonBlocking),
+        cudaEventCreateWithFlags(&queue.forked, cudaEventDisableTiming),
+        cudaEventCreateWithFlags(&queue.joined, cudaEventDisableTiming)}) {
     if (auto good = checked(made, "making a stream"); !good) return tl::unexpected(good.error());
   }
   return device;
@@ -95,6 +96,7 @@ Device::~Device() {
   if (queue_.forked != nullptr) cudaEventDestroy(queue_.forked);
   if (queue_.joined != nullptr) cudaEventDestroy(queue_.joined);
   if (queue_.aside != nullptr) cudaStreamDestroy(queue_.aside);
+  if (queue_.recording != nullptr) cudaStreamDestroy(queue_.recording);
   if (queue_.stream != nullptr) cudaStreamDestroy(queue_.stream);
 }
 

@@ -26,8 +26,9 @@ class DeviceMemory final : public Memory {
 struct Queue {
   cudaStream_t stream = nullptr;
   int multiprocessors = 0;
-  bool overlaps = false;         // a kernel may begin while the one before it ends (launch.cuh)
-  cudaStream_t aside = nullptr;  // for what may run beside the stream's next kernels, from `forked` to `joined` on
+  bool overlaps = true;              // a kernel may begin while the one before it ends (launch.cuh)
+  cudaStream_t recording = nullptr;  // in the place of `stream` while a step is recorded
+  cudaStream_t aside = nullptr;      // for what may run beside the stream's next kernels, from `forked` to `joined` on
   cudaEvent_t forked = nullptr, joined = nullptr;
 };
 

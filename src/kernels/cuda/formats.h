@@ -177,9 +177,9 @@ struct Q8_0 {
     const std::uint32_t word = (i < 16 ? w.low.words : w.high.words)[i % 16 / 4];
     return half_of(w.scale) * static_cast<float>(static_cast<std::int8_t>(word >> 8 * (i % 4) & 255));
   }
-  static void pack(const std::uint8_t* block, std::int64_t i, std::uint8_t* const* plane) {
-    put(plane[0], i, block + 2, 32);
-    put(plane[1], i, block, 2);
+  static void pack(const std::uint8_t* data, std::int64_t i, std::uint8_t* const* plane) {
+    put(plane[0], i, data + 2, 32);
+    put(plane[1], i, data, 2);
   }
 };
 
@@ -242,9 +242,9 @@ struct FormQ4_0 {
   A2SF_HOST_DEVICE static Unit load(const std::uint8_t* row, const Offsets& at, int u) {
     return {{streamed(plane_at<Words4>(row, 0) + u)}, streamed(plane_at<std::uint16_t>(row, at.of[1]) + u)};
   }
-  static void pack(const std::uint8_t* block, std::int64_t i, std::uint8_t* const* plane) {
-    put(plane[0], i, block + 2, 16);
-    put(plane[1], i, block, 2);
+  static void pack(const std::uint8_t* data, std::int64_t i, std::uint8_t* const* plane) {
+    put(plane[0], i, data + 2, 16);
+    put(plane[1], i, data, 2);
   }
 };
 
@@ -262,9 +262,9 @@ struct FormQ4_1 {
   A2SF_HOST_DEVICE static Unit load(const std::uint8_t* row, const Offsets& at, int u) {
     return {{streamed(plane_at<Words4>(row, 0) + u)}, streamed(plane_at<std::uint32_t>(row, at.of[1]) + u)};
   }
-  static void pack(const std::uint8_t* block, std::int64_t i, std::uint8_t* const* plane) {
-    put(plane[0], i, block + 4, 16);
-    put(plane[1], i, block, 4);
+  static void pack(const std::uint8_t* data, std::int64_t i, std::uint8_t* const* plane) {
+    put(plane[0], i, data + 4, 16);
+    put(plane[1], i, data, 4);
   }
 };
 
@@ -285,10 +285,10 @@ struct FormQ5_0 {
             {streamed(plane_at<std::uint32_t>(row, at.of[1]) + u)},
             streamed(plane_at<std::uint16_t>(row, at.of[2]) + u)};
   }
-  static void pack(const std::uint8_t* block, std::int64_t i, std::uint8_t* const* plane) {
-    put(plane[0], i, block + 6, 16);
-    put(plane[1], i, block + 2, 4);
-    put(plane[2], i, block, 2);
+  static void pack(const std::uint8_t* data, std::int64_t i, std::uint8_t* const* plane) {
+    put(plane[0], i, data + 6, 16);
+    put(plane[1], i, data + 2, 4);
+    put(plane[2], i, data, 2);
   }
 };
 
@@ -340,13 +340,13 @@ struct FormQ4_K {
              streamed(plane_at<std::uint16_t>(row, at.of[1]) + u)},
             {streamed(plane_at<Words4>(row, 0) + u)}};
   }
-  static void pack(const std::uint8_t* block, std::int64_t i, std::uint8_t* const* plane) {
+  static void pack(const std::uint8_t* data, std::int64_t i, std::uint8_t* const* plane) {
     for (int part = 0; part < kParts; ++part) {
       const std::int64_t u = i * kParts + part;
-      pack_nibbles(block + 16, part, plane[0] + 16 * u);
-      unpack_scales(block + 4, part, plane[1] + 2 * u);
+      pack_nibbles(data + 16, part, plane[0] + 16 * u);
+      unpack_scales(data + 4, part, plane[1] + 2 * u);
     }
-    put(plane[2], i, block, 4);
+    put(plane[2], i, data, 4);
   }
 };
 
@@ -364,17 +364,17 @@ struct FormQ5_K {
             {streamed(plane_at<Words4>(row, 0) + u)},
             {streamed(plane_at<std::uint32_t>(row, at.of[3]) + u)}};
   }
-  static void pack(const std::uint8_t* block, std::int64_t i, std::uint8_t* const* plane) {
+  static void pack(const std::uint8_t* data, std::int64_t i, std::uint8_t* const* plane) {
     for (int part = 0; part < kParts; ++part) {
       const std::int64_t u = i * kParts + part;
-      pack_nibbles(block + 48, part, plane[0] + 16 * u);
-      unpack_scales(block + 4, part, plane[1] + 2 * u);
+      pack_nibbles(data + 48, part, plane[0] + 16 * u);
+      unpack_scales(data + 4, part, plane[1] + 2 * u);
       std::uint32_t bits = 0;  // ggml: bit `part` of byte i is that of column i
       for (int column = 0; column < 32; ++column)
-        bits |= static_cast<std::uint32_t>(block[16 + column] >> part & 1) << column;
+        bits |= static_cast<std::uint32_t>(data[16 + column] >> part & 1) << column;
       put(plane[3], u, &bits, 4);
     }
-    put(plane[2], i, block, 4);
+    put(plane[2], i, data, 4);
   }
 };
 
@@ -414,12 +414,12 @@ struct Q6_K {
     return scale(w, i / 16) * static_cast<float>(static_cast<std::int8_t>(word >> 8 * (i % 4) & 255));
   }
   // ggml: halves of 128 columns; of each, 64 bytes of low bits (32 columns of 4 quarters) and 32 of high ones.
-  static void pack(const std::uint8_t* block, std::int64_t i, std::uint8_t* const* plane) {
+  static void pack(const std::uint8_t* data, std::int64_t i, std::uint8_t* const* plane) {
     for (int part = 0; part < kParts; ++part) {
       const std::int64_t u = i * kParts + part;
       const int half = part / 4, quarter = part % 4;
-      const std::uint8_t* const from = block + half * 64 + quarter % 2 * 32;
-      const std::uint8_t* const high_bits = block + 128 + half * 32;
+      const std::uint8_t* const from = data + half * 64 + quarter % 2 * 32;
+      const std::uint8_t* const high_bits = data + 128 + half * 32;
       std::uint8_t highest[8] = {};
       for (int column = 0; column < 32; ++column) {
         const int nibble = from[column] >> (quarter / 2 * 4) & 15, top = high_bits[column] >> (2 * quarter) & 3;
@@ -428,9 +428,9 @@ struct Q6_K {
         highest[column / 16 * 4 + column % 4] |= static_cast<std::uint8_t>(top << column % 16 / 4 * 2);
       }
       put(plane[1], u, highest, 8);
-      put(plane[2], u, block + 192 + 2 * part, 2);
+      put(plane[2], u, data + 192 + 2 * part, 2);
     }
-    put(plane[3], i, block + 208, 2);
+    put(plane[3], i, data + 208, 2);
   }
 };
 

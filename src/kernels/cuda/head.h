@@ -66,6 +66,21 @@ A2SF_HOST_DEVICE inline int slots_of_chunk(std::int64_t most, int chunk) {
   return left >= kChunk ? kChunk : static_cast<int>((left + kTile - 1) / kTile * kTile);
 }
 
+// A head's slots are shared out over at most so many blocks, in whole partitions.
+inline constexpr int kPartition = 128, kMostBlocks = 16;
+struct Partitions {
+  int slots, count;  // of each; of them
+};
+A2SF_HOST_DEVICE inline Partitions partitions_of(int slots) {
+  const int each = (slots + kPartition * kMostBlocks - 1) / (kPartition * kMostBlocks) * kPartition;
+  return {each, (slots + each - 1) / each};
+}
+// The most that a head takes which has so many slots, or fewer: fewer slots may be more partitions.
+A2SF_HOST_DEVICE inline int most_partitions(int slots) {
+  const int all = (slots + kPartition - 1) / kPartition;
+  return all < kMostBlocks ? all : kMostBlocks;
+}
+
 // A2sf's one order of victims as a number, the lowest first: by score, which is not negative, then by position.
 A2SF_HOST_DEVICE inline std::uint64_t order_of(float score, std::int32_t position) {
   std::uint32_t bits;

@@ -166,7 +166,8 @@ class HeadSlots {
   }
 
   // Whether all other blocks of the head, `blocks` in all, have been here, and the sequence has not failed: then what
-  // they wrote is to be seen. All threads together.
+  // they wrote is to be seen. Every block comes here, also one without work: so none reads the head's state when the
+  // last one has changed it. All threads together.
   __device__ bool is_last_of(int blocks) const {
     __syncthreads();
     bool last = thread() == 0;

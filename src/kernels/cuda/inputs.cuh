@@ -49,7 +49,7 @@ template <>
 class InputRow<FloatUnit> {
  public:
   static constexpr int unit_bytes = 32;
-  __device__ int quads() const { return units_ * unit_bytes / 16; }  // of 16 bytes, the last one perhaps less
+  __device__ int quads() const { return units_ * unit_bytes / 16; }  // of 16 bytes
   __device__ InputRow(std::byte* data, int columns) : columns_(columns), units_((columns + 7) / 8), data_(data) {}
 
   __device__ FloatUnit unit(int u) const {
@@ -76,7 +76,7 @@ template <>
 class InputRow<QuantisedUnit> {
  public:
   static constexpr int unit_bytes = 40;
-  __device__ int quads() const { return (units_ * unit_bytes + 15) / 16; }
+  __device__ int quads() const { return (units_ * unit_bytes + 15) / 16; }  // the last one perhaps half
   __device__ InputRow(std::byte* data, int columns) : units_(columns / 32), data_(data) {}
 
   __device__ QuantisedUnit unit(int u) const {
@@ -91,9 +91,11 @@ class InputRow<QuantisedUnit> {
     for (int i = static_cast<int>(threadIdx.x); i < units_ * 8; i += static_cast<int>(blockDim.x)) {
       const float4 in = reinterpret_cast<const float4*>(row)[i];
       const float4 x = {norm(in.x, 4 * i), norm(in.y, 4 * i + 1), norm(in.z, 4 * i + 2), norm(in.w, 4 * i + 3)};
-      float largest = fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
+      // As numbers, so that one that is not finite makes the scale such a number too.
+      unsigned magnitude = max(max(magnitude_of(x.x), magnitude_of(x.y)), max(magnitude_of(x.z), magnitude_of(x.w)));
       for (int distance = 4; distance > 0; distance /= 2)
-        largest = fmaxf(largest, __shfl_xor_sync(eight, largest, distance));
+        magnitude = max(magnitude, __shfl_xor_sync(eight, magnitude, distance));
+      const float largest = __uint_as_float(magnitude);
       const float scale = largest / 127, factor = largest == 0 ? 0 : 127 / largest;
       const int q[4] = {__float2int_rn(x.x * factor), __float2int_rn(x.y * factor), __float2int_rn(x.z * factor),
                         __float2int_rn(x.w * factor)};
@@ -107,6 +109,7 @@ class InputRow<QuantisedUnit> {
   }
 
  private:
+  __device__ static unsigned magnitude_of(float x) { return __float_as_uint(x) & 0x7fffffffU; }
   __device__ const uint4* halves() const { return reinterpret_cast<const uint4*>(data_); }
   __device__ std::uint32_t* words() const { return reinterpret_cast<std::uint32_t*>(data_); }
   __device__ float2* scales() const { return reinterpret_cast<float2*>(data_ + units_ * 32); }

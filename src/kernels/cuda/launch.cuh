@@ -7,7 +7,8 @@
 
 namespace a2sf::cuda {
 
-// A kernel of enqueue() calls it before it reads what others wrote, and before it writes anything.
+// A kernel of enqueue() calls it before it writes anything, and before it reads what other kernels of the step write:
+// before a step's first row, a layer's cache is as the last step left it.
 __device__ inline void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
@@ -37,7 +38,12 @@ cudaError_t enqueue(void (*kernel)(Parameters...), dim3 grid, int threads, std::
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
-  config.numAttrs = queue.overlaps ? 1 : 0;
+  // Of code that is not for Hopper the functions above are empty.
+  static const bool waits_itself = [&] {
+    cudaFuncAttributes of_kernel{};
+    return cudaFuncGetAttributes(&of_kernel, kernel) == cudaSuccess && of_kernel.ptxVersion >= 90;
+  }();
+  config.numAttrs = queue.overlaps && waits_itself ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 }
 

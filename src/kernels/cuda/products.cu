@@ -15,6 +15,7 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr int kRows = 8;                 // that share a weight once it is read
 constexpr int kBlocks = 4;               // of one multiprocessor at once
 constexpr int kMostOwnColumns = 8192;    // of a row whose inputs every block prepares for itself
+constexpr int kMostShared = 96 << 10;    // bytes that every GPU gives a block
 constexpr int kSharedBytes = 200 << 10;  // of one multiprocessor, for them
 
 // Writes an output of a row.
@@ -173,12 +174,17 @@ __global__ void __launch_bounds__(kThreads, rows == 1 ? kBlocks : 2)
   }
 }
 
+template <class Format>
+int shared_bytes(int columns) {
+  const int units = (columns + Format::unit - 1) / Format::unit;
+  return (units * RowOf<Format>::unit_bytes + 15) / 16 * 16;
+}
+
 template <class Format, int rows, int matrices>
 cudaError_t enqueue_rows(const ProductsLaunch& launch, const Queue& queue) {
   std::int64_t outputs = 0;
   for (int p = 0; p < launch.product_count; p += matrices) outputs += launch.products[p].weight.rows;
-  const int units = (launch.columns + Format::unit - 1) / Format::unit;
-  const int shared = rows == 1 ? (units * RowOf<Format>::unit_bytes + 15) / 16 * 16 : 0;
+  const int shared = rows == 1 ? shared_bytes<Format>(launch.columns) : 0;
   const std::int64_t needed = (outputs + kWarps - 1) / kWarps;
   const int most = queue.multiprocessors * std::clamp(kSharedBytes / std::max(shared, 1), 1, kBlocks);
   const std::int64_t rounds = (needed + most - 1) / most;  // as many for each
@@ -192,14 +198,14 @@ template <class Format>
 cudaError_t multiply_as(ProductsLaunch launch, const Queue& queue) {
   const bool pairs = launch.has_gate && launch.product_count == 2;
   // The inputs of a row that is long take longer than one more kernel.
-  if (launch.count == 1 && launch.columns <= kMostOwnColumns) {
+  const bool is_one = launch.count == 1 && shared_bytes<Format>(launch.columns) <= kMostShared;
+  if (is_one && launch.columns <= kMostOwnColumns) {
     launch.prepared = nullptr;
   } else {
     const auto code = enqueue(prepare<Format>, dim3(static_cast<unsigned>(launch.count)), kThreads, 0, queue, launch);
     if (code != cudaSuccess) return code;
   }
-  if (launch.count == 1)
-    return pairs ? enqueue_rows<Format, 1, 2>(launch, queue) : enqueue_rows<Format, 1, 1>(launch, queue);
+  if (is_one) return pairs ? enqueue_rows<Format, 1, 2>(launch, queue) : enqueue_rows<Format, 1, 1>(launch, queue);
   return pairs ? enqueue_rows<Format, kRows, 2>(launch, queue) : enqueue_rows<Format, kRows, 1>(launch, queue);
 }
 

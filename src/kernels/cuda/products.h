@@ -31,7 +31,7 @@ struct ProductsLaunch {
   bool has_gate;
   Activation function;
   float* gated;
-  std::byte* prepared;  // prepared_bytes(): the inputs as the formats want them, where there are several rows
+  std::byte* prepared;  // prepared_bytes(): the inputs as the formats want them, of several rows or a long one
 };
 
 // The most that a row takes.

@@ -1,5 +1,7 @@
 // After a row's attention: what it adds to A, and what goes (section 3 of docs/architecture.md, steps 0, 3 and 4). The
 // blocks of a head share out its slots; the last one to be done admits the row's token and evicts.
+#include <algorithm>
+
 #include "kernels/cuda/head_slots.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/workspace.cuh"
@@ -13,7 +15,8 @@ constexpr int kSlots = 4 * kThreads;  // of a block, more where there would be t
 __host__ __device__ int slots_of_block(int slots) {
   return (slots + kSlots * kMostBlocks - 1) / (kSlots * kMostBlocks) * kSlots;
 }
-__host__ __device__ int blocks_of(int slots) { return (slots + slots_of_block(slots) - 1) / slots_of_block(slots); }
+// The most blocks that a head of so many slots, or fewer, is worth.
+int most_blocks(int slots) { return std::min((slots + kSlots - 1) / kSlots, kMostBlocks); }
 
 class ScoreRow : public HeadSlots<__half> {
  public:
@@ -28,18 +31,16 @@ class ScoreRow : public HeadSlots<__half> {
   __device__ void run() {
     arrives_ = next_slot();
     if (arrives_ == kNoSlot) return;  // the sequence has failed
-    const int slots = max(state_.used, arrives_ + 1), each = slots_of_block(slots), blocks = blocks_of(slots);
-    const int index = static_cast<int>(blockIdx.z);
-    if (index >= blocks) return;
+    const int slots = max(state_.used, arrives_ + 1), each = slots_of_block(slots);
+    const int first = static_cast<int>(blockIdx.z) * each;
     for (int g = thread() / kWarp; g < group_; g += threads() / kWarp) {
       const Shares of_head(found_, g, partitions_of(slots).count);
       if (thread() % kWarp == 0) denominators_[g] = of_head.denominator;
     }
     __syncthreads();
-    const int first = index * each, end = min(first + each, slots);
-    if (first <= arrives_ && arrives_ < end) weigh(arrives_, value_of_row());
-    Candidate victim = score(first, end).first_of_block(reduction_);
-    if (blocks > 1 && thread() == 0) found_.candidates[index] = victim;
+    const auto blocks = static_cast<int>(gridDim.z);
+    Candidate victim = score(first, min(first + each, slots)).first_of_block(reduction_);
+    if (blocks > 1 && thread() == 0) found_.candidates[blockIdx.z] = victim;
     if (!is_last_of(blocks)) return;
     if (blocks > 1) {
       victim = thread() < blocks ? found_.candidates[thread()] : Candidate{};
@@ -49,11 +50,6 @@ class ScoreRow : public HeadSlots<__half> {
   }
 
  private:
-  __device__ const float* value_of_row() const {
-    const auto row = static_cast<std::int64_t>(span_.first_row + row_);
-    return launch_.v + (row * launch_.kv_heads + kv_head_) * launch_.head_dim;
-  }
-
   // Step 3 for these slots, a few of each thread at once. Returns this thread's candidate.
   __device__ Candidate score(int first, int end) const {
     constexpr int kAtOnce = kSlots / kThreads;
@@ -120,7 +116,7 @@ __global__ void __launch_bounds__(kThreads) score_rows(const __grid_constant__ A
 cudaError_t score_row(const AttendLaunch& launch, int row, const Queue& queue) {
   const auto group = static_cast<std::size_t>(launch.heads / launch.kv_heads);
   const dim3 grid(static_cast<unsigned>(launch.kv_heads), static_cast<unsigned>(launch.span_count),
-                  static_cast<unsigned>(blocks_of(launch.most_slots)));
+                  static_cast<unsigned>(most_blocks(launch.most_slots)));
   return enqueue(score_rows, grid, kThreads, HeadSlots<__half>::kReductionBytes + group * sizeof(Denominator), queue,
                  launch, row);
 }

@@ -31,12 +31,14 @@ class StepGraphs {
   using Buffers = std::array<const void*, 7>;
   void use(const Buffers& buffers);
 
-  // From here to launch() the kernels of a step are recorded, unless they are known already: then nothing is to be
-  // enqueued.
-  cudaError_t begin(const StepKind& kind, cudaStream_t stream);
+  // From here to launch() or abandon() the kernels of a step are recorded, unless they are known already: then nothing
+  // is to be enqueued.
+  cudaError_t begin(const StepKind& kind, cudaStream_t recording);
   bool is_known() const { return known_ != nullptr; }
   // Enqueues them all.
-  cudaError_t launch(cudaStream_t stream);
+  cudaError_t launch(cudaStream_t recording, cudaStream_t stream);
+  // After an error: what was recorded is forgotten.
+  void abandon(cudaStream_t recording);
 
  private:
   static constexpr std::size_t kMost = 64;  // a model's steps are of few kinds

@@ -19,7 +19,7 @@ struct Workspace {
 
   __device__ Workspace(const AttendLaunch& launch, std::int64_t unit)
       : group(launch.heads / launch.kv_heads), most_slots(launch.most_slots) {
-    const std::int64_t blocks = partitions_of(most_slots).count;
+    const std::int64_t blocks = most_partitions(most_slots);
     float* const first = launch.scratch + unit * unit_floats(launch);
     candidates = reinterpret_cast<Candidate*>(first);
     logits = first + 4 * blocks;
