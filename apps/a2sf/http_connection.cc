@@ -26,6 +26,8 @@ using serve::RequestError;
 
 constexpr std::uint32_t kLongestHeader = 16 * 1024;
 constexpr std::uint64_t kLongestBody = 4 << 20;
+constexpr std::size_t kLongestPiece =
+    128 * 1024;  // that is read and not understood yet: a chunk's header, for instance
 constexpr auto kReadTime = std::chrono::seconds(30), kWriteTime = std::chrono::seconds(60);
 constexpr auto kLingerTime = std::chrono::seconds(2);
 
@@ -88,7 +90,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     keep_alive_ = header.keep_alive();
     const auto view = [](beast::string_view text) { return std::string_view(text.data(), text.size()); };
     if (header.method() == http::verb::options && !context_.options.cors.empty())
-      return refuse_body(preflight_response(head()));
+      return refuse_body(preflight_response(head(), view(header[http::field::access_control_request_headers])));
     const auto route = find_route({.method = view(header.method_string()),
                                    .target = view(header.target()),
                                    .authorization = view(header[http::field::authorization])},
@@ -106,7 +108,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // An answer before the body has been read, if there is one: what comes next on this connection is not known.
   void refuse_body(Response response) {
-    if (!parser_->is_done()) response.keep_alive(false);
+    // Nor does a client that asked with HEAD expect a body.
+    if (!parser_->is_done() || parser_->get().method() == http::verb::head) response.keep_alive(false);
     send(std::move(response));
   }
 
@@ -174,7 +177,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
     context_.service->engine().submit(id_, std::move(read.job));
   }
 
-  // Until there is an answer a client has nothing more to say: what can be read is its end.
+  // Until there is an answer a client has nothing more to say: what can be read is its end. Of a client that says more
+  // all the same the end is not noticed before the answer is written.
   void watch() {
     watching_ = true;
     stream_.socket().async_wait(tcp::socket::wait_read, then([this](error_code error) {
@@ -268,7 +272,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   HttpContext& context_;
   beast::tcp_stream stream_;
-  beast::flat_buffer buffer_;
+  beast::flat_buffer buffer_{kLongestPiece};
   std::optional<http::request_parser<http::string_body>> parser_;
   Response response_;
   unsigned version_ = 11;

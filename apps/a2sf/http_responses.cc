@@ -43,10 +43,10 @@ Response error_response(const ResponseHead& head, const serve::RequestError& err
   return response;
 }
 
-Response preflight_response(const ResponseHead& head) {
+Response preflight_response(const ResponseHead& head, std::string_view headers) {
   auto response = new_response<http::string_body>(head, http::status::no_content, "text/plain");
   response.set(http::field::access_control_allow_methods, "GET, POST");
-  response.set(http::field::access_control_allow_headers, "Authorization, Content-Type");
+  response.set(http::field::access_control_allow_headers, headers.empty() ? "Authorization, Content-Type" : headers);
   response.prepare_payload();
   return response;
 }

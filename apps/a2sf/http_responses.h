@@ -22,8 +22,8 @@ struct ResponseHead {
 
 Response text_response(const ResponseHead& head, std::string body, std::string_view type = "application/json");
 Response error_response(const ResponseHead& head, const serve::RequestError& error);
-// Tells a browser what pages of that origin may ask for.
-Response preflight_response(const ResponseHead& head);
+// Tells a browser what pages of that origin may ask for. `headers`: those that it wants to send.
+Response preflight_response(const ResponseHead& head, std::string_view headers);
 
 // A stream of events: its head, then its parts, the last of which is empty. In HTTP/1.0 its end is the connection's.
 bool ends_with_connection(const ResponseHead& head);

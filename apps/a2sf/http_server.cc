@@ -22,21 +22,22 @@ constexpr auto kPause = std::chrono::milliseconds(20);
 struct HttpServer::State {
   HttpContext context;
   tcp::acceptor acceptor{context.io};
-  net::steady_timer timer{context.io};
+  net::steady_timer timer{context.io};  // of accept()
+  net::steady_timer drain_timer{context.io};
   std::chrono::steady_clock::time_point deadline;
   std::thread thread;
 
   void accept() {
     acceptor.async_accept([this](error_code error, tcp::socket socket) {
-      if (error == net::error::operation_aborted) return;
-      if (error) return wait_and([this] { accept(); });  // no descriptors left: somebody will close theirs
+      if (error == net::error::operation_aborted || context.drains) return;
+      if (error) return wait_and(timer, [this] { accept(); });  // no descriptors left: somebody will close theirs
       if (context.connections.size() < kMostConnections) start_connection(std::move(socket), context);
       accept();
     });
   }
 
   template <class Function>
-  void wait_and(Function function) {
+  static void wait_and(net::steady_timer& timer, Function function) {
     timer.expires_after(kPause);
     timer.async_wait([function](error_code error) {
       if (!error) function();
@@ -52,7 +53,7 @@ struct HttpServer::State {
   void wait_for_the_last() {
     close_idle_connections(context);
     if (context.connections.empty() || std::chrono::steady_clock::now() >= deadline) return context.io.stop();
-    wait_and([this] { wait_for_the_last(); });
+    wait_and(drain_timer, [this] { wait_for_the_last(); });
   }
 };
 

@@ -119,8 +119,13 @@ void run(const Flags& flags) {
   need(cache_cost(model->info(), {.policy = spec, .kv_type = options.reader.kv_type}, 1));
   serve::Service service(options, model, std::move(tokenizer), server->notify());
   server->serve(service);
-  print(ready_line(flags, *server, options, spec));
-  flush_output();
+  try {
+    print(ready_line(flags, *server, options, spec));
+    flush_output();
+  } catch (...) {  // the service goes before the server does: nobody may use it any more
+    server->drain(std::chrono::seconds(0));
+    throw;
+  }
   while (wait_for_input(-1)) {
   }
   server->drain(std::chrono::seconds(flags.drain_seconds));

@@ -9,10 +9,16 @@ namespace a2sf::serve {
 namespace {
 
 constexpr int kDeepest = 16;
+constexpr int kMostMembers = 4096;  // of all objects: each new one is compared with those before it
 
-// How deep brackets are nested, those in strings left out: the text need not be JSON.
-int depth_of(std::string_view text) {
-  int depth = 0, deepest = 0;
+struct Shape {
+  int depth = 0, members = 0;
+};
+
+// How deep brackets are nested, and how many members there are, those in strings left out: the text need not be JSON.
+Shape shape_of(std::string_view text) {
+  int depth = 0;
+  Shape shape;
   bool in_string = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -21,12 +27,14 @@ int depth_of(std::string_view text) {
     } else if (c == '"') {
       in_string = !in_string;
     } else if (!in_string && (c == '[' || c == '{')) {
-      deepest = std::max(deepest, ++depth);
+      shape.depth = std::max(shape.depth, ++depth);
     } else if (!in_string && (c == ']' || c == '}')) {
       --depth;
+    } else if (!in_string && c == ':') {
+      ++shape.members;
     }
   }
-  return deepest;
+  return shape;
 }
 
 // Not a number is in no range.
@@ -41,8 +49,11 @@ std::optional<double> in_range(const Json& value, double least, double most) {
 std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 Parsed<Json> parse_object(std::string_view text) {
-  if (depth_of(text) > kDeepest)
+  const Shape shape = shape_of(text);
+  if (shape.depth > kDeepest)
     return serve::refuse("", fmt::format("the body is nested deeper than {} levels", kDeepest));
+  if (shape.members > kMostMembers)
+    return serve::refuse("", fmt::format("the body has more than {} members", kMostMembers));
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return serve::refuse("", "the body is no valid JSON in UTF-8");
   if (!json.is_object()) return serve::refuse("", "the body should be a JSON object");

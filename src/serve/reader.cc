@@ -10,6 +10,8 @@
 namespace a2sf::serve {
 namespace {
 
+// Tokens of a request whose log-probabilities are kept for its answer.
+constexpr std::size_t kMostScored = std::size_t{1} << 18;
 constexpr std::size_t kCompletionTokens = 16;  // where the request does not say: what clients of the API expect
 
 // Why the prompt, or the conversation, cannot be used.
@@ -67,6 +69,9 @@ Parsed<ReadRequest> RequestReader::read(Endpoint endpoint, std::string_view body
           .sampler = sampler_of(*request),
           .generate = {.tokens = *tokens, .stop = request->stop.value_or(options_.stop), .logprobs = request->logprobs},
           .scores_prompt = request->echo && request->logprobs};
+  if (job.sequences() * (longest + *tokens) > kMostScored && job.generate.logprobs)
+    return refuse("logprobs", fmt::format("logprobs: the tokens of all answers, and of prompts, would be more than {}",
+                                          kMostScored));
   if (auto priced = price(job); !priced) return tl::unexpected(priced.error());
   if (const auto sampler = Sampler::create(tokenizer_, job.sampler); !sampler)
     return blame("logit_bias", sampler.error());

@@ -14,6 +14,7 @@ namespace a2sf::serve {
 namespace {
 
 constexpr std::int64_t kMostTokens = std::numeric_limits<std::int32_t>::max();
+constexpr std::size_t kMostBiases = 1024;
 
 void take_sampling(Fields& fields, ServeRequest& request) {
   constexpr double kHottest = 100, kTiny = 1e-6;
@@ -38,6 +39,8 @@ void take_sampling(Fields& fields, ServeRequest& request) {
 void take_logit_bias(Fields& fields, ServeRequest& request) {
   const Json* bias = fields.object("logit_bias");
   if (bias == nullptr) return;
+  if (bias->size() > kMostBiases)
+    return fields.refuse("logit_bias", fmt::format("should have at most {} tokens", kMostBiases));
   for (const auto& [id, value] : bias->items()) {
     Token token = -1;
     const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), token);

@@ -27,6 +27,19 @@ std::string param_of(const std::string& field, const std::string& value) {
   return error_of(Endpoint::completion, R"({"prompt": "Hi", ")" + field + "\": " + value + "}").param;
 }
 
+std::string members(int count, const std::string& value) {
+  std::string all;
+  for (int i = 0; i < count; ++i) all += (i == 0 ? "\"" : ", \"") + std::to_string(i) + "\": " + value;
+  return "{" + all + "}";
+}
+
+TEST(Request, ObjectsOfManyMembersAreRefused) {
+  EXPECT_EQ(param_of("logit_bias", members(1024, "1")), "");
+  EXPECT_EQ(param_of("logit_bias", members(1025, "1")), "logit_bias");
+  EXPECT_THAT(error_of(Endpoint::completion, R"({"prompt": "Hi", "x": )" + members(5000, "1") + "}").message,
+              HasSubstr("more than 4096 members"));
+}
+
 TEST(Request, EveryFieldIsTaken) {
   const ServeRequest request = completion(
       R"("model": "m", "max_tokens": 7, "temperature": 0.5, "top_p": 0.25, "top_k": 3, "min_p": 0.125, "seed": -1,
