@@ -44,12 +44,13 @@ class AttendRow : public RowHead<__half> {
     const int slot = slot_of_row();
     const Partitions partitions = partitions_of(max(state_.used, slot + 1));
     const bool attends = static_cast<int>(blockIdx.z) < partitions.count;
-    if (attends) attend(slot, partitions);
-    if (!is_last_of(static_cast<int>(gridDim.z) * sets_)) return;
-    if (!attends) {
-      wait_for_previous();
-      read();
+    if (attends) {
+      attend(slot, partitions);
+    } else {
+      wait_for_previous();  // until then another layer may be counting the same arrivals
     }
+    if (!is_last_of(static_cast<int>(gridDim.z) * sets_)) return;
+    if (!attends) read();
     finish(slot, partitions.count);
   }
 
