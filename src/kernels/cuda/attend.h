@@ -1,8 +1,6 @@
 // Attention, scores and eviction of a step on the GPU, as section 3 of docs/architecture.md says.
 #pragma once
 
-#include <compare>
-
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/head.h"
 #include "kernels/cuda/tensors.h"
@@ -13,7 +11,6 @@ namespace a2sf::cuda {
 // not.
 struct AttendedHeads {
   bool scoring, other, slow;
-  auto operator<=>(const AttendedHeads&) const = default;
 };
 
 // Whether attend_rows() takes a head: caches of f32 are there for tests, oracles to compare with.

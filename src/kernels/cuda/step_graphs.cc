@@ -3,7 +3,7 @@
 namespace a2sf::cuda {
 
 void StepGraphs::clear() {
-  for (const auto& [kind, graph] : graphs_) cudaGraphExecDestroy(graph);
+  for (const auto& [key, graph] : graphs_) cudaGraphExecDestroy(graph);
   graphs_.clear();
 }
 
@@ -14,8 +14,8 @@ void StepGraphs::use(const Buffers& buffers) {
 }
 
 cudaError_t StepGraphs::begin(const StepKind& kind, cudaStream_t recording) {
-  kind_ = kind;
-  const auto found = graphs_.find(kind);
+  key_ = kind.key();
+  const auto found = graphs_.find(key_);
   known_ = found == graphs_.end() ? nullptr : found->second;
   return is_known() ? cudaSuccess : cudaStreamBeginCapture(recording, cudaStreamCaptureModeThreadLocal);
 }
@@ -36,7 +36,7 @@ cudaError_t StepGraphs::launch(cudaStream_t recording, cudaStream_t stream) {
       known_ = nullptr;
       return code;
     }
-    graphs_.emplace(kind_, known_);
+    graphs_.emplace(key_, known_);
   }
   return cudaGraphLaunch(known_, stream);
 }

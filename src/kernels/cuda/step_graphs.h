@@ -5,7 +5,6 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
-#include <compare>
 #include <map>
 
 #include "kernels/cuda/attend.h"
@@ -17,7 +16,9 @@ struct StepKind {
   int spans, wanted;  // sequences of one token each; rows whose logits are asked for
   int most_slots;
   AttendedHeads heads;
-  auto operator<=>(const StepKind&) const = default;
+
+  using Key = std::array<int, 6>;
+  Key key() const { return {spans, wanted, most_slots, heads.scoring, heads.other, heads.slow}; }
 };
 
 class StepGraphs {
@@ -45,8 +46,8 @@ class StepGraphs {
   void clear();
 
   Buffers buffers_{};
-  std::map<StepKind, cudaGraphExec_t> graphs_;
-  StepKind kind_{};
+  std::map<StepKind::Key, cudaGraphExec_t> graphs_;
+  StepKind::Key key_{};
   cudaGraphExec_t known_ = nullptr;
 };
 
