@@ -75,7 +75,7 @@ class ArgumentsTest(ScriptTest):
 
     def test_an_unknown_word_is_named_with_those_that_are_known(self):
         for name, words in (("deps", "test peer"), ("fetch", "smollm2-135m gemma3-270m"), ("lint", "--fix"), ("test", "--quick"),
-                            ("build", "release debug ci asan tsan")):
+                            ("build", "release debug ci asan tsan fuzz")):
             self.assertRegex(self.run_script(name, "frob").stderr, f"unknown .*'frob', expected: {words}; see")
 
 
