@@ -174,7 +174,8 @@ struct Q8_0 {
     return half_of(w.scale) * x.scale * static_cast<float>(sum);
   }
   A2SF_HOST_DEVICE static float value(const Unit& w, int i) {
-    const std::uint32_t word = (i < 16 ? w.low.words : w.high.words)[i % 16 / 4];
+    const Words4& half = i < 16 ? w.low : w.high;
+    const std::uint32_t word = half.words[i % 16 / 4];
     return half_of(w.scale) * static_cast<float>(static_cast<std::int8_t>(word >> 8 * (i % 4) & 255));
   }
   static void pack(const std::uint8_t* data, std::int64_t i, std::uint8_t* const* plane) {
