@@ -72,7 +72,7 @@ class CudaParity : public testing::TestWithParam<Case> {
   std::string path_;
 };
 
-// On quantised weights the CPU rounds activations to 8 bits, the GPU does not.
+// On quantised weights both round activations to 8 bits, each in its own way.
 TEST_P(CudaParity, PredictsWhatTheCpuDoes) {
   const Agreement found = agreement(path_);
   EXPECT_LE(found.mean_kl, 1e-2);

@@ -1,16 +1,11 @@
 // Products of rows with weights, whatever their format.
 #pragma once
 
+#include "kernels/backend.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/tensors.h"
 
-namespace a2sf {
-enum class Activation;
-}
-
 namespace a2sf::cuda {
-
-inline constexpr int kMostOutputs = 3;  // products of one input
 
 // out[row][i] = weight[i] . in[row] (+ bias[i]) (+ out[row][i], if add). out: [count][weight.rows].
 struct OneProduct {
@@ -23,7 +18,7 @@ struct OneProduct {
 // Products of one input, in: [count][columns], after its norm. With a gate: gated = function(first product) (* second
 // product, where there are two), and what the products' own places hold afterwards is undefined.
 struct ProductsLaunch {
-  OneProduct products[kMostOutputs];
+  OneProduct products[kMostProducts];
   int product_count;
   const float* in;
   DeviceNorm norm;  // no weight: none
