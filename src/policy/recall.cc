@@ -28,10 +28,10 @@ void for_each_token(const HeadCache& head, std::int64_t now, Visit visit) {
 
 // wanted[i] = the largest of additions[i .. i + kRecallEvery).
 void spread(const float* __restrict additions, std::span<float> wanted) {
-  std::copy_n(additions, wanted.size(), wanted.begin());
-  for (int back = 1; back < kRecallEvery; ++back) {
-    for (std::size_t i = 0; i < wanted.size(); ++i)
-      wanted[i] = std::max(wanted[i], additions[i + static_cast<std::size_t>(back)]);
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    float most = additions[i];
+    for (std::size_t back = 1; back < kRecallEvery; ++back) most = std::max(most, additions[i + back]);
+    wanted[i] = most;
   }
 }
 
@@ -40,13 +40,9 @@ void find_wanted(const HeadCache& head, const HeadCache& cold, std::int64_t now,
   const auto positions = static_cast<std::size_t>(now) + 1;
   choice.additions.assign(positions + kRecallEvery - 1, 0);
   choice.wanted.resize(positions);
-  choice.cold_slots.assign(positions, -1);
   float* const added = choice.additions.data() + kRecallEvery - 1;
   for_each_token(head, now, [&](int slot, int position) { added[position] = of_head[static_cast<std::size_t>(slot)]; });
-  for_each_token(cold, now, [&](int slot, int position) {
-    added[position] = of_cold[static_cast<std::size_t>(slot)];
-    choice.cold_slots[static_cast<std::size_t>(position)] = slot;
-  });
+  for_each_token(cold, now, [&](int slot, int position) { added[position] = of_cold[static_cast<std::size_t>(slot)]; });
   spread(choice.additions.data(), choice.wanted);
 }
 
@@ -79,23 +75,21 @@ void find_those_that_go(const HeadCache& head, HeadRule rule, std::int64_t now, 
 
 // The `count` most wanted cold tokens of those that are wanted more than `least`. Whenever there are twice as many,
 // the others go, and newcomers must match those that stay.
-void find_those_that_come(const HeadCache& cold, const HeadRule& rule, std::ptrdiff_t count, float least,
-                          RecallChoice& choice) {
+void find_those_that_come(const HeadCache& cold, const HeadRule& rule, std::int64_t now, std::ptrdiff_t count,
+                          float least, RecallChoice& choice) {
   float match = least;
   choice.cold.clear();
-  for (std::size_t position = 0; position < choice.wanted.size(); ++position) {
-    float wanted = choice.wanted[position];
-    const int slot = choice.cold_slots[position];
-    if (slot < 0) continue;
+  for_each_token(cold, now, [&](int slot, int position) {
+    float wanted = choice.wanted[static_cast<std::size_t>(position)];
     if (rule.value_weight) wanted *= cold.number(slot, kValueWeight);
-    if (!(wanted > least && wanted >= match)) continue;
-    choice.cold.push_back({wanted, static_cast<std::int32_t>(position), slot});
-    if (std::ssize(choice.cold) < 2 * count) continue;
+    if (!(wanted > least && wanted >= match)) return;
+    choice.cold.push_back({wanted, position, slot});
+    if (std::ssize(choice.cold) < 2 * count) return;
     const auto last = choice.cold.begin() + (count - 1);
     std::nth_element(choice.cold.begin(), last, choice.cold.end(), comes);
     match = last->wanted;
     choice.cold.erase(last + 1, choice.cold.end());
-  }
+  });
   keep_first(choice.cold, count, comes);
 }
 
@@ -109,7 +103,7 @@ void choose_recalled(const HeadCache& head, const HeadCache& cold, const HeadRul
   keep_first(choice.head, std::min<std::int64_t>(most, cold.occupied()), goes);
   choice.cold.clear();
   if (choice.head.empty()) return;
-  find_those_that_come(cold, rule, std::ssize(choice.head), choice.head.front().wanted, choice);
+  find_those_that_come(cold, rule, now, std::ssize(choice.head), choice.head.front().wanted, choice);
   std::size_t pairs = 0;
   while (pairs < choice.cold.size() && choice.cold[pairs].wanted > choice.head[pairs].wanted) ++pairs;
   choice.cold.resize(pairs);

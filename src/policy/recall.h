@@ -23,7 +23,6 @@ struct RecallChoice {
   std::vector<RecallCandidate> cold, head;  // cold[i] and head[i] change places
   std::vector<float> additions;             // kRecallEvery - 1 zeros, then [position]
   std::vector<float> wanted;                // [position]
-  std::vector<int> cold_slots;              // [position]: where the cold tier holds it; -1: it does not
 };
 
 // Chooses before the row at `now` attends, which its head holds already. `of_head`, `of_cold`: [slot], what the row
