@@ -225,6 +225,13 @@ TEST_F(CudaAttend, SeveralPartitionsMatchTheReference) {
   check(s, 17);
 }
 
+// More partitions than a row has blocks, some heads with one alone.
+TEST_F(CudaAttend, LongHeadsBesideShortOnesMatchTheReference) {
+  Stream s({score_rule(2200, .999, 4, 1100), score_rule(20, .9, 0, 10), kAll});
+  s.tokens = 2400;
+  check(s, 18, 256);
+}
+
 TEST_F(CudaAttend, AKeyThatIsNotFiniteFailsItsRow) {
   Stream s(kRule);
   Input input = random_input(s, 15);

@@ -31,8 +31,8 @@ class CudaSession : public testing::Test {
     reference_ = load("reference");
   }
 
-  static std::shared_ptr<const Model> load(const std::string& device) {
-    const std::string path = write_tiny_model({}, temporary_path("cuda.gguf"));
+  static std::shared_ptr<const Model> load(const std::string& device, const TinyModel& tiny = {}) {
+    const std::string path = write_tiny_model(tiny, temporary_path("cuda.gguf"));
     auto model = Model::load(path, {.threads = 1, .device = device, .isa = {}}).value();
     std::filesystem::remove(path);
     return model;
@@ -42,13 +42,40 @@ class CudaSession : public testing::Test {
     return Session::create(model, {.policy = parse_policy(spec).value(), .kv_type = type}).value();
   }
 
+  // Sequences that take their tokens together, one at a time, say to the byte what each says alone.
+  static void expect_same_alone(const std::shared_ptr<const Model>& model, const std::vector<const char*>& specs,
+                                std::size_t prompt, std::size_t steps) {
+    const Tokens tokens = some_tokens(prompt + specs.size() + steps);
+    std::vector<Session> alone, together;
+    for (std::size_t i = 0; i < specs.size(); ++i) {
+      for (std::vector<Session>* sessions : {&alone, &together}) {
+        sessions->push_back(session_of(model, specs[i], KvType::f16));
+        ASSERT_TRUE(sessions->back().feed(std::span(tokens).first(prompt + i)));
+      }
+    }
+    for (std::size_t step = 0; step < steps; ++step) {
+      std::vector<Feed> feeds;
+      for (std::size_t i = 0; i < specs.size(); ++i) {
+        const auto token = std::span(tokens).subspan(prompt + i + step, 1);
+        feeds.push_back({&together[i], token, WantLogits::last});
+        ASSERT_TRUE(Session::step(std::array{Feed{&alone[i], token, WantLogits::last}}));
+      }
+      ASSERT_TRUE(Session::step(feeds));
+      for (std::size_t i = 0; i < specs.size(); ++i) {
+        ASSERT_TRUE(std::equal(alone[i].logits().begin(), alone[i].logits().end(), together[i].logits().begin()))
+            << specs[i] << ", sequence " << i << ", step " << step;
+        ASSERT_EQ(alone[i].scores(1, 1), together[i].scores(1, 1)) << specs[i];
+      }
+    }
+  }
+
   // Both hold the same tokens and predict the same.
-  static void expect_same(const Session& gpu, const Session& expected) {
+  static void expect_same(const Session& gpu, const Session& expected, float tolerance = 1e-4F) {
     for (int layer = 0; layer < 2; ++layer) {
       for (int head = 0; head < 2; ++head) ASSERT_EQ(gpu.retained(layer, head), expected.retained(layer, head));
     }
     ASSERT_EQ(gpu.logits().size(), expected.logits().size());
-    for (std::size_t i = 0; i < gpu.logits().size(); ++i) ASSERT_NEAR(gpu.logits()[i], expected.logits()[i], 1e-4);
+    for (std::size_t i = 0; i < gpu.logits().size(); ++i) ASSERT_NEAR(gpu.logits()[i], expected.logits()[i], tolerance);
   }
 
   std::shared_ptr<const Model> gpu_, reference_;
@@ -115,6 +142,63 @@ TEST_F(CudaSession, WhoSharesAStepDoesNotMatterToTheByte) {
       EXPECT_TRUE(std::equal(alone[i].logits().begin(), alone[i].logits().end(), together[i].logits().begin()))
           << kinds[i].first;
     }
+  }
+}
+
+// Heads of unlike lengths have unlike numbers of partitions.
+TEST_F(CudaSession, LongSequencesOfUnlikeBudgetsShareAStep) {
+  expect_same_alone(gpu_, {"a2sf:budget=1500", "a2sf:budget=2200", "a2sf:budget=20", "full", "h2o:budget=130:block=8"},
+                    2400, 20);
+}
+
+// A row of several has its inputs prepared by another kernel than a row alone.
+TEST_F(CudaSession, UpToNineRowsOfAStepSayWhatEachSaysAlone) {
+  const std::vector<const char*> all = {"a2sf:budget=20",     "full",           "h2o:budget=9:block=4",
+                                        "tova:budget=12",     "local",          "a2sf:budget=20:power=1.5",
+                                        "streaming:budget=9", "a2sf:budget=40", "full"};
+  for (const ggml_type type : {GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_1, GGML_TYPE_Q6_K}) {
+    SCOPED_TRACE(ggml_type_name(type));
+    const auto model = load("cuda", rounded({.type = type}));
+    for (const std::size_t rows : {2, 3, 8, 9})
+      expect_same_alone(model, {all.begin(), all.begin() + static_cast<std::ptrdiff_t>(rows)}, 30, 4);
+  }
+}
+
+// Scores of decoded tokens are taken beside the products that follow, those of chunks in line.
+TEST_F(CudaSession, TokensOneByOneScoreAsInAChunk) {
+  const auto model = load("cuda", {.layers = 5});
+  for (const char* spec : {"a2sf:budget=20", "h2o:budget=20:sink=2:value-weight=on", "a2sf:budget=300:block=3"}) {
+    SCOPED_TRACE(spec);
+    const Tokens tokens = some_tokens(400);
+    Session chunk = session_of(model, spec, KvType::f16), single = session_of(model, spec, KvType::f16);
+    for (Session* session : {&chunk, &single}) ASSERT_TRUE(session->feed(std::span(tokens).first(340)));
+    ASSERT_TRUE(chunk.feed(std::span(tokens).subspan(340)));
+    for (std::size_t i = 340; i < tokens.size(); ++i) ASSERT_TRUE(single.feed(std::span(tokens).subspan(i, 1)));
+    for (int layer = 0; layer < 5; ++layer) {
+      ASSERT_EQ(chunk.retained(layer, 1), single.retained(layer, 1));
+      ASSERT_EQ(chunk.scores(layer, 1), single.scores(layer, 1));
+    }
+    EXPECT_TRUE(std::equal(chunk.logits().begin(), chunk.logits().end(), single.logits().begin()));
+  }
+}
+
+// Norms of queries and keys, columns that no unit divides or that one block cannot hold: with caches of halves, which go
+// the fast way.
+TEST_F(CudaSession, ModelsOfAllShapesPredictWhatTheReferenceDoes) {
+  for (const TinyModel& tiny : {TinyModel{.architecture = "qwen3"}, TinyModel{.architecture = "gemma3", .window = 16},
+                                TinyModel{.architecture = "gpt2"}, TinyModel{.embedding = 68, .feed_forward = 100},
+                                TinyModel{.feed_forward = 8448}, TinyModel{.head_dim = 128}}) {
+    SCOPED_TRACE(tiny.architecture + ", embedding " + std::to_string(tiny.embedding) + ", feed-forward " +
+                 std::to_string(tiny.feed_forward));
+    const auto gpu = load("cuda", tiny), reference = load("reference", tiny);
+    Session ours = session_of(gpu, "a2sf:budget=20", KvType::f16),
+            expected = session_of(reference, "a2sf:budget=20", KvType::f16);
+    const Tokens tokens = some_tokens(48);
+    for (Session* session : {&ours, &expected}) {
+      ASSERT_TRUE(session->feed(std::span(tokens).first(40)));
+      for (std::size_t i = 40; i < tokens.size(); ++i) ASSERT_TRUE(session->feed(std::span(tokens).subspan(i, 1)));
+    }
+    expect_same(ours, expected, 2e-3F);
   }
 }
 
