@@ -138,15 +138,16 @@ using EvictionSchedule = std::variant<EvictEvery, EvictAtPromptEnd>;
 
 // ---- where they go
 
-// What leaves a head by its score is kept in host memory, at most `tokens` of each KV head: then the one goes for good
-// that was least often recalled, of equal ones the oldest. Before every fourth row attends (by position), and before a
-// prompt's last, cold tokens change places with held ones that may go. A token is wanted as much as the row adds to its
-// score, or would add beside what the head holds, or to one of the three tokens before it if that is more: text is read
-// on from where it is looked up, and the next rows do not choose. The most wanted cold tokens come for the least wanted
-// held ones, as long as they are wanted more, with the score that as much in every row since they were first there
-// would have given: a (1 - alpha^n) / (1 - alpha) after n rows. With value weights, all of it is times weight. (Ours;
-// Quest, arXiv 2406.10774, reads the pages of keys that match each query best instead.) Attention costs the budget as
-// before. Layers with a sliding window have no cold tier.
+// What leaves a head by its score is kept in host memory, at most `tokens` of each KV head: then the one goes for
+// good that was least often recalled, of equal ones the oldest. Before every fourth row attends (by position; with a
+// block B below 16 every B / 4, at least each), and before a prompt's last, cold tokens change places with held
+// ones that may go. A token is wanted as much as the row adds to its score, or would add beside what the head holds,
+// or to one of the three tokens before it if that is more: text is read on from where it is looked up, and the next
+// rows do not choose. The most wanted cold tokens come for the least wanted held ones, as long as they are wanted
+// more, with the score that as much in every row since they were first there would have given: a (1 - alpha^n) / (1
+// - alpha) after n rows. With value weights, all of it is times weight. (Ours; Quest, arXiv 2406.10774, reads the
+// pages of keys that match each query best instead.) Attention costs the budget as before. Layers with a sliding
+// window have no cold tier.
 struct ColdTier {
   std::int64_t tokens = 0;   // 0: there is none; kKeepAll: any number
   std::int64_t recall = 32;  // at most so many change places at once

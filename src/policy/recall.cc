@@ -26,11 +26,11 @@ void for_each_token(const HeadCache& head, std::int64_t now, Visit visit) {
   }
 }
 
-// wanted[i] = the largest of additions[i .. i + kRecallEvery).
+// wanted[i] = the largest of additions[i .. i + kRecallReach).
 void spread(const float* __restrict additions, std::span<float> wanted) {
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     float most = additions[i];
-    for (std::size_t back = 1; back < kRecallEvery; ++back) most = std::max(most, additions[i + back]);
+    for (std::size_t back = 1; back < kRecallReach; ++back) most = std::max(most, additions[i + back]);
     wanted[i] = most;
   }
 }
@@ -38,9 +38,9 @@ void spread(const float* __restrict additions, std::span<float> wanted) {
 void find_wanted(const HeadCache& head, const HeadCache& cold, std::int64_t now, std::span<const float> of_head,
                  std::span<const float> of_cold, RecallChoice& choice) {
   const auto positions = static_cast<std::size_t>(now) + 1;
-  choice.additions.assign(positions + kRecallEvery - 1, 0);
+  choice.additions.assign(positions + kRecallReach - 1, 0);
   choice.wanted.resize(positions);
-  float* const added = choice.additions.data() + kRecallEvery - 1;
+  float* const added = choice.additions.data() + kRecallReach - 1;
   for_each_token(head, now, [&](int slot, int position) { added[position] = of_head[static_cast<std::size_t>(slot)]; });
   for_each_token(cold, now, [&](int slot, int position) { added[position] = of_cold[static_cast<std::size_t>(slot)]; });
   spread(choice.additions.data(), choice.wanted);

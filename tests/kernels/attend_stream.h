@@ -204,7 +204,7 @@ inline bool attend_by_reference(const Stream& s, HostStore& store, Input& input,
   const bool prompt_ends = row == s.prompt - 1;
   const bool in_prompt = s.whole_prompt && row < s.prompt;
   std::optional<reference::Recall> cold;
-  if (store.has_cold_tier(0) && (prompt_ends || (!in_prompt && row % kRecallEvery == 0))) {
+  if (store.has_cold_tier(0) && (prompt_ends || (!in_prompt && row % recall_every(s.block) == 0))) {
     cold = {&store.cold(0, kv_head), s.cold.recall,
             [&](const reference::Victim& victim) { store.record(0, kv_head, victim.slot, row, victim.probability); }};
   }

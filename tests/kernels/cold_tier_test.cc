@@ -25,11 +25,12 @@ class ColdSimulation {
   explicit ColdSimulation(const Stream& s) : s_(s), rule_(s.rules[0]) {}
 
   void run(const Input& input) {
+    const int every = s_.block >= 16 ? 4 : s_.block >= 8 ? 2 : 1;
     for (int row = 0; row < s_.tokens; ++row) {
       const bool prompt_ends = row == s_.prompt - 1, whole = s_.whole_prompt && row < s_.prompt;
       append(input, row);
       read_queries(input, row);
-      if (prompt_ends || (!whole && row % 4 == 0)) recall(row);
+      if (prompt_ends || (!whole && row % every == 0)) recall(row);
       attend();
       if (whole ? prompt_ends : std::ssize(hot_) >= rule_.budget + s_.block) evict(row);
     }
@@ -226,6 +227,7 @@ const HeadRule kColdRule = score_rule(32, .8, 0, 16);
 
 TEST(ColdTier, WhatComesBackIsWhatTheRowWouldAttendTo) {
   check_recall(cold_stream(kColdRule, 16, kKeepAll, 8), 1);
+  check_recall(cold_stream(kColdRule, 9, kKeepAll, 8), 9);
   check_recall(cold_stream(kColdRule, 5, kKeepAll, 100), 2);
   check_recall(cold_stream(score_rule(32, 0, 2, 0), 1, kKeepAll, 3), 3);
 }

@@ -26,7 +26,7 @@ void Recall::reserve(std::int64_t positions, std::int64_t hot_slots, std::int64_
   choice_.cold.reserve(2 * of_head_.size());
   const std::size_t most = std::bit_ceil(static_cast<std::size_t>(positions));  // rarely more memory
   choice_.wanted.reserve(most);
-  choice_.additions.reserve(most + kRecallEvery - 1);
+  choice_.additions.reserve(most + kRecallReach - 1);
 }
 
 const RecallChoice& Recall::choose(const RowKernels& kernels, const RecallRow& row, const HeadCache& head,

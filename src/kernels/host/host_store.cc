@@ -119,7 +119,7 @@ Status HostStore::make_room(std::int64_t tokens, bool prompt) {
   if (auto kept = keep_queries(); !kept) return kept;
   for (std::size_t i = 0; keeps_record() && i < evictions_.size(); ++i) {
     const std::int64_t held = head_at(i).occupied() + tokens;
-    const std::int64_t recalls = cold_room_.empty() ? 0 : tokens / kRecallEvery + 2;
+    const std::int64_t recalls = cold_room_.empty() ? 0 : tokens / recall_every(retention_.block) + 2;
     const auto most = static_cast<std::size_t>(held + recalls * std::min(held, retention_.cold.recall));
     if (records_) reserve_amortised(evictions_[i], evictions_[i].size() + most);
     if (is_watched()) reserve_amortised(departed_[i], most);

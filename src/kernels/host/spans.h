@@ -16,7 +16,7 @@ inline bool in_prompt(const Span& span) { return span.in_prompt && span.store->r
 inline bool recalls_before(const Span& span, int layer, int row) {
   if (!host_store(span).has_cold_tier(layer)) return false;
   if (span.prompt_ends && row == span.rows - 1) return true;
-  return !in_prompt(span) && (span.first_position + row) % kRecallEvery == 0;
+  return !in_prompt(span) && (span.first_position + row) % recall_every(span.store->retention().block) == 0;
 }
 
 }  // namespace a2sf
