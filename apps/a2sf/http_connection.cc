@@ -170,6 +170,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   void submit(serve::ReadRequest read) {
+    const auto key = parser_->get()[http::field::authorization];
+    read.job.owner.assign(key.data(), key.size());
     id_ = ++context_.last_id;
     context_.requests.emplace(id_, shared_from_this());
     reply_.emplace(std::move(read.form), context_.service->tokenizer(), id_);

@@ -27,7 +27,7 @@ struct Flags {
   std::string key_file;
   serve::SchedulerLimits limits;
   int drain_seconds = 30;
-  bool has_seed = false;
+  bool has_seed = false, has_prefix_memory = false;
 };
 
 std::vector<std::string> read_keys(const std::string& file) {
@@ -80,6 +80,7 @@ serve::ServiceOptions service_options(const Flags& flags, const ModelInfo& model
   serve::ServiceOptions options;
   options.limits = flags.limits;
   if (options.limits.memory == 0) options.limits.memory = available_memory() / 2;
+  if (!flags.has_prefix_memory) options.limits.prefix_memory = options.limits.memory / 4;
   serve::ReaderOptions& reader = options.reader;
   reader.model_name = std::filesystem::path(model.path).stem().string();
   reader.cache = cache_defaults(flags, model);
@@ -89,6 +90,7 @@ serve::ServiceOptions service_options(const Flags& flags, const ModelInfo& model
   if (flags.has_seed) reader.seed = flags.sampling.options.seed;
   reader.stop = flags.sampling.stop;
   reader.memory = options.limits.memory;
+  reader.keeps_prefixes = options.limits.prefix_memory > 0;
   return options;
 }
 
@@ -158,6 +160,12 @@ void add_limit_flags(CLI::App* command, serve::SchedulerLimits* limits) {
       ->default_str("half of what is free")
       ->transform(CLI::AsSizeValue(false))
       ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--prefix-memory", limits->prefix_memory,
+                   "Of it, what caches may take that are kept for the next turns of conversations; 0: none are kept")
+      ->type_name("BYTES")
+      ->default_str("a quarter of --memory")
+      ->transform(CLI::AsSizeValue(false));
   command->add_option("--max-sequences", limits->max_sequences, "Sequences that run at once")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
@@ -189,6 +197,7 @@ void add_serve(CLI::App& app) {
   command->get_option("--seed")->description("Seed of sampling")->default_str("another one every time");
   command->callback([flags, command] {
     flags->has_seed = command->get_option("--seed")->count() > 0;
+    flags->has_prefix_memory = command->get_option("--prefix-memory")->count() > 0;
     run(*flags);
   });
 }

@@ -21,6 +21,7 @@ using RequestId = std::uint64_t;
 struct JobPrompt {
   std::vector<Token> tokens;  // at least one
   std::uint64_t cost = 0;     // bytes of the cache of a sequence that begins so, at its longest
+  std::size_t shared = 0;     // so many first tokens are those of other conversations too; 0: it is not known
 };
 
 struct Job {
@@ -31,10 +32,17 @@ struct Job {
   SamplerOptions sampler = {};  // of the first choice; the others have the seeds after its own
   GenerateOptions generate = {};
   bool scores_prompt = false;  // with generate.logprobs: the tokens of the prompt too
+  bool resumes = false;        // may go on from a cache that was kept, and has its own kept
+  std::string owner = {};      // whose caches these are
   Clock::time_point arrived = Clock::now();
 
   std::size_t sequences() const { return prompts.size() * choices; }
   const JobPrompt& prompt_of(std::size_t sequence) const { return prompts[sequence / choices]; }
+  // Of the sequence that begins with a prompt of so many tokens. One that is gone on from may become longer.
+  SessionOptions session_options(std::size_t prompt_tokens) const {
+    const auto most = static_cast<std::int64_t>(prompt_tokens + generate.tokens);
+    return {.policy = policy, .kv_type = kv_type, .most_tokens = resumes ? 0 : most};
+  }
 };
 
 // A token of a prompt or an answer; the first of a prompt follows nothing that could say how likely it was.
@@ -49,6 +57,7 @@ struct SequenceEnd {
   std::size_t prompt_tokens = 0, generated_tokens = 0;
   double retained = 0, evicted = 0;  // tokens, the mean over layers and KV heads
   std::uint64_t kv_bytes = 0;        // the most that its cache took
+  std::size_t cached_tokens = 0;     // of the prompt, which a kept cache had read
 };
 
 // What has become of a request since the last event: of one of its sequences, or of all where it is an error.

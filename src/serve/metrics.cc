@@ -93,6 +93,12 @@ void Metrics::count_prompt_tokens(std::size_t tokens) {
   prompt_tokens_ += tokens;
 }
 
+void Metrics::count_prefix(std::size_t tokens, std::size_t found) {
+  const std::scoped_lock lock(mutex_);
+  prefix_queries_ += tokens;
+  prefix_hits_ += found;
+}
+
 void Metrics::observe_queue_time(double seconds) {
   const std::scoped_lock lock(mutex_);
   queue_time_.observe(seconds);
@@ -149,6 +155,9 @@ std::string Metrics::text() const {
   writer.one("gauge", "vllm:kv_cache_usage_perc", "Share of the memory for caches that is given away, 0 to 1",
              memory_ == 0 ? 0.0 : static_cast<double>(load_.bytes) / static_cast<double>(memory_));
   writer.one("counter", "vllm:prompt_tokens_total", "Tokens of prompts that were read", prompt_tokens_);
+  writer.one("counter", "vllm:prefix_cache_queries_total", "Tokens of prompts that could go on from a kept cache",
+             prefix_queries_);
+  writer.one("counter", "vllm:prefix_cache_hits_total", "Tokens of these that a kept cache had read", prefix_hits_);
   writer.one("counter", "vllm:generation_tokens_total", "Tokens of answers that are complete", generated_tokens_);
   writer.many("vllm:request_success_total", "Sequences that ended, by reason", "finished_reason", finished_);
   writer.histogram("vllm:request_queue_time_seconds", "From a request's arrival to its first sequence's start",
@@ -158,6 +167,8 @@ std::string Metrics::text() const {
   writer.histogram("vllm:e2e_request_latency_seconds", "From a request's arrival to its end", request_);
   writer.one("gauge", "a2sf_cache_bytes", "Bytes that the caches of running sequences may come to take", load_.bytes);
   writer.one("gauge", "a2sf_cache_limit_bytes", "Bytes that all caches together may take", memory_);
+  writer.one("gauge", "a2sf_prefix_bytes", "Bytes of caches that are kept for requests that go on from them",
+             load_.prefix_bytes);
   writer.one("counter", "a2sf_tokens_retained_total",
              "Tokens in the caches of sequences as they ended, the mean over layers and KV heads", retained_);
   writer.one("counter", "a2sf_tokens_evicted_total",

@@ -17,6 +17,7 @@ namespace a2sf::serve {
 struct Load {
   std::size_t running = 0, waiting = 0;  // sequences
   std::uint64_t bytes = 0;               // that the caches of running ones may come to take
+  std::uint64_t prefix_bytes = 0;        // of caches that are kept for requests to come
 };
 
 class Histogram {
@@ -39,6 +40,7 @@ class Metrics {
 
   void set_load(const Load& load);
   void count_prompt_tokens(std::size_t tokens);
+  void count_prefix(std::size_t tokens, std::size_t found);  // of a prompt, which may go on from a cache; that it does
   void observe_queue_time(double seconds);
   void observe_first_token(double seconds);  // since the request came
   void observe_gap(double seconds);          // from one token of a sequence to its next
@@ -56,6 +58,7 @@ class Metrics {
   const std::string model_;
   const std::uint64_t memory_;
   Load load_;
+  std::uint64_t prefix_queries_ = 0, prefix_hits_ = 0;  // tokens
   std::uint64_t prompt_tokens_ = 0, generated_tokens_ = 0, unknown_fields_ = 0;
   double retained_ = 0, evicted_ = 0;
   std::map<std::string, std::uint64_t> finished_;  // by reason

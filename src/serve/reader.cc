@@ -69,6 +69,9 @@ Parsed<ReadRequest> RequestReader::read(Endpoint endpoint, std::string_view body
           .sampler = sampler_of(*request),
           .generate = {.tokens = *tokens, .stop = request->stop.value_or(options_.stop), .logprobs = request->logprobs},
           .scores_prompt = request->echo && request->logprobs};
+  // Where it matters which tokens were a prompt, a turn that was answered is none any more.
+  job.resumes = options_.keeps_prefixes && !job.policy.heeds_prompts() && !job.scores_prompt;
+  if (job.resumes) job.prompts.front().shared = shared_tokens(*request, job.prompts.front().tokens);
   if (job.sequences() * (longest + *tokens) > kMostScored && job.generate.logprobs)
     return refuse("logprobs", fmt::format("logprobs: the tokens of all answers, and of prompts, would be more than {}",
                                           kMostScored));
@@ -169,6 +172,13 @@ Parsed<std::int64_t> RequestReader::pinned_tokens(const ServeRequest& request) c
   return static_cast<std::int64_t>(*length);
 }
 
+// The system prompt's: other conversations begin with it too.
+std::size_t RequestReader::shared_tokens(const ServeRequest& request, const std::vector<Token>& prompt) const {
+  if (request.messages.empty() || request.messages.front().role != "system") return 0;
+  const auto length = tokenizer_.system_prompt_length(request.messages.front().content);
+  return length && *length < prompt.size() ? *length : 0;
+}
+
 Parsed<ChosenPolicy> RequestReader::choose(const ServeRequest& request, std::int64_t tokens) const {
   const auto pin = pinned_tokens(request);
   if (!pin) return tl::unexpected(pin.error());
@@ -178,25 +188,22 @@ Parsed<ChosenPolicy> RequestReader::choose(const ServeRequest& request, std::int
 Parsed<void> RequestReader::price(Job& job) const {
   for (JobPrompt& prompt : job.prompts) {
     const auto tokens = static_cast<std::int64_t>(prompt.tokens.size() + job.generate.tokens);
-    const auto cost = cache_cost(model_, session_options(job, tokens), tokens);
+    const auto cost = cache_cost(model_, job.session_options(prompt.tokens.size()), tokens);
     if (!cost) return blame("a2sf", cost.error());
-    if (*cost > options_.memory) return tl::unexpected(too_expensive(job, tokens, *cost));
+    if (*cost > options_.memory) return tl::unexpected(too_expensive(job, prompt.tokens.size(), *cost));
     prompt.cost = *cost;
   }
   return {};
 }
 
-SessionOptions RequestReader::session_options(const Job& job, std::int64_t tokens) {
-  return {.policy = job.policy, .kv_type = job.kv_type, .most_tokens = tokens};
-}
-
 // Costs grow with budgets.
-RequestError RequestReader::too_expensive(Job job, std::int64_t tokens, std::uint64_t cost) const {
+RequestError RequestReader::too_expensive(Job job, std::size_t prompt_tokens, std::uint64_t cost) const {
+  const auto tokens = static_cast<std::int64_t>(prompt_tokens + job.generate.tokens);
   const auto fits = [&](std::int64_t budget) {
     auto* shares = std::get_if<BudgetShares>(&job.policy.budget.budget);
     if (shares != nullptr) shares->mean = BudgetCount{budget};
     if (shares == nullptr) job.policy.budget.budget = BudgetCount{budget};
-    const auto bytes = cache_cost(model_, session_options(job, tokens), tokens);
+    const auto bytes = cache_cost(model_, job.session_options(prompt_tokens), tokens);
     return bytes && *bytes <= options_.memory;
   };
   std::int64_t fitting = 0;

@@ -28,7 +28,8 @@ struct ReaderOptions {
   SamplerOptions sampler = {};
   std::optional<std::uint32_t> seed = {};  // nothing: another one every time
   std::vector<std::string> stop = {};
-  std::uint64_t memory = 0;  // for all caches together
+  std::uint64_t memory = 0;     // for all caches together
+  bool keeps_prefixes = false;  // caches are kept for requests that go on from them
 };
 
 struct ReadRequest {
@@ -54,8 +55,8 @@ class RequestReader {
   Parsed<std::size_t> answer_tokens(const ServeRequest& request, const std::vector<JobPrompt>& prompts) const;
   Parsed<ChosenPolicy> choose(const ServeRequest& request, std::int64_t tokens) const;
   Parsed<void> price(Job& job) const;
-  RequestError too_expensive(Job job, std::int64_t tokens, std::uint64_t cost) const;
-  static SessionOptions session_options(const Job& job, std::int64_t tokens);
+  RequestError too_expensive(Job job, std::size_t prompt_tokens, std::uint64_t cost) const;
+  std::size_t shared_tokens(const ServeRequest& request, const std::vector<Token>& prompt) const;
   std::vector<std::string> echo_of(const ServeRequest& request) const;
   std::string text_of(const std::vector<Token>& tokens) const;
   SamplerOptions sampler_of(const ServeRequest& request) const;

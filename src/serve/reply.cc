@@ -80,18 +80,19 @@ Json Reply::document(const char* object) const {
 }
 
 Json Reply::usage() const {
-  std::size_t prompt = 0, completion = 0;
+  std::size_t prompt = 0, cached = 0, completion = 0;
   double retained = 0, evicted = 0;
   std::uint64_t bytes = 0;
   for (std::size_t i = 0; i < answers_.size(); ++i) {
     const SequenceEnd& end = *answers_[i].end;
-    if (i % form_.choices == 0) prompt += end.prompt_tokens;
+    if (i % form_.choices == 0) prompt += end.prompt_tokens, cached += end.cached_tokens;
     completion += end.generated_tokens;
     retained += end.retained;
     evicted += end.evicted;
     bytes += end.kv_bytes;
   }
   Json json = {{"prompt_tokens", prompt}, {"completion_tokens", completion}, {"total_tokens", prompt + completion}};
+  json["prompt_tokens_details"] = {{"cached_tokens", cached}};
   json["a2sf"] = form_.cache;
   json["a2sf"].update({{"tokens_retained", retained}, {"tokens_evicted", evicted}, {"kv_bytes", bytes}});
   return json;

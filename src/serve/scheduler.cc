@@ -16,11 +16,18 @@ RequestError error_of(const Error& error) {
   return {is_theirs ? Refusal::bad_request : Refusal::failed, error.message};
 }
 
+PrefixKind kind_of(const Job& job) { return {job.owner, job.policy, job.kv_type}; }
+
 }  // namespace
 
 Scheduler::Scheduler(std::shared_ptr<const Model> model, const Tokenizer& tokenizer, const SchedulerLimits& limits,
                      Metrics& metrics, Notify notify)
-    : model_(std::move(model)), tokenizer_(tokenizer), limits_(limits), metrics_(metrics), notify_(std::move(notify)) {}
+    : model_(std::move(model)),
+      tokenizer_(tokenizer),
+      limits_(limits),
+      metrics_(metrics),
+      notify_(std::move(notify)),
+      prefixes_(limits.prefix_memory) {}
 
 bool Scheduler::fits(std::uint64_t cost) const {
   return running_.size() < limits_.max_sequences && cost <= limits_.memory - bytes_;
@@ -66,7 +73,7 @@ void Scheduler::drop_finished() {
     if (each.sequence == nullptr) bytes_ -= each.cost;
     return each.sequence == nullptr;
   });
-  metrics_.set_load({running_.size(), waiting_.size(), bytes_});
+  metrics_.set_load({running_.size(), waiting_.size(), bytes_, prefixes_.bytes()});
 }
 
 bool Scheduler::step() {
@@ -95,12 +102,44 @@ void Scheduler::admit() {
 
 void Scheduler::start(Waiting waiting) {
   Request& request = *waiting.request;
-  auto sequence = Sequence::create(model_, tokenizer_, request.job, waiting.number);
-  if (!sequence) return fail(request, error_of(sequence.error()));
-  if (waiting.number == 0) metrics_.observe_queue_time(seconds_since(request.job->arrived));
   const std::uint64_t cost = waiting.cost();
   bytes_ += cost;
+  auto resumed = resume(*request.job, request.job->prompt_of(waiting.number));
+  auto sequence = Sequence::create(model_, tokenizer_, request.job, waiting.number, std::move(resumed));
+  if (!sequence) {
+    bytes_ -= cost;
+    return fail(request, error_of(sequence.error()));
+  }
+  if (waiting.number == 0) metrics_.observe_queue_time(seconds_since(request.job->arrived));
   running_.push_back({std::move(waiting.request), cost, std::move(*sequence)});
+}
+
+// The sequence counts among those that run.
+std::optional<Session> Scheduler::resume(const Job& job, const JobPrompt& prompt) {
+  std::optional<Session> resumed;
+  if (job.resumes) {
+    resumed = prefixes_.resume(kind_of(job), prompt.tokens, limits_.memory - bytes_);
+    metrics_.count_prefix(prompt.tokens.size(), resumed ? static_cast<std::size_t>(resumed->position()) : 0);
+  }
+  prefixes_.shrink(limits_.memory - bytes_);
+  return resumed;
+}
+
+// A copy of what this conversation has in common with others.
+void Scheduler::keep_shared(const Sequence& sequence) {
+  const std::uint64_t room = limits_.memory - bytes_, bytes = sequence.session().kv_bytes();
+  if (!sequence.job().resumes || !sequence.at_shared() || bytes > std::min(room, limits_.prefix_memory)) return;
+  prefixes_.shrink(room - bytes);
+  auto copy = sequence.session().fork();
+  if (copy) prefixes_.keep(kind_of(sequence.job()), sequence.tokens(), std::move(*copy), room);
+}
+
+// The next turn goes on from here. The cache was counted at its longest: it is kept in its own room.
+void Scheduler::keep_end(Sequence& sequence) {
+  if (!sequence.job().resumes) return;
+  std::vector<Token> tokens = sequence.tokens();
+  const std::uint64_t room = limits_.memory - bytes_ + sequence.begins().cost;
+  prefixes_.keep(kind_of(sequence.job()), std::move(tokens), std::move(sequence).end_session(), room);
 }
 
 // Whoever decodes comes first. Prompts always get on, if only by a token.
@@ -148,9 +187,11 @@ void Scheduler::take(Running& running, const Status& status, std::span<const flo
   Request& request = *running.request;
   if (!status) return fail(request, error_of(status.error()));
   Event event = running.sequence->take(logits);
+  keep_shared(*running.sequence);
   if (!running.sequence->reads()) measure_token(running);
   if (event.end) {
     count_end(request, *event.end);
+    keep_end(*running.sequence);
     running.sequence.reset();
   }
   if (event.end || !event.text.empty() || !event.tokens.empty()) notify_(request.id, std::move(event));

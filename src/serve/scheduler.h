@@ -3,7 +3,8 @@
 //
 // A request's sequences start in the order in which requests came, each as soon as its cache fits into what is left of
 // the memory, at its longest: nothing that has started ever waits for memory. Small sequences may pass one that does
-// not fit yet, a bounded number of times.
+// not fit yet, a bounded number of times. Caches that are kept for requests to come go where a sequence needs their
+// bytes.
 //
 // A step feeds the last token of every sequence that decodes, and fills up with chunks of prompts, the oldest first.
 // What a sequence says does not depend on any of this where the device promises exact bytes.
@@ -19,16 +20,18 @@
 
 #include "serve/job.h"
 #include "serve/metrics.h"
+#include "serve/prefixes.h"
 #include "serve/sequence.h"
 
 namespace a2sf::serve {
 
 struct SchedulerLimits {
-  std::uint64_t memory = 0;        // bytes of all caches together
-  std::size_t max_sequences = 32;  // that run at once
-  std::size_t queue = 256;         // requests that wait
-  std::size_t step_tokens = 128;   // of a step, where decoding leaves room for prompts
-  std::size_t most_passed = 16;    // sequences that may start before an older one that does not fit
+  std::uint64_t memory = 0;         // bytes of all caches together
+  std::size_t max_sequences = 32;   // that run at once
+  std::size_t queue = 256;          // requests that wait
+  std::size_t step_tokens = 128;    // of a step, where decoding leaves room for prompts
+  std::size_t most_passed = 16;     // sequences that may start before an older one that does not fit
+  std::uint64_t prefix_memory = 0;  // of the memory, bytes of caches that are kept for requests that go on from them
 };
 
 // The model, the tokenizer and the metrics must outlive it. Not thread safe.
@@ -75,6 +78,9 @@ class Scheduler {
   std::size_t waiting_requests() const;
   void admit();
   void start(Waiting waiting);
+  std::optional<Session> resume(const Job& job, const JobPrompt& prompt);
+  void keep_shared(const Sequence& sequence);
+  void keep_end(Sequence& sequence);
   void prepare_step();
   void run_step();
   void run_one_by_one();
@@ -93,6 +99,7 @@ class Scheduler {
   std::deque<Waiting> waiting_;
   std::vector<Running> running_;  // in the order in which they started
   std::uint64_t bytes_ = 0;
+  Prefixes prefixes_;
   Batch batch_;
   std::vector<Feed> feeds_;            // of the next step
   std::vector<std::size_t> feeds_of_;  // whose they are, in running_

@@ -20,12 +20,10 @@ TokenChoice choice_of(Token token, std::size_t likeliest, std::span<const float>
 
 Result<std::unique_ptr<Sequence>> Sequence::create(const std::shared_ptr<const Model>& model,
                                                    const Tokenizer& tokenizer, std::shared_ptr<const Job> job,
-                                                   std::size_t number) {
+                                                   std::size_t number, std::optional<Session> resumed) {
   const auto& prompt = job->prompt_of(number).tokens;
   auto session =
-      Session::create(model, {.policy = job->policy,
-                              .kv_type = job->kv_type,
-                              .most_tokens = static_cast<std::int64_t>(prompt.size() + job->generate.tokens)});
+      resumed ? Result<Session>(std::move(*resumed)) : Session::create(model, job->session_options(prompt.size()));
   if (!session) return tl::unexpected(session.error());
   SamplerOptions options = job->sampler;
   options.seed += static_cast<std::uint32_t>(number % job->choices);
@@ -43,7 +41,9 @@ Sequence::Sequence(const ModelInfo& model, const Tokenizer& tokenizer, std::shar
       number_(number),
       session_(std::move(session)),
       sampler_(std::move(sampler)),
-      generator_(tokenizer, sampler_, job_->generate) {}
+      generator_(tokenizer, sampler_, job_->generate),
+      cached_(static_cast<std::size_t>(session_.position())),
+      fed_(cached_) {}
 
 Feed Sequence::feed(std::size_t rows) {
   if (!reads()) {
@@ -51,6 +51,8 @@ Feed Sequence::feed(std::size_t rows) {
     return {&session_, feeding_};
   }
   if (job_->scores_prompt) rows = std::min(rows, kScoredRows);
+  const std::size_t shared = begins().shared;
+  if (fed_ < shared) rows = std::min(rows, shared - fed_);
   const auto rest = std::span(prompt()).subspan(fed_);
   feeding_ = rest.first(std::min(rows, rest.size()));
   const bool is_last = feeding_.size() == rest.size(), heeds = job_->policy.heeds_prompts();
@@ -95,6 +97,15 @@ void Sequence::draw(std::span<const float> logits, Event& event) {
     event.tokens.push_back({generation.tokens.back(), generation.choices.back()});
 }
 
+// The token that was drawn last may not have been read.
+std::vector<Token> Sequence::tokens() const {
+  const auto& drawn = generator_.generation().tokens;
+  std::vector<Token> tokens(prompt().begin(), prompt().begin() + static_cast<std::ptrdiff_t>(fed_));
+  tokens.insert(tokens.end(), drawn.begin(), drawn.end());
+  tokens.resize(static_cast<std::size_t>(session_.position()));
+  return tokens;
+}
+
 SequenceEnd Sequence::end() const {
   std::size_t kept = 0;
   for (int layer = 0; layer < model_.layers; ++layer) {
@@ -106,7 +117,8 @@ SequenceEnd Sequence::end() const {
           .generated_tokens = generator_.generation().tokens.size(),
           .retained = retained,
           .evicted = static_cast<double>(session_.position()) - retained,
-          .kv_bytes = session_.peak_kv_bytes()};
+          .kv_bytes = session_.peak_kv_bytes(),
+          .cached_tokens = cached_};
 }
 
 }  // namespace a2sf::serve

@@ -14,10 +14,13 @@ namespace a2sf::serve {
 // The model and the tokenizer must outlive it.
 class Sequence {
  public:
+  // `resumed`: a session of the job's options that has read the beginning of its prompt.
   static Result<std::unique_ptr<Sequence>> create(const std::shared_ptr<const Model>& model, const Tokenizer& tokenizer,
-                                                  std::shared_ptr<const Job> job, std::size_t number);
+                                                  std::shared_ptr<const Job> job, std::size_t number,
+                                                  std::optional<Session> resumed = {});
 
   const Job& job() const { return *job_; }
+  const JobPrompt& begins() const { return job_->prompt_of(number_); }
   bool reads() const { return fed_ < prompt().size(); }
   // Its part of the next step: a chunk of its prompt of at most `rows` tokens, or the token that was drawn last. Valid
   // until take().
@@ -25,10 +28,16 @@ class Sequence {
   // What came of the feed.
   Event take(std::span<const float> logits);
 
+  // Whether it has read just the tokens that it shares with other conversations.
+  bool at_shared() const { return fed_ > cached_ && fed_ == begins().shared; }
+  const Session& session() const { return session_; }
+  std::vector<Token> tokens() const;                        // that the session has read
+  Session end_session() && { return std::move(session_); }  // of a sequence that is over
+
  private:
   Sequence(const ModelInfo& model, const Tokenizer& tokenizer, std::shared_ptr<const Job> job, std::size_t number,
            Session session, Sampler sampler);
-  const std::vector<Token>& prompt() const { return job_->prompt_of(number_).tokens; }
+  const std::vector<Token>& prompt() const { return begins().tokens; }
   void score_prompt(std::span<const float> logits, Event& event) const;
   void draw(std::span<const float> logits, Event& event);
   SequenceEnd end() const;
@@ -40,7 +49,8 @@ class Sequence {
   Sampler sampler_;
   Generator generator_;
   std::span<const Token> feeding_;
-  std::size_t fed_ = 0;  // tokens of the prompt
+  std::size_t cached_ = 0;  // tokens of the prompt that the session began with
+  std::size_t fed_ = 0;     // tokens of the prompt
   Token drawn_ = -1;
 };
 

@@ -6,7 +6,9 @@ import re
 import signal
 import socket
 import sys
+import tempfile
 import time
+import unittest
 
 from support import Server, ServeTest, main, read_all
 
@@ -169,6 +171,44 @@ class SlowTest(RawTest):
                 self.assertIn(b"data: [DONE]", received)
         for connection in idle + slow:
             connection.close()
+
+
+class ConversationTest(unittest.TestCase):
+    """A conversation's next turn goes on from the cache that the last one left, for the same key."""
+
+    def turns(self, *arguments):
+        """The answers of two turns and of two other conversations, with the tokens that a kept cache had read."""
+        with tempfile.NamedTemporaryFile("w") as keys:
+            keys.write("one\ntwo\n")
+            keys.flush()
+            server = Server("-t", 1, "--budget", 64, "--api-key-file", keys.name, *arguments)
+        said = []
+
+        def ask(key, messages):
+            status, answer = server.ask("/v1/chat/completions", {"messages": messages, "max_tokens": 24, "temperature": 0},
+                                        {"Authorization": f"Bearer {key}"})
+            self.assertEqual(status, 200, answer)
+            text, usage = answer["choices"][0]["message"]["content"], answer["usage"]
+            said.append((text, usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]))
+            return [*messages, {"role": "assistant", "content": text}]
+
+        system = {"role": "system", "content": "You are a careful guide. " * 20}
+        first = ask("one", [system, {"role": "user", "content": "Name three rivers."}])
+        ask("one", [*first, {"role": "user", "content": "And three mountains?"}])
+        ask("one", [system, {"role": "user", "content": "Name a lake."}])
+        ask("two", [system, {"role": "user", "content": "Name a lake."}])
+        self.assertEqual(server.stop(), (0, ""))
+        return said
+
+    def test_what_was_read_is_not_read_again_and_nothing_else_changes(self):
+        kept, anew = self.turns(), self.turns("--prefix-memory", 0)
+        self.assertEqual([turn[:2] for turn in kept], [turn[:2] for turn in anew])
+        self.assertEqual([turn[2] for turn in anew], [0, 0, 0, 0])
+        (_, read, none), (_, _, turn), (_, _, system), (_, _, foreign) = kept
+        self.assertEqual((none, foreign), (0, 0))
+        self.assertGreater(turn, read)
+        self.assertGreater(system, 100)
+        self.assertLess(system, read)
 
 
 class EndTest(RawTest):

@@ -50,6 +50,16 @@ class SchedulerTest : public TinyServer {
     EXPECT_EQ(scheduler_->bytes(), 0U);
   }
 
+  // What is kept may grow.
+  Job resuming(Job job) const {
+    job.resumes = true;
+    for (JobPrompt& prompt : job.prompts) {
+      const auto tokens = static_cast<std::int64_t>(prompt.tokens.size() + job.generate.tokens);
+      prompt.cost = cache_cost(model_->info(), job.session_options(prompt.tokens.size()), tokens).value();
+    }
+    return job;
+  }
+
   // The same job by generate(), on its own.
   Generation alone(const Job& job, std::size_t sequence = 0) const {
     const auto& prompt = job.prompt_of(sequence).tokens;
@@ -113,6 +123,76 @@ TEST_F(SchedulerTest, ManyRequestsSayWhatEachAloneWouldWhateverTheStepsAre) {
       for (std::size_t i = 0; i < job.sequences(); ++i) expect_as_alone(id, job, i);
     }
   }
+}
+
+// Turns of conversations, some with a common beginning, that go on from what was kept.
+TEST_F(SchedulerTest, WhoGoesOnFromAKeptCacheSaysWhatReadingAllAnewWould) {
+  for (const std::string policy :
+       {"a2sf:budget=24", "full", "h2o:budget=16:block=4", "local:budget=30", "tova:budget=20",
+        "a2sf:budget=20:sink=1:value-weight=on", "shared-budget:budget=20"}) {
+    SCOPED_TRACE(policy);
+    told_.clear();
+    use({.max_sequences = 4, .step_tokens = 19, .prefix_memory = std::uint64_t{1} << 30U});
+    std::map<RequestId, Job> jobs;
+    std::vector<std::vector<Token>> texts(3, prompt_of(40));
+    for (RequestId id = 1; id <= 9; ++id) {
+      std::vector<Token>& text = texts[id % texts.size()];
+      const auto more = prompt_of(20, static_cast<Token>(id));
+      text.insert(text.end(), more.begin(), more.end());
+      Job job = resuming(job_of(text, 12, policy, static_cast<std::uint32_t>(id)));
+      job.generate.logprobs = 1;
+      job.prompts[0].shared = 40;
+      jobs.emplace(id, job);
+      scheduler_->submit(id, job);
+      if (id % texts.size() != 0) continue;
+      run();
+      for (RequestId done = id - 2; done <= id; ++done) {
+        for (const ScoredToken& token : told_[{done, 0}].tokens) texts[done % texts.size()].push_back(token.token);
+      }
+    }
+    for (const auto& [id, job] : jobs) {
+      expect_as_alone(id, job);
+      const std::size_t cached = told_[{id, 0}].end->cached_tokens;
+      const std::size_t before = id > 3 ? jobs.at(id - 3).prompts[0].tokens.size() : 0;
+      EXPECT_GE(cached, before);
+    }
+  }
+}
+
+TEST_F(SchedulerTest, AKeptCacheIsItsOwnersAndItsPolicys) {
+  use({.prefix_memory = std::uint64_t{1} << 30U});
+  const auto cached = [&](RequestId id, const std::string& owner, const std::string& policy, std::size_t tokens) {
+    Job job = resuming(job_of(prompt_of(tokens), 1, policy));
+    job.owner = owner;
+    scheduler_->submit(id, std::move(job));
+    run();
+    return told_[{id, 0}].end->cached_tokens;
+  };
+  EXPECT_EQ(cached(1, "a", "a2sf:budget=24", 50), 0U);
+  EXPECT_EQ(cached(2, "a", "a2sf:budget=24", 60), 50U);
+  EXPECT_EQ(cached(3, "b", "a2sf:budget=24", 60), 0U);
+  EXPECT_EQ(cached(4, "a", "a2sf:budget=25", 60), 0U);
+  EXPECT_EQ(cached(5, "a", "a2sf:budget=24", 60), 50U);  // of 60 the last is left to read
+  EXPECT_EQ(cached(6, "a", "a2sf:budget=24", 49), 0U);   // what was evicted for 50 tokens is no beginning of 49
+}
+
+TEST_F(SchedulerTest, KeptCachesGoWhereASequenceNeedsTheirBytes) {
+  const Job probe = resuming(job_of(prompt_of(50), 1, "full"));
+  const std::uint64_t cost = probe.prompts[0].cost;
+  use({.memory = 2 * cost, .prefix_memory = 2 * cost});
+  for (RequestId id = 1; id <= 6; ++id) {
+    scheduler_->submit(id, resuming(job_of(prompt_of(50, static_cast<Token>(id)), 1, "full")));
+    while (scheduler_->step()) EXPECT_LE(metrics_.load().bytes + metrics_.load().prefix_bytes, 2 * cost);
+  }
+  EXPECT_GT(metrics_.load().prefix_bytes, 0U);
+  // Two at once need all there is, and go on from a cache that cannot stay beside them.
+  Job again = resuming(job_of(prompt_of(51, 6), 1, "full"));
+  for (RequestId id = 7; id <= 8; ++id) scheduler_->submit(id, again);
+  while (scheduler_->step()) EXPECT_LE(metrics_.load().bytes + metrics_.load().prefix_bytes, 2 * cost);
+  EXPECT_EQ((told_[{7, 0}].end->cached_tokens), 50U);
+  EXPECT_TRUE(errors_.empty());
+  expect_as_alone(7, again);
+  expect_as_alone(8, again);
 }
 
 TEST_F(SchedulerTest, APromptsTokensAreScoredByTheRowsBeforeThem) {
