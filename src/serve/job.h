@@ -21,7 +21,7 @@ using RequestId = std::uint64_t;
 struct JobPrompt {
   std::vector<Token> tokens;  // at least one
   std::uint64_t cost = 0;     // bytes of the cache of a sequence that begins so, at its longest
-  std::size_t shared = 0;     // so many first tokens are those of other conversations too; 0: it is not known
+  std::size_t shared = 0;     // so many first tokens are those of other sequences too; 0: it is not known
 };
 
 struct Job {

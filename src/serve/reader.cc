@@ -72,6 +72,9 @@ Parsed<ReadRequest> RequestReader::read(Endpoint endpoint, std::string_view body
   // Where it matters which tokens were a prompt, a turn that was answered is none any more.
   job.resumes = options_.keeps_prefixes && !job.policy.heeds_prompts() && !job.scores_prompt;
   if (job.resumes) job.prompts.front().shared = shared_tokens(*request, job.prompts.front().tokens);
+  for (JobPrompt& prompt : job.prompts) {
+    if (job.resumes && job.choices > 1) prompt.shared = prompt.tokens.size() - 1;
+  }
   if (job.sequences() * (longest + *tokens) > kMostScored && job.generate.logprobs)
     return refuse("logprobs", fmt::format("logprobs: the tokens of all answers, and of prompts, would be more than {}",
                                           kMostScored));

@@ -86,8 +86,21 @@ bool Scheduler::step() {
   return true;
 }
 
+// Whether another choice is reading the same prompt: this one goes on from there.
+bool Scheduler::follows_reader(const Waiting& waiting) const {
+  const Job& job = *waiting.request->job;
+  const JobPrompt* prompt = &job.prompt_of(waiting.number);
+  return job.resumes && prompt->shared > 0 && std::any_of(running_.begin(), running_.end(), [&](const Running& each) {
+           return each.sequence != nullptr && &each.sequence->begins() == prompt && each.sequence->reads();
+         });
+}
+
 void Scheduler::admit() {
   for (std::size_t i = 0; i < waiting_.size() && running_.size() < limits_.max_sequences;) {
+    if (follows_reader(waiting_[i])) {
+      ++i;
+      continue;
+    }
     if (!fits(waiting_[i].cost())) {
       if (waiting_[i].passed >= limits_.most_passed) return;
       ++i;

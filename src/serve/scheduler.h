@@ -76,6 +76,7 @@ class Scheduler {
 
   bool fits(std::uint64_t cost) const;
   std::size_t waiting_requests() const;
+  bool follows_reader(const Waiting& waiting) const;
   void admit();
   void start(Waiting waiting);
   std::optional<Session> resume(const Job& job, const JobPrompt& prompt);

@@ -28,7 +28,7 @@ class Sequence {
   // What came of the feed.
   Event take(std::span<const float> logits);
 
-  // Whether it has read just the tokens that it shares with other conversations.
+  // Whether it has read just the tokens that it shares with other sequences.
   bool at_shared() const { return fed_ > cached_ && fed_ == begins().shared; }
   const Session& session() const { return session_; }
   std::vector<Token> tokens() const;                        // that the session has read

@@ -159,6 +159,21 @@ TEST_F(SchedulerTest, WhoGoesOnFromAKeptCacheSaysWhatReadingAllAnewWould) {
   }
 }
 
+TEST_F(SchedulerTest, ChoicesReadTheirPromptOnce) {
+  use({.max_sequences = 3, .step_tokens = 16, .prefix_memory = std::uint64_t{1} << 30U});
+  Job job = job_of(prompt_of(100), 15);
+  job.choices = 4;
+  job.generate.logprobs = 0;
+  job.prompts[0].shared = 99;
+  job = resuming(job);
+  scheduler_->submit(1, job);
+  run();
+  for (std::size_t i = 0; i < 4; ++i) {
+    expect_as_alone(1, job, i);
+    EXPECT_EQ((told_[{1, i}].end->cached_tokens), i == 0 ? 0U : 99U);
+  }
+}
+
 TEST_F(SchedulerTest, AKeptCacheIsItsOwnersAndItsPolicys) {
   use({.prefix_memory = std::uint64_t{1} << 30U});
   const auto cached = [&](RequestId id, const std::string& owner, const std::string& policy, std::size_t tokens) {
