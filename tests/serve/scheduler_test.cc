@@ -155,6 +155,7 @@ TEST_F(SchedulerTest, WhoGoesOnFromAKeptCacheSaysWhatReadingAllAnewWould) {
       const std::size_t cached = told_[{id, 0}].end->cached_tokens;
       const std::size_t before = id > 3 ? jobs.at(id - 3).prompts[0].tokens.size() : 0;
       EXPECT_GE(cached, before);
+      EXPECT_LE((told_[{id, 0}].end->kv_bytes), job.prompts[0].cost);
     }
   }
 }
