@@ -75,6 +75,7 @@ CacheChoice take_cache_choice(Fields& fields) {
   take_option(fields, choice, "sink", 0, "0");
   take_option(fields, choice, "recent", 0, "0");
   take_option(fields, choice, "block", 1, "prompt");
+  choice.is_viewed = fields.flag("view", false);
   const Json* pin = fields.find("pin");
   choice.pin_system = pin != nullptr && *pin == "system";
   if (!choice.pin_system) take_option(fields, choice, "pin", 0, "system");

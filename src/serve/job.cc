@@ -12,6 +12,11 @@ void add(std::vector<Event>& waiting, Event event) {
   if (same == waiting.end() || event.error) return waiting.push_back(std::move(event));
   same->text += event.text;
   std::move(event.tokens.begin(), event.tokens.end(), std::back_inserter(same->tokens));
+  if (event.view && same->view) {
+    add(*same->view, std::move(*event.view));
+  } else if (event.view) {
+    same->view = std::move(event.view);
+  }
   same->end = event.end;
 }
 

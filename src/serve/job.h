@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/generate.h"
+#include "serve/cache_view.h"
 #include "serve/error.h"
 
 namespace a2sf::serve {
@@ -32,6 +33,7 @@ struct Job {
   SamplerOptions sampler = {};  // of the first choice; the others have the seeds after its own
   GenerateOptions generate = {};
   bool scores_prompt = false;  // with generate.logprobs: the tokens of the prompt too
+  bool is_viewed = false;      // what the caches hold is told
   bool resumes = false;        // may go on from a cache that was kept, and has its own kept
   std::string owner = {};      // whose caches these are
   Clock::time_point arrived = Clock::now();
@@ -65,6 +67,7 @@ struct Event {
   std::size_t sequence = 0;
   std::string text = {};                 // that became complete
   std::vector<ScoredToken> tokens = {};  // that came, where their log-probabilities are wanted
+  std::optional<CacheView> view = {};    // where it is told
   std::optional<SequenceEnd> end = {};
   std::optional<RequestError> error = {};  // the last event of the request
 };

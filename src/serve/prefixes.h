@@ -23,6 +23,7 @@ struct PrefixKind {
   std::string owner;
   PolicySpec policy;
   KvType kv_type;
+  bool is_viewed;  // its session records evictions
   bool operator==(const PrefixKind&) const = default;
 };
 

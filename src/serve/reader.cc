@@ -69,6 +69,11 @@ Parsed<ReadRequest> RequestReader::read(Endpoint endpoint, std::string_view body
           .sampler = sampler_of(*request),
           .generate = {.tokens = *tokens, .stop = request->stop.value_or(options_.stop), .logprobs = request->logprobs},
           .scores_prompt = request->echo && request->logprobs};
+  if (request->cache.is_viewed && !request->stream)
+    return refuse("a2sf.view", "a2sf.view: what a cache holds is told in a stream; ask for one");
+  if (request->cache.is_viewed && job.policy.has_cold_tier())
+    return refuse("a2sf.view", "a2sf.view: tokens come back from a cold tier, which is not told; leave out cold");
+  job.is_viewed = request->cache.is_viewed;
   // Where it matters which tokens were a prompt, a turn that was answered is none any more.
   job.resumes = options_.keeps_prefixes && !job.policy.heeds_prompts() && !job.scores_prompt;
   if (job.resumes) job.prompts.front().shared = shared_tokens(*request, job.prompts.front().tokens);
@@ -89,7 +94,8 @@ Parsed<ReadRequest> RequestReader::read(Endpoint endpoint, std::string_view body
                  .sequences = job.sequences(),
                  .choices = job.choices,
                  .echo = request->echo ? echo_of(*request) : std::vector<std::string>(),
-                 .cache = cache_json(*chosen)};
+                 .cache = cache_json(*chosen),
+                 .view = job.is_viewed ? view_form(job) : Json()};
   return ReadRequest{std::move(job), std::move(form)};
 }
 
@@ -219,6 +225,19 @@ RequestError RequestReader::too_expensive(Job job, std::size_t prompt_tokens, st
           fmt::format("a2sf.budget: the cache of {} tokens would take {} bytes, all caches together may take {}; {}",
                       tokens, cost, options_.memory, would),
           "a2sf.budget", "cache_too_large"};
+}
+
+// What a client needs to know of caches before it is told what they hold.
+Json RequestReader::view_form(const Job& job) const {
+  const JobPrompt& prompt = job.prompts.front();
+  const auto tokens = static_cast<std::int64_t>(prompt.tokens.size() + job.generate.tokens);
+  SessionOptions full = job.session_options(prompt.tokens.size());
+  full.policy = parse_policy("full").value();
+  const auto full_bytes = cache_cost(model_, full, tokens);
+  return {{"layers", model_.layers},
+          {"kv_heads", model_.kv_heads},
+          {"most_bytes", prompt.cost},
+          {"full_bytes", full_bytes ? Json(*full_bytes) : Json()}};
 }
 
 SamplerOptions RequestReader::sampler_of(const ServeRequest& request) const {

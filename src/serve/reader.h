@@ -57,6 +57,7 @@ class RequestReader {
   Parsed<void> price(Job& job) const;
   RequestError too_expensive(Job job, std::size_t prompt_tokens, std::uint64_t cost) const;
   std::size_t shared_tokens(const ServeRequest& request, const std::vector<Token>& prompt) const;
+  Json view_form(const Job& job) const;
   std::vector<std::string> echo_of(const ServeRequest& request) const;
   std::string text_of(const std::vector<Token>& tokens) const;
   SamplerOptions sampler_of(const ServeRequest& request) const;

@@ -68,11 +68,23 @@ std::string Reply::take(Event event) {
   answer.end = event.end;
   if (event.end) --left_;
   if (!form_.stream) return done() ? whole() : "";
-  std::string text = chunk(event.sequence, answer);
+  std::string text;
+  if (event.view) text = view_event(event.sequence, *event.view, !std::exchange(answer.is_viewed, true));
+  // A view alone, of a token whose text is not complete.
+  if (event.view && !event.end && answer.text.empty() && answer.tokens.empty()) return text;
+  text += chunk(event.sequence, answer);
   answer.text.clear();
   answer.tokens.clear();
   answer.begun = true;
   return done() ? text + end_of_stream() : text;
+}
+
+// Of a name of its own: clients of the API do not look at it.
+std::string Reply::view_event(std::size_t index, const CacheView& view, bool is_first) const {
+  Json json = is_first ? form_.view : Json::object();
+  json["index"] = index;
+  json.update(view_json(view, tokenizer_));
+  return "event: a2sf.view\n" + sse(json);
 }
 
 Json Reply::document(const char* object) const {

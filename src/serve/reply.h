@@ -20,6 +20,7 @@ struct ReplyForm {
   std::size_t sequences = 1, choices = 1;  // in all, of each prompt
   std::vector<std::string> echo = {};      // the text of each prompt, where it comes before its answers
   Json cache = {};                         // how the cache was bounded: the beginning of usage.a2sf
+  Json view = {};                          // the beginning of the first view of each cache, where they are told
 };
 
 // {"error": {message, type, param, code}}
@@ -43,7 +44,7 @@ class Reply {
     std::string text;
     std::vector<ScoredToken> tokens;
     std::optional<SequenceEnd> end;
-    bool begun = false;
+    bool begun = false, is_viewed = false;
     std::size_t characters = 0;  // of what logprobs were written for
   };
 
@@ -51,6 +52,7 @@ class Reply {
   Json usage() const;
   Json choice(std::size_t index, Answer& answer, bool is_chunk);
   std::string chunk(std::size_t index, Answer& answer);
+  std::string view_event(std::size_t index, const CacheView& view, bool is_first) const;
   std::string end_of_stream() const;
   std::string whole();
 

@@ -25,6 +25,7 @@ struct CacheChoice {
   std::optional<std::string> policy, profile;
   std::vector<PolicyOption> options = {};  // of the policy, as set_option() takes them
   bool pin_system = false;                 // pin: "system"
+  bool is_viewed = false;                  // what the cache holds is told in the stream
 };
 
 struct ServeRequest {

@@ -16,7 +16,7 @@ RequestError error_of(const Error& error) {
   return {is_theirs ? Refusal::bad_request : Refusal::failed, error.message};
 }
 
-PrefixKind kind_of(const Job& job) { return {job.owner, job.policy, job.kv_type}; }
+PrefixKind kind_of(const Job& job) { return {job.owner, job.policy, job.kv_type, job.is_viewed}; }
 
 }  // namespace
 
@@ -207,7 +207,7 @@ void Scheduler::take(Running& running, const Status& status, std::span<const flo
     keep_end(*running.sequence);
     running.sequence.reset();
   }
-  if (event.end || !event.text.empty() || !event.tokens.empty()) notify_(request.id, std::move(event));
+  if (event.end || event.view || !event.text.empty() || !event.tokens.empty()) notify_(request.id, std::move(event));
 }
 
 void Scheduler::measure_token(Running& running) {

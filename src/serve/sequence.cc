@@ -43,7 +43,9 @@ Sequence::Sequence(const ModelInfo& model, const Tokenizer& tokenizer, std::shar
       sampler_(std::move(sampler)),
       generator_(tokenizer, sampler_, job_->generate),
       cached_(static_cast<std::size_t>(session_.position())),
-      fed_(cached_) {}
+      fed_(cached_) {
+  if (job_->is_viewed) session_.record_evictions();
+}
 
 Feed Sequence::feed(std::size_t rows) {
   if (!reads()) {
@@ -75,7 +77,16 @@ Event Sequence::take(std::span<const float> logits) {
     event.end = end();
   }
   event.text += generator_.take_text();
+  if (job_->is_viewed) tell_view(event);
   return event;
+}
+
+// The first view and the last one are whole.
+void Sequence::tell_view(Event& event) {
+  const std::vector<Token> read = tokens();
+  event.view = take_view(session_, model_, told_ == 0 || event.end);
+  event.view->tokens.assign(read.begin() + static_cast<std::ptrdiff_t>(told_), read.end());
+  told_ = read.size();
 }
 
 // A row is about the token after it.

@@ -40,6 +40,7 @@ class Sequence {
   const std::vector<Token>& prompt() const { return begins().tokens; }
   void score_prompt(std::span<const float> logits, Event& event) const;
   void draw(std::span<const float> logits, Event& event);
+  void tell_view(Event& event);
   SequenceEnd end() const;
 
   const ModelInfo& model_;
@@ -52,6 +53,7 @@ class Sequence {
   std::size_t cached_ = 0;  // tokens of the prompt that the session began with
   std::size_t fed_ = 0;     // tokens of the prompt
   Token drawn_ = -1;
+  std::size_t told_ = 0;  // tokens, where the cache is viewed
 };
 
 }  // namespace a2sf::serve

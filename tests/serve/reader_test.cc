@@ -74,6 +74,19 @@ TEST_F(ReaderTest, AnIgnoredEndIsNeverDrawn) {
   for (const Token token : banned) EXPECT_TRUE(tokenizer_.is_end_of_generation(token));
 }
 
+TEST_F(ReaderTest, AViewIsToldInAStreamAndOfWhatCanBeFollowed) {
+  EXPECT_FALSE(read(R"({"prompt": "x", "stream": true})")->job.is_viewed);
+  const auto request = read(R"({"prompt": "x", "stream": true, "a2sf": {"view": true}})");
+  EXPECT_TRUE(request->job.is_viewed);
+  EXPECT_EQ(request->form.view["layers"], model_->info().layers);
+  EXPECT_GE(request->form.view["full_bytes"].get<std::uint64_t>(),
+            request->form.view["most_bytes"].get<std::uint64_t>());
+  for (const char* body : {R"({"prompt": "x", "a2sf": {"view": true}})",
+                           R"({"prompt": "x", "stream": true, "a2sf": {"view": true, "policy": "a2sf:cold=all"}})"})
+    EXPECT_EQ(read(body).error().param, "a2sf.view");
+  EXPECT_EQ(read(R"({"prompt": "x", "a2sf": {"view": 1}})").error().param, "a2sf.view");
+}
+
 TEST_F(ReaderTest, TokensAndTextsInTheShapesOfBothServers) {
   const RequestReader reader = this->reader();
   const auto plain = tokenizer_.encode("hi", false, true).value(), begun = tokenizer_.encode("hi", true, true).value();
@@ -134,6 +147,24 @@ TEST_F(ReplyTest, AStreamsChunksHaveOneIdAndTheUsageIsLast) {
   EXPECT_EQ(chunks[3]["usage"]["total_tokens"], 12);
   EXPECT_EQ(chunks[4], "DONE");
   for (std::size_t i = 1; i < 4; ++i) EXPECT_EQ(chunks[i]["id"], chunks[0]["id"]);
+}
+
+TEST_F(ReplyTest, AViewIsAnEventOfItsOwnAndTheFirstSaysOfWhat) {
+  Reply reply({.endpoint = Endpoint::chat, .model = "tiny", .stream = true, .view = {{"layers", 2}}}, tokenizer_, 7);
+  Event first = event(0, ""), second = event(0, "a");
+  first.view = CacheView{.tokens = {3 + 'h', 3 + 'i'}, .held = {{0, 9}, {}}, .held_tokens = 10, .bytes = 64};
+  second.view = CacheView{.gone = {1, 4}, .bytes = 64};
+  const std::string named = "event: a2sf.view\ndata: ";
+  std::string told = reply.take(first);
+  ASSERT_EQ(told.substr(0, named.size()), named);
+  EXPECT_EQ(Json::parse(told.substr(named.size())),
+            Json::parse(R"({"layers": 2, "index": 0, "tokens": ["h", "i"], "bytes": 64,
+                            "held": {"tokens": 10, "places": ["0102", ""]}})"));
+  told = reply.take(second);
+  ASSERT_EQ(told.substr(0, named.size()), named);
+  const std::size_t end = told.find("\n\n") + 2;
+  EXPECT_EQ(Json::parse(told.substr(named.size(), end - named.size()))["gone"], Json({1, 4}));
+  EXPECT_EQ(chunks_of(told.substr(end))[0]["choices"][0]["delta"], Json({{"content", "a"}, {"role", "assistant"}}));
 }
 
 TEST_F(ReplyTest, TokensThatArePartsOfCharactersAreWrittenAsBytes) {

@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <random>
+#include <set>
 #include <string>
 
 #include "serve/tiny_server.h"
@@ -21,8 +22,29 @@ using testing::HasSubstr;
 struct Told {
   std::string text;
   std::vector<ScoredToken> tokens;
+  std::vector<CacheView> views;
   std::optional<SequenceEnd> end;
 };
+
+// [place]: positions, as a client knows them that was told these.
+std::vector<std::vector<std::int32_t>> held_after(const std::vector<CacheView>& views) {
+  std::vector<std::set<std::int32_t>> held(views.front().held.size());
+  std::int64_t tokens = 0;
+  for (const CacheView& view : views) {
+    const auto first_new = view.held.empty() ? tokens : view.held_tokens;
+    for (std::size_t place = 0; place < view.held.size(); ++place)
+      held[place] = {view.held[place].begin(), view.held[place].end()};
+    tokens += static_cast<std::int64_t>(view.tokens.size());
+    for (auto position = first_new; position < tokens; ++position) {
+      for (auto& positions : held) positions.insert(static_cast<std::int32_t>(position));
+    }
+    for (std::size_t i = 0; i < view.gone.size(); i += 2)
+      held[static_cast<std::size_t>(view.gone[i])].erase(view.gone[i + 1]);
+  }
+  std::vector<std::vector<std::int32_t>> lists;
+  for (const auto& positions : held) lists.emplace_back(positions.begin(), positions.end());
+  return lists;
+}
 
 class SchedulerTest : public TinyServer {
  protected:
@@ -35,6 +57,7 @@ class SchedulerTest : public TinyServer {
       }
       Told& told = told_[{id, event.sequence}];
       told.text += event.text;
+      if (event.view) told.views.push_back(*event.view);
       told.tokens.insert(told.tokens.end(), event.tokens.begin(), event.tokens.end());
       if (event.end) {
         EXPECT_FALSE(told.end);
@@ -158,6 +181,49 @@ TEST_F(SchedulerTest, WhoGoesOnFromAKeptCacheSaysWhatReadingAllAnewWould) {
       EXPECT_LE((told_[{id, 0}].end->kv_bytes), job.prompts[0].cost);
     }
   }
+}
+
+// A client that follows the views knows what the cache holds: the whole that is told at the end of a shorter answer.
+TEST_F(SchedulerTest, WhatIsToldOfACacheIsWhatItHolds) {
+  const auto views_of = [&](const std::string& policy, std::size_t tokens) {
+    told_.clear();
+    use({.step_tokens = 19});
+    Job job = job_of(prompt_of(50), tokens, policy);
+    for (Token token = 0; token < tokenizer_.vocabulary_size(); ++token) {
+      if (tokenizer_.is_end_of_generation(token)) job.sampler.logit_bias.push_back({token, -INFINITY});
+    }
+    job.is_viewed = true;
+    scheduler_->submit(1, std::move(job));
+    run();
+    return told_[{1, 0}].views;
+  };
+  for (const std::string policy : {"a2sf:budget=24", "full", "h2o:budget=16:block=4", "local:budget=30",
+                                   "a2sf:budget=20:block=prompt", "snapkv:budget=24", "shared-budget:budget=20"}) {
+    SCOPED_TRACE(policy);
+    const CacheView last = views_of(policy, 30).back();
+    ASSERT_EQ(last.held_tokens, 79);
+    std::vector<CacheView> views = views_of(policy, 40);
+    ASSERT_EQ(views.size(), 40U);
+    EXPECT_EQ(views.front().tokens.size(), 50U);
+    views.resize(30);
+    EXPECT_EQ(held_after(views), last.held);
+    for (std::size_t i = 11; i < views.size(); ++i) add(views[10], views[i]);  // a client that takes its time
+    views.resize(11);
+    EXPECT_EQ(held_after(views), last.held);
+  }
+}
+
+TEST(CacheViews, OfVeryManyDeparturesNoneIsToldUntilTheWholeIs) {
+  CacheView waiting{.tokens = {1}, .gone = {0, 5}};
+  add(waiting, {.tokens = {2}, .gone = std::vector<std::int32_t>(200000)});
+  EXPECT_TRUE(waiting.is_lossy && waiting.gone.empty());
+  add(waiting, {.gone = {0, 6}});
+  EXPECT_TRUE(waiting.is_lossy && waiting.gone.empty());
+  add(waiting, {.held = {{3, 9}}, .held_tokens = 10});
+  add(waiting, {.tokens = {7}, .gone = {0, 3}});
+  EXPECT_FALSE(waiting.is_lossy);
+  EXPECT_EQ(waiting.gone, std::vector<std::int32_t>({0, 3}));
+  EXPECT_EQ(waiting.tokens, std::vector<Token>({1, 2, 7}));
 }
 
 TEST_F(SchedulerTest, ChoicesReadTheirPromptOnce) {
