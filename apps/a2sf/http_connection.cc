@@ -96,6 +96,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
                                    .authorization = view(header[http::field::authorization])},
                                   context_.options.keys);
     if (!route) return refuse_body(refusal(route.error()));
+    if (*route == Route::page)
+      return refuse_body(page_response(head(), *find_page_file(path_of(view(header.target())))));
     if (context_.drains || context_.service == nullptr) {
       const char* why = context_.drains ? "the server is about to end" : "the model is loading";
       return refuse_body(refusal({Refusal::unavailable, why}));
@@ -133,6 +135,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
     const serve::RequestReader& reader = service.reader();
     const auto send_document = [this](const serve::Json& document) { send(document.dump()); };
     switch (route) {
+      case Route::page:
+        return;  // take_header() has answered
       case Route::health:
         return send(R"({"status":"ok"})");
       case Route::metrics:

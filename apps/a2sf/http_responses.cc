@@ -33,6 +33,17 @@ Response text_response(const ResponseHead& head, std::string body, std::string_v
   return response;
 }
 
+Response page_response(const ResponseHead& head, const PageFile& file) {
+  auto response = text_response(head, std::string(file.text), file.type);
+  response.set("Content-Security-Policy",
+               "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+               "base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+  response.set("X-Content-Type-Options", "nosniff");
+  response.set("Referrer-Policy", "no-referrer");
+  response.set(http::field::cache_control, "no-cache");  // another version may listen here tomorrow
+  return response;
+}
+
 Response error_response(const ResponseHead& head, const serve::RequestError& error) {
   const auto status = static_cast<http::status>(error.refusal);
   auto response = new_response<http::string_body>(head, status, "application/json");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "http_server.h"
+#include "page_files.h"
 
 #include <boost/beast/http/message.hpp>
 #include <boost/beast/http/string_body.hpp>
@@ -21,6 +22,8 @@ struct ResponseHead {
 };
 
 Response text_response(const ResponseHead& head, std::string body, std::string_view type = "application/json");
+// A file of the page: it may load its own scripts and styles and ask this server, and nothing else.
+Response page_response(const ResponseHead& head, const PageFile& file);
 Response error_response(const ResponseHead& head, const serve::RequestError& error);
 // Tells a browser what pages of that origin may ask for. `headers`: those that it wants to send.
 Response preflight_response(const ResponseHead& head, std::string_view headers);

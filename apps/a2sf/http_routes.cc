@@ -1,5 +1,7 @@
 #include "http_routes.h"
 
+#include "page_files.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -41,8 +43,11 @@ bool has_key(std::string_view authorization, const std::vector<std::string>& key
 
 }  // namespace
 
+std::string_view path_of(std::string_view target) { return target.substr(0, target.find('?')); }
+
 serve::Parsed<Route> find_route(const Asked& asked, const std::vector<std::string>& keys) {
-  const std::string_view path = asked.target.substr(0, asked.target.find('?'));
+  const std::string_view path = path_of(asked.target);
+  if (asked.method == "GET" && find_page_file(path) != nullptr) return Route::page;
   const auto* found =
       std::find_if(std::begin(kRoutes), std::end(kRoutes), [&](const RouteRow& row) { return row.path == path; });
   const bool is_open = keys.empty() || (found != std::end(kRoutes) && found->route == Route::health);

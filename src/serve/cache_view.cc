@@ -57,7 +57,15 @@ void add(CacheView& waiting, CacheView next) {
 
 Json view_json(const CacheView& view, const Tokenizer& tokenizer) {
   Json json = {{"tokens", Json::array()}, {"bytes", view.bytes}};
-  for (const Token token : view.tokens) json["tokens"].push_back(tokenizer.piece(token, true));
+  for (const Token token : view.tokens) {
+    const std::string piece = tokenizer.piece(token, true);
+    if (find_invalid_utf8(piece)) {
+      json["tokens"].push_back(std::vector<unsigned>());
+      for (const char byte : piece) json["tokens"].back().push_back(static_cast<unsigned char>(byte));
+    } else {
+      json["tokens"].push_back(piece);
+    }
+  }
   if (!view.held.empty()) {
     json["held"] = {{"tokens", view.held_tokens}, {"places", Json::array()}};
     for (const auto& positions : view.held) json["held"]["places"].push_back(bits_of(positions));

@@ -28,8 +28,8 @@ CacheView take_view(Session& session, const ModelInfo& model, bool whole);
 // Makes it one with the view after it, for a client that takes its time: `held` mends what was left out before.
 void add(CacheView& waiting, CacheView next);
 
-// {"tokens": [text], "bytes", "held": {"tokens", "places": [bits]}, "gone": [place, position, ...], "lossy"}. Bits are
-// hexadecimal: position p is bit p % 8 of byte p / 8.
+// {"tokens": [text, or bytes of a part of a character], "bytes", "held": {"tokens", "places": [bits]}, "gone": [place,
+// position, ...], "lossy"}. Bits are hexadecimal: position p is bit p % 8 of byte p / 8.
 Json view_json(const CacheView& view, const Tokenizer& tokenizer);
 
 }  // namespace a2sf::serve

@@ -71,6 +71,8 @@ Parsed<ReadRequest> RequestReader::read(Endpoint endpoint, std::string_view body
           .scores_prompt = request->echo && request->logprobs};
   if (request->cache.is_viewed && !request->stream)
     return refuse("a2sf.view", "a2sf.view: what a cache holds is told in a stream; ask for one");
+  if (request->cache.is_viewed && job.prompts.size() > 1)
+    return refuse("a2sf.view", "a2sf.view: only the caches of one prompt can be told");
   if (request->cache.is_viewed && job.policy.has_cold_tier())
     return refuse("a2sf.view", "a2sf.view: tokens come back from a cold tier, which is not told; leave out cold");
   job.is_viewed = request->cache.is_viewed;

@@ -67,7 +67,10 @@ Event Sequence::take(std::span<const float> logits) {
   if (reads()) {
     if (job_->scores_prompt) score_prompt(logits, event);
     fed_ += feeding_.size();
-    if (reads()) return event;
+    if (reads()) {
+      if (job_->is_viewed) tell_view(event);
+      return event;
+    }
     const std::size_t rows = job_->scores_prompt ? feeding_.size() : 1;
     logits = logits.last(logits.size() / rows);
   }

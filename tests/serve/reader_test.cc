@@ -82,6 +82,7 @@ TEST_F(ReaderTest, AViewIsToldInAStreamAndOfWhatCanBeFollowed) {
   EXPECT_GE(request->form.view["full_bytes"].get<std::uint64_t>(),
             request->form.view["most_bytes"].get<std::uint64_t>());
   for (const char* body : {R"({"prompt": "x", "a2sf": {"view": true}})",
+                           R"({"prompt": ["x", "y"], "stream": true, "a2sf": {"view": true}})",
                            R"({"prompt": "x", "stream": true, "a2sf": {"view": true, "policy": "a2sf:cold=all"}})"})
     EXPECT_EQ(read(body).error().param, "a2sf.view");
   EXPECT_EQ(read(R"({"prompt": "x", "a2sf": {"view": 1}})").error().param, "a2sf.view");
@@ -152,13 +153,13 @@ TEST_F(ReplyTest, AStreamsChunksHaveOneIdAndTheUsageIsLast) {
 TEST_F(ReplyTest, AViewIsAnEventOfItsOwnAndTheFirstSaysOfWhat) {
   Reply reply({.endpoint = Endpoint::chat, .model = "tiny", .stream = true, .view = {{"layers", 2}}}, tokenizer_, 7);
   Event first = event(0, ""), second = event(0, "a");
-  first.view = CacheView{.tokens = {3 + 'h', 3 + 'i'}, .held = {{0, 9}, {}}, .held_tokens = 10, .bytes = 64};
+  first.view = CacheView{.tokens = {3 + 'h', 3 + 0xC3}, .held = {{0, 9}, {}}, .held_tokens = 10, .bytes = 64};
   second.view = CacheView{.gone = {1, 4}, .bytes = 64};
   const std::string named = "event: a2sf.view\ndata: ";
   std::string told = reply.take(first);
   ASSERT_EQ(told.substr(0, named.size()), named);
   EXPECT_EQ(Json::parse(told.substr(named.size())),
-            Json::parse(R"({"layers": 2, "index": 0, "tokens": ["h", "i"], "bytes": 64,
+            Json::parse(R"({"layers": 2, "index": 0, "tokens": ["h", [195]], "bytes": 64,
                             "held": {"tokens": 10, "places": ["0102", ""]}})"));
   told = reply.take(second);
   ASSERT_EQ(told.substr(0, named.size()), named);
