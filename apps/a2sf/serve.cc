@@ -162,8 +162,8 @@ void add_limit_flags(CLI::App* command, serve::SchedulerLimits* limits) {
       ->check(CLI::PositiveNumber);
   command
       ->add_option("--prefix-memory", limits->prefix_memory,
-                   "Of it, what caches may take that are kept for the next turns of conversations; 0: none are kept")
-      ->type_name("BYTES")
+                   "Bytes of it for caches that are kept for the next turns of conversations; 0: none are kept")
+      ->type_name("B")
       ->default_str("a quarter of --memory")
       ->transform(CLI::AsSizeValue(false));
   command->add_option("--max-sequences", limits->max_sequences, "Sequences that run at once")

@@ -7,6 +7,24 @@ import { Words } from './words.js';
 
 const mebibytes = (bytes) => `${(bytes / 1048576).toFixed(2)} MiB`;
 
+function gaugeOf(name, value, largest) {
+  const [meter, term, bar, size] = ['meter', 'dt', 'dd', 'dd'].map((tag) => document.createElement(tag));
+  meter.max = largest;
+  meter.value = value;
+  meter.setAttribute('aria-label', name);
+  term.textContent = name;
+  bar.append(meter);
+  size.textContent = mebibytes(value);
+  return [term, bar, size];
+}
+
+function turnOf({ role, content }) {
+  const turn = document.createElement('div');
+  turn.className = `turn ${role}`;
+  turn.append(...markdown(content));
+  return turn;
+}
+
 export class Chat {
   constructor(section) {
     this.section = section;
@@ -14,13 +32,13 @@ export class Chat {
     this.state = section.querySelector('.state');
     this.words = new Words(section);
     this.messages = [];  // without the system prompt
-    this.isPlain = false;
   }
 
   // Says a message, or asks for the last answer once more.
   async ask(message, { system, key }) {
     if (message) this.messages.push({ role: 'user', content: message });
     this.memory = new Memory();
+    this.changed = new Set();  // tokens whose shade is still to be drawn
     this.words.show(this.memory);
     this.abort = new AbortController();
     const answer = { role: 'assistant', content: '' }, began = performance.now();
@@ -30,8 +48,12 @@ export class Chat {
     } catch (error) {
       this.state.textContent = error.name === 'AbortError' ? 'Stopped.' : error.message;
     }
-    if (answer.content) this.messages.push(answer);
-    this.draw();
+    if (answer.content) {
+      this.messages.push(answer);
+    } else if (message) {
+      this.messages.pop();  // nobody has answered it: the next one takes its place
+    }
+    if (this.words.isPlain) this.draw();
   }
 
   stop() { this.abort?.abort(); }
@@ -61,6 +83,16 @@ export class Chat {
     return fields;
   }
 
+  // Once a frame, however fast tokens come.
+  drawSoon() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = undefined;
+      this.words.update(this.changed);
+      this.changed.clear();
+      this.drawGauges();
+    });
+  }
+
   async read(response, answer) {
     this.state.textContent = 'Reading …';
     for await (const { name, data } of eventsOf(response)) {
@@ -68,8 +100,8 @@ export class Chat {
       const json = JSON.parse(data);
       if (json.error) throw new Error(json.error.message);
       if (name === 'a2sf.view') {
-        this.words.update(this.memory.apply(json));
-        this.drawGauges();
+        for (const token of this.memory.apply(json)) this.changed.add(token);
+        this.drawSoon();
       } else {
         answer.content += json.choices[0]?.delta.content ?? '';
         this.usage = json.usage ?? this.usage;
@@ -80,39 +112,27 @@ export class Chat {
 
   tellSpeed(began) {
     const seconds = (performance.now() - began) / 1000, { completion_tokens: tokens, a2sf } = this.usage;
-    const kept = `${a2sf.tokens_retained.toFixed(0)} of ${(a2sf.tokens_retained + a2sf.tokens_evicted).toFixed(0)} tokens held`;
-    this.state.textContent = `${a2sf.policy}: ${tokens} tokens in ${seconds.toFixed(1)} s, ${(tokens / seconds).toFixed(0)} a second; ${kept}`;
+    const { tokens_retained: held, tokens_evicted: gone } = a2sf;
+    this.state.textContent = `${a2sf.policy}: ${tokens} tokens in ${seconds.toFixed(1)} s, ` +
+        `${(tokens / seconds).toFixed(0)} a second; ${held.toFixed(0)} of ${(held + gone).toFixed(0)} tokens held`;
   }
 
   drawGauges() {
-    const { bytes, mostBytes, fullBytes } = this.memory, list = this.section.querySelector('.gauges');
-    const gauge = (name, value) => {
-      const meter = document.createElement('meter'), parts = ['dt', 'dd', 'dd'].map((tag) => document.createElement(tag));
-      meter.max = Math.max(fullBytes, mostBytes);
-      meter.value = value;
-      meter.ariaLabel = name;
-      parts[0].textContent = name;
-      parts[1].append(meter);
-      parts[2].textContent = mebibytes(value);
-      return parts;
-    };
-    list.replaceChildren(...gauge('memory now', bytes), ...gauge('at most', mostBytes), ...gauge('if all were kept', fullBytes));
+    const { bytes, mostBytes, fullBytes } = this.memory, largest = Math.max(fullBytes, mostBytes);
+    const gauges = { 'memory now': bytes, 'at most': mostBytes, 'if all were kept': fullBytes };
+    const rows = Object.entries(gauges).flatMap(([name, value]) => gaugeOf(name, value, largest));
+    this.section.querySelector('.gauges').replaceChildren(...rows);
   }
 
   // The conversation as its tokens, or as text.
-  draw() {
-    if (this.memory && !this.isPlain) {
-      const { memory } = this;
-      this.words.show(memory);
-      this.words.update(new Set(memory.tokens.keys()));
+  draw(isPlain = this.words.isPlain) {
+    this.words.isPlain = isPlain;
+    if (isPlain) {
+      this.words.box.replaceChildren(...this.messages.map(turnOf));
+    } else if (this.memory) {
+      this.words.show(this.memory);
+      this.words.update(new Set());
       this.words.shadeAll();
-    } else {
-      this.words.box.replaceChildren(...this.messages.map(({ role, content }) => {
-        const turn = document.createElement('div');
-        turn.className = `turn ${role}`;
-        turn.append(...markdown(content));
-        return turn;
-      }));
     }
   }
 }

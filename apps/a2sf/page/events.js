@@ -11,7 +11,7 @@ export async function* eventsOf(response) {
         if (line.startsWith('event: ')) event.name = line.slice(7);
         if (line.startsWith('data: ')) event.data += line.slice(6);
       }
-      yield event;
+      if (event.data) yield event;  // a comment has none
     }
   }
 }

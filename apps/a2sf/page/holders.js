@@ -22,6 +22,6 @@ function cellOf(memory, token, place) {
   const cell = document.createElement('td'), isHeld = memory.isHeld(token, place);
   cell.className = isHeld ? 'held' : '';
   cell.textContent = isHeld ? '' : memory.left[token][place];
-  if (isHeld) cell.ariaLabel = 'held';
+  if (isHeld) cell.setAttribute('aria-label', 'held');
   return cell;
 }

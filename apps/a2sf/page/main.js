@@ -18,17 +18,24 @@ function restart() {
   }
   addChat();
   if (at('compare').checked) addChat();
-  at('again').disabled = true;
+  for (const chat of chats) chat.draw(at('plain').checked);
+  end();
 }
 
 async function ask(message) {
   const asked = { system: at('system').value.trim(), key: at('key').value };
   sessionStorage.setItem('key', asked.key);
+  const [first] = chats;
   at('send').disabled = at('again').disabled = true;
   at('stop').disabled = false;
   await Promise.all(chats.map((chat) => chat.ask(message, asked)));
-  at('send').disabled = at('again').disabled = false;
+  if (first === chats[0]) end();  // else there is another conversation by now
+}
+
+function end() {
+  at('send').disabled = false;
   at('stop').disabled = true;
+  at('again').disabled = chats[0].messages.length === 0;
 }
 
 at('composer').addEventListener('submit', (event) => {
@@ -51,10 +58,7 @@ at('again').addEventListener('click', () => {
 at('new').addEventListener('click', restart);
 at('compare').addEventListener('change', restart);
 at('plain').addEventListener('change', () => {
-  for (const chat of chats) {
-    chat.isPlain = at('plain').checked;
-    chat.draw();
-  }
+  for (const chat of chats) chat.draw(at('plain').checked);
 });
 
 at('key').value = sessionStorage.getItem('key') ?? '';

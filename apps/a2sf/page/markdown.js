@@ -14,7 +14,9 @@ const INLINE = [[/`([^`]+)`/, (found) => element('code', found[1])],
 function inline(text) {
   for (const [pattern, made] of INLINE) {
     const found = pattern.exec(text);
-    if (found) return [...inline(text.slice(0, found.index)), made(found), ...inline(text.slice(found.index + found[0].length))];
+    if (!found) continue;
+    const after = found.index + found[0].length;
+    return [...inline(text.slice(0, found.index)), made(found), ...inline(text.slice(after))];
   }
   return [text];
 }

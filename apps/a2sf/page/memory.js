@@ -8,7 +8,7 @@ export class Memory {
     this.left = [];    // of each token, by place: how many tokens had been read when it left, or HELD
     this.places = this.layers = this.heads = 0;
     this.bytes = this.mostBytes = this.fullBytes = 0;
-    this.isLossy = false;
+    this.isLossy = false;  // more has left than was told: nothing is known until all is told anew
   }
 
   // Takes an event's data. Returns the numbers of the tokens that some place has let go.
@@ -22,7 +22,7 @@ export class Memory {
       this.left.push(new Int32Array(this.places).fill(HELD));
     }
     this.bytes = view.bytes;
-    this.isLossy = Boolean(view.lossy);
+    this.isLossy = Boolean(view.lossy) || (this.isLossy && !view.held);
     const changed = new Set();
     if (view.held) this.applyHeld(view.held, changed);
     for (let i = 0; view.gone && i < view.gone.length; i += 2) this.leave(view.gone[i + 1], view.gone[i], changed);

@@ -2,8 +2,12 @@
 
 import { drawHolders } from './holders.js';
 
+let boxes = 0;
+
 export class Words {
   constructor(section) {
+    this.name = `words-${++boxes}`;
+    this.isPlain = false;  // the box shows texts instead
     this.box = section.querySelector('.words');
     this.figure = section.querySelector('.holders');
     this.time = section.querySelector('.time');
@@ -23,11 +27,12 @@ export class Words {
     this.chosen = -1;
     this.figure.hidden = true;
     this.box.replaceChildren();
-    this.isLive = true;
+    this.time.value = this.time.max = 0;
   }
 
   // After memory.apply(), with what that returned.
   update(changed) {
+    if (this.isPlain) return;
     const isAtEnd = this.box.scrollTop + this.box.clientHeight >= this.box.scrollHeight - 40;
     for (let i = this.box.children.length; i < this.memory.tokens.length; ++i) this.box.append(this.spanOf(i));
     const now = Number(this.time.value) === Number(this.time.max);
@@ -44,7 +49,8 @@ export class Words {
     span.className = /^<[|a-z_/].*>$/.test(text) ? 'token control' : 'token';
     span.textContent = text;
     span.dataset.number = number;
-    span.role = 'option';
+    span.id = `${this.name}-${number}`;
+    span.setAttribute('role', 'option');
     return span;
   }
 
@@ -55,26 +61,33 @@ export class Words {
   }
 
   shadeAll() {
-    if (!this.memory) return;
+    if (!this.memory || this.isPlain) return;
     for (let token = 0; token < this.box.children.length; ++token) this.shade(token, Number(this.time.value));
     this.tellMoment();
   }
 
-  tellMoment() { this.moment.value = `${this.time.value} of ${this.time.max} tokens read`; }
+  tellMoment() {
+    const unknown = this.memory.isLossy ? '; what is held will be known at the end' : '';
+    this.moment.value = `${this.time.value} of ${this.time.max} tokens read${unknown}`;
+  }
 
   take(event) {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!this.memory || (!step && event.key !== 'Enter')) return;
+    if (!this.memory || this.isPlain || (!step && event.key !== 'Enter')) return;
     event.preventDefault();
     const next = Math.max(0, this.chosen) + (step ?? 0);
     if (next >= 0 && next < this.box.children.length) this.choose(next);
   }
 
   choose(number) {
-    this.box.querySelector('.chosen')?.classList.remove('chosen');
+    const before = this.box.querySelector('.chosen'), token = this.box.children[number];
+    before?.classList.remove('chosen');
+    before?.removeAttribute('aria-selected');
     this.chosen = number;
-    this.box.children[number].classList.add('chosen');
-    this.box.children[number].scrollIntoView({ block: 'nearest' });
+    token.classList.add('chosen');
+    token.setAttribute('aria-selected', 'true');
+    this.box.setAttribute('aria-activedescendant', token.id);
+    token.scrollIntoView({ block: 'nearest' });
     this.drawChosen();
   }
 
@@ -83,8 +96,9 @@ export class Words {
   tellSelected(section) {
     const selection = document.getSelection(), answer = section.querySelector('.answer');
     const tokens = [...this.box.children].filter((span) => span.dataset.number && selection.containsNode(span, true));
-    if (!this.memory || tokens.length === 0) {
-      answer.value = 'Select some of the conversation first.';
+    if (!this.memory || tokens.length === 0 || this.memory.isLossy) {
+      const isUnknown = this.memory?.isLossy;
+      answer.value = isUnknown ? 'Not known before the answer ends.' : 'Select some of the conversation first.';
       return;
     }
     const shares = tokens.map((span) => this.memory.share(Number(span.dataset.number)));
