@@ -152,7 +152,7 @@ void Scheduler::keep_end(Sequence& sequence) {
   if (!sequence.job().resumes) return;
   std::vector<Token> tokens = sequence.tokens();
   const std::uint64_t room = limits_.memory - bytes_ + sequence.begins().cost;
-  prefixes_.keep(kind_of(sequence.job()), std::move(tokens), std::move(sequence).end_session(), room);
+  prefixes_.keep(kind_of(sequence.job()), std::move(tokens), sequence.end_session(), room);
 }
 
 // Whoever decodes comes first. Prompts always get on, if only by a token.

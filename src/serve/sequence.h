@@ -31,8 +31,8 @@ class Sequence {
   // Whether it has read just the tokens that it shares with other sequences.
   bool at_shared() const { return fed_ > cached_ && fed_ == begins().shared; }
   const Session& session() const { return session_; }
-  std::vector<Token> tokens() const;                        // that the session has read
-  Session end_session() && { return std::move(session_); }  // of a sequence that is over
+  std::vector<Token> tokens() const;                     // that the session has read
+  Session end_session() { return std::move(session_); }  // of a sequence that is over
 
  private:
   Sequence(const ModelInfo& model, const Tokenizer& tokenizer, std::shared_ptr<const Job> job, std::size_t number,
