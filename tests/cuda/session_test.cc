@@ -182,8 +182,8 @@ TEST_F(CudaSession, TokensOneByOneScoreAsInAChunk) {
   }
 }
 
-// Norms of queries and keys, columns that no unit divides or that one block cannot hold: with caches of halves, which go
-// the fast way.
+// Norms of queries and keys, columns that no unit divides or that one block cannot hold: with caches of halves, which
+// go the fast way.
 TEST_F(CudaSession, ModelsOfAllShapesPredictWhatTheReferenceDoes) {
   for (const TinyModel& tiny : {TinyModel{.architecture = "qwen3"}, TinyModel{.architecture = "gemma3", .window = 16},
                                 TinyModel{.architecture = "gpt2"}, TinyModel{.embedding = 68, .feed_forward = 100},
