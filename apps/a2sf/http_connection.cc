@@ -91,13 +91,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
     const auto view = [](beast::string_view text) { return std::string_view(text.data(), text.size()); };
     if (header.method() == http::verb::options && !context_.options.cors.empty())
       return refuse_body(preflight_response(head(), view(header[http::field::access_control_request_headers])));
-    const auto route = find_route({.method = view(header.method_string()),
-                                   .target = view(header.target()),
-                                   .authorization = view(header[http::field::authorization])},
-                                  context_.options.keys);
+    const Asked asked{.method = view(header.method_string()),
+                      .target = view(header.target()),
+                      .authorization = view(header[http::field::authorization])};
+    if (const PageFile* file = find_page_file(asked)) return refuse_body(page_response(head(), *file));
+    const auto route = find_route(asked, context_.options.keys);
     if (!route) return refuse_body(refusal(route.error()));
-    if (*route == Route::page)
-      return refuse_body(page_response(head(), *find_page_file(path_of(view(header.target())))));
     if (context_.drains || context_.service == nullptr) {
       const char* why = context_.drains ? "the server is about to end" : "the model is loading";
       return refuse_body(refusal({Refusal::unavailable, why}));
@@ -135,8 +134,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
     const serve::RequestReader& reader = service.reader();
     const auto send_document = [this](const serve::Json& document) { send(document.dump()); };
     switch (route) {
-      case Route::page:
-        return;  // take_header() has answered
       case Route::health:
         return send(R"({"status":"ok"})");
       case Route::metrics:

@@ -1,7 +1,5 @@
 #include "http_routes.h"
 
-#include "page_files.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -25,6 +23,9 @@ constexpr RouteRow kRoutes[] = {{"/health", "GET", Route::health},
                                 {"/tokenize", "POST", Route::tokenize},
                                 {"/detokenize", "POST", Route::detokenize}};
 
+// Without what follows a question mark.
+std::string_view path_of(std::string_view target) { return target.substr(0, target.find('?')); }
+
 // In a time that does not say where they differ.
 bool is_same(std::string_view given, std::string_view key) {
   unsigned difference = given.size() == key.size() ? 0 : 1;
@@ -43,11 +44,15 @@ bool has_key(std::string_view authorization, const std::vector<std::string>& key
 
 }  // namespace
 
-std::string_view path_of(std::string_view target) { return target.substr(0, target.find('?')); }
+const PageFile* find_page_file(const Asked& asked) {
+  const auto files = page_files();
+  const auto found = std::find_if(files.begin(), files.end(),
+                                  [&](const PageFile& file) { return file.path == path_of(asked.target); });
+  return asked.method != "GET" || found == files.end() ? nullptr : &*found;
+}
 
 serve::Parsed<Route> find_route(const Asked& asked, const std::vector<std::string>& keys) {
   const std::string_view path = path_of(asked.target);
-  if (asked.method == "GET" && find_page_file(path) != nullptr) return Route::page;
   const auto* found =
       std::find_if(std::begin(kRoutes), std::end(kRoutes), [&](const RouteRow& row) { return row.path == path; });
   const bool is_open = keys.empty() || (found != std::end(kRoutes) && found->route == Route::health);

@@ -1,6 +1,7 @@
 // Which paths there are, and who may ask.
 #pragma once
 
+#include "page_files.h"
 #include "serve/error.h"
 
 #include <string>
@@ -9,16 +10,17 @@
 
 namespace a2sf::app {
 
-enum class Route { page, health, metrics, models, props, completion, chat, tokenize, detokenize };
+enum class Route { health, metrics, models, props, completion, chat, tokenize, detokenize };
 
 struct Asked {
   std::string_view method, target, authorization;
 };
 
-std::string_view path_of(std::string_view target);  // without what follows a question mark
+// The file of the page that is asked for, which holds nothing of anybody and needs no key; nullptr: it is none.
+const PageFile* find_page_file(const Asked& asked);
 
-// What is asked for, or why there is no answer. `keys`: any of which must be presented, but for /health and the page's
-// files, which hold nothing of anybody; none: nobody has to.
+// What else is asked for, or why there is no answer. `keys`: any of which must be presented, but for /health; none:
+// nobody has to.
 serve::Parsed<Route> find_route(const Asked& asked, const std::vector<std::string>& keys);
 
 }  // namespace a2sf::app

@@ -13,6 +13,5 @@ struct PageFile {
 };
 
 std::span<const PageFile> page_files();
-const PageFile* find_page_file(std::string_view path);  // nullptr: there is none
 
 }  // namespace a2sf::app

@@ -63,7 +63,21 @@ Parsed<std::shared_ptr<const Profile>> find_profile(const std::string& name, con
   return refuse("a2sf.profile", fmt::format("a2sf.profile: there is no such profile; there are {}", names));
 }
 
+Json budget_json(const PolicySpec& spec) {
+  const auto* count = std::get_if<BudgetCount>(&spec.budget.budget);
+  if (const auto* shares = std::get_if<BudgetShares>(&spec.budget.budget))
+    count = std::get_if<BudgetCount>(&shares->mean);
+  if (spec.keeps_all() || count == nullptr) return nullptr;
+  return count->tokens == kKeepAll ? Json("all") : Json(count->tokens);
+}
+
 }  // namespace
+
+Json cache_json(const ChosenPolicy& chosen) {
+  return {{"policy", chosen.text},
+          {"profile", chosen.profile.empty() ? Json() : Json(chosen.profile)},
+          {"budget", budget_json(chosen.spec)}};
+}
 
 CacheChoice take_cache_choice(Fields& fields) {
   CacheChoice choice;

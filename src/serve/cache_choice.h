@@ -35,4 +35,7 @@ struct ChosenPolicy {
 Parsed<ChosenPolicy> choose_policy(const CacheChoice& choice, const CacheDefaults& defaults, std::int64_t pin,
                                    std::int64_t tokens);
 
+// As an answer tells it: {policy, profile, budget}.
+Json cache_json(const ChosenPolicy& chosen);
+
 }  // namespace a2sf::serve

@@ -5,17 +5,12 @@
 #include <iterator>
 #include <utility>
 
+#include "serve/logprobs.h"
+
 namespace a2sf::serve {
 namespace {
 
 constexpr std::size_t kMostGone = std::size_t{1} << 17;  // numbers that wait for a client
-
-template <class Visit>
-void for_each_place(const ModelInfo& model, Visit visit) {
-  for (int layer = 0; layer < model.layers; ++layer) {
-    for (int head = 0; head < model.kv_heads; ++head) visit(layer, head);
-  }
-}
 
 std::string bits_of(const std::vector<std::int32_t>& positions) {
   std::vector<unsigned> bytes(positions.empty() ? 0 : static_cast<std::size_t>(positions.back()) / 8 + 1);
@@ -29,14 +24,13 @@ std::string bits_of(const std::vector<std::int32_t>& positions) {
 
 CacheView take_view(Session& session, const ModelInfo& model, bool whole) {
   CacheView view{.bytes = session.kv_bytes()};
-  std::int32_t place = 0;
-  for_each_place(model, [&](int layer, int head) {
+  for (std::int32_t place = 0; place < model.layers * model.kv_heads; ++place) {
+    const int layer = place / model.kv_heads, head = place % model.kv_heads;
     for (const Eviction& eviction : session.evictions(layer, head)) {
       if (!whole) view.gone.insert(view.gone.end(), {place, eviction.position});
     }
     if (whole) view.held.push_back(session.retained(layer, head));
-    ++place;
-  });
+  }
   if (whole) view.held_tokens = session.position();
   return view;
 }
@@ -59,12 +53,7 @@ Json view_json(const CacheView& view, const Tokenizer& tokenizer) {
   Json json = {{"tokens", Json::array()}, {"bytes", view.bytes}};
   for (const Token token : view.tokens) {
     const std::string piece = tokenizer.piece(token, true);
-    if (find_invalid_utf8(piece)) {
-      json["tokens"].push_back(std::vector<unsigned>());
-      for (const char byte : piece) json["tokens"].back().push_back(static_cast<unsigned char>(byte));
-    } else {
-      json["tokens"].push_back(piece);
-    }
+    json["tokens"].push_back(find_invalid_utf8(piece) ? bytes_of(piece) : Json(piece));
   }
   if (!view.held.empty()) {
     json["held"] = {{"tokens", view.held_tokens}, {"places", Json::array()}};

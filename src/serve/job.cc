@@ -6,6 +6,15 @@
 
 namespace a2sf::serve {
 
+SessionOptions Job::session_options(std::size_t prompt_tokens) const {
+  const auto most = static_cast<std::int64_t>(prompt_tokens + generate.tokens);
+  return {.policy = policy, .kv_type = kv_type, .most_tokens = resumes ? 0 : most};
+}
+
+Result<std::uint64_t> Job::cost(const ModelInfo& model, std::size_t prompt_tokens) const {
+  return cache_cost(model, session_options(prompt_tokens), static_cast<std::int64_t>(prompt_tokens + generate.tokens));
+}
+
 void add(std::vector<Event>& waiting, Event event) {
   const auto same = std::find_if(waiting.begin(), waiting.end(),
                                  [&](const Event& other) { return other.sequence == event.sequence; });

@@ -21,7 +21,7 @@ using RequestId = std::uint64_t;
 
 struct JobPrompt {
   std::vector<Token> tokens;  // at least one
-  std::uint64_t cost = 0;     // bytes of the cache of a sequence that begins so, at its longest
+  std::uint64_t cost = 0;     // Job::cost() of a sequence that begins so
   std::size_t shared = 0;     // so many first tokens are those of other sequences too; 0: it is not known
 };
 
@@ -40,11 +40,10 @@ struct Job {
 
   std::size_t sequences() const { return prompts.size() * choices; }
   const JobPrompt& prompt_of(std::size_t sequence) const { return prompts[sequence / choices]; }
-  // Of the sequence that begins with a prompt of so many tokens. One that is gone on from may become longer.
-  SessionOptions session_options(std::size_t prompt_tokens) const {
-    const auto most = static_cast<std::int64_t>(prompt_tokens + generate.tokens);
-    return {.policy = policy, .kv_type = kv_type, .most_tokens = resumes ? 0 : most};
-  }
+  // Of the sequence that begins with a prompt of so many tokens: its options, and the bytes of its cache at its
+  // longest. One that is gone on from may become longer.
+  SessionOptions session_options(std::size_t prompt_tokens) const;
+  Result<std::uint64_t> cost(const ModelInfo& model, std::size_t prompt_tokens) const;
 };
 
 // A token of a prompt or an answer; the first of a prompt follows nothing that could say how likely it was.

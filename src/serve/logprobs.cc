@@ -16,12 +16,6 @@ std::string written(const std::string& piece) {
   return text;
 }
 
-Json bytes_of(const std::string& piece) {
-  Json bytes = Json::array();
-  for (const char byte : piece) bytes.push_back(static_cast<unsigned char>(byte));
-  return bytes;
-}
-
 std::size_t characters_of(const std::string& piece) {
   const auto begins = [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) != 0x80U; };
   return static_cast<std::size_t>(std::count_if(piece.begin(), piece.end(), begins));
@@ -39,6 +33,12 @@ Json top_json(const Tokenizer& tokenizer, const TokenChoice& choice) {
 }
 
 }  // namespace
+
+Json bytes_of(const std::string& piece) {
+  Json bytes = Json::array();
+  for (const char byte : piece) bytes.push_back(static_cast<unsigned char>(byte));
+  return bytes;
+}
 
 Json completion_logprobs(const Tokenizer& tokenizer, std::span<const ScoredToken> tokens, std::size_t& offset) {
   Json json = {{"tokens", Json::array()},

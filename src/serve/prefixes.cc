@@ -34,18 +34,25 @@ Session Prefixes::take(Place place) {
 
 void Prefixes::keep(PrefixKind kind, std::vector<Token> tokens, Session session, std::uint64_t room) {
   const std::uint64_t bytes = session.kv_bytes();
-  if (bytes > std::min(most_bytes_, room)) return;
+  if (bytes > limit(room)) return;
   const auto same = std::find_if(kept_.begin(), kept_.end(),
                                  [&](const Kept& each) { return each.kind == kind && each.tokens == tokens; });
   if (same != kept_.end()) take(same);
-  shrink(room - bytes);
+  shrink(limit(room) - bytes);
   kept_.push_front({std::move(kind), std::move(tokens), std::move(session), bytes});
   bytes_ += bytes;
-  shrink(room);
+}
+
+// There is room for the copy before it is made.
+void Prefixes::keep_copy(PrefixKind kind, std::vector<Token> tokens, const Session& session, std::uint64_t room) {
+  const std::uint64_t bytes = session.kv_bytes();
+  if (bytes > limit(room)) return;
+  shrink(limit(room) - bytes);
+  if (auto copy = session.fork()) keep(std::move(kind), std::move(tokens), std::move(*copy), room);
 }
 
 void Prefixes::shrink(std::uint64_t room) {
-  while (bytes_ > std::min(most_bytes_, room)) take(std::prev(kept_.end()));
+  while (bytes_ > limit(room)) take(std::prev(kept_.end()));
 }
 
 }  // namespace a2sf::serve

@@ -9,6 +9,7 @@
 #include <a2sf/session.h>
 #include <a2sf/text.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <list>
 #include <optional>
@@ -39,8 +40,10 @@ class Prefixes {
   // there is no room for both.
   std::optional<Session> resume(const PrefixKind& kind, std::span<const Token> prompt, std::uint64_t room);
 
-  // Keeps the session, which has read these tokens. What was used longest ago goes until all are within `room`.
+  // Keeps the session, which has read these tokens, or a copy of it. What was used longest ago goes until all are
+  // within `room`; one that is larger is not kept.
   void keep(PrefixKind kind, std::vector<Token> tokens, Session session, std::uint64_t room);
+  void keep_copy(PrefixKind kind, std::vector<Token> tokens, const Session& session, std::uint64_t room);
 
   // Likewise, with nothing new.
   void shrink(std::uint64_t room);
@@ -54,6 +57,7 @@ class Prefixes {
   };
   using Place = std::list<Kept>::iterator;
 
+  std::uint64_t limit(std::uint64_t room) const { return std::min(most_bytes_, room); }
   Place longest(const PrefixKind& kind, std::span<const Token> prompt);
   Session take(Place place);
 

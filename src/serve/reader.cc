@@ -21,18 +21,20 @@ tl::unexpected<RequestError> blame(const char* field, const Error& error) {
   return refuse(field, fmt::format("{}: {}", field, error.message));
 }
 
-Json budget_json(const PolicySpec& spec) {
-  const auto* count = std::get_if<BudgetCount>(&spec.budget.budget);
-  if (const auto* shares = std::get_if<BudgetShares>(&spec.budget.budget))
-    count = std::get_if<BudgetCount>(&shares->mean);
-  if (spec.keeps_all() || count == nullptr) return nullptr;
-  return count->tokens == kKeepAll ? Json("all") : Json(count->tokens);
+Parsed<void> check_view(const ServeRequest& request, const Job& job) {
+  if (!request.stream) return refuse("a2sf.view", "a2sf.view: what a cache holds is told in a stream; ask for one");
+  if (job.prompts.size() > 1) return refuse("a2sf.view", "a2sf.view: only the caches of one prompt can be told");
+  if (job.policy.has_cold_tier())
+    return refuse("a2sf.view", "a2sf.view: tokens come back from a cold tier, which is not told; leave out cold");
+  return {};
 }
 
-Json cache_json(const ChosenPolicy& chosen) {
-  return {{"policy", chosen.text},
-          {"profile", chosen.profile.empty() ? Json() : Json(chosen.profile)},
-          {"budget", budget_json(chosen.spec)}};
+// What sequences have in common: conversations their system prompt, the choices of a prompt all but its last token.
+void find_shared(Job& job, std::size_t system_tokens) {
+  for (JobPrompt& prompt : job.prompts) {
+    const std::size_t before_last = prompt.tokens.size() - 1, system = system_tokens <= before_last ? system_tokens : 0;
+    prompt.shared = job.choices > 1 ? before_last : system;
+  }
 }
 
 }  // namespace
@@ -59,7 +61,10 @@ Parsed<ReadRequest> RequestReader::read(Endpoint endpoint, std::string_view body
   if (!tokens) return tl::unexpected(tokens.error());
   std::size_t longest = 0;
   for (const JobPrompt& prompt : *prompts) longest = std::max(longest, prompt.tokens.size());
-  const auto chosen = choose(*request, static_cast<std::int64_t>(longest + *tokens));
+  const auto system = system_tokens(*request);
+  const auto pin = pinned_tokens(*request, system);
+  if (!pin) return tl::unexpected(pin.error());
+  const auto chosen = choose_policy(request->cache, options_.cache, *pin, static_cast<std::int64_t>(longest + *tokens));
   if (!chosen) return tl::unexpected(chosen.error());
 
   Job job{.prompts = std::move(*prompts),
@@ -68,20 +73,14 @@ Parsed<ReadRequest> RequestReader::read(Endpoint endpoint, std::string_view body
           .kv_type = options_.kv_type,
           .sampler = sampler_of(*request),
           .generate = {.tokens = *tokens, .stop = request->stop.value_or(options_.stop), .logprobs = request->logprobs},
-          .scores_prompt = request->echo && request->logprobs};
-  if (request->cache.is_viewed && !request->stream)
-    return refuse("a2sf.view", "a2sf.view: what a cache holds is told in a stream; ask for one");
-  if (request->cache.is_viewed && job.prompts.size() > 1)
-    return refuse("a2sf.view", "a2sf.view: only the caches of one prompt can be told");
-  if (request->cache.is_viewed && job.policy.has_cold_tier())
-    return refuse("a2sf.view", "a2sf.view: tokens come back from a cold tier, which is not told; leave out cold");
-  job.is_viewed = request->cache.is_viewed;
+          .scores_prompt = request->echo && request->logprobs,
+          .is_viewed = request->cache.is_viewed};
+  if (job.is_viewed) {
+    if (const auto valid = check_view(*request, job); !valid) return tl::unexpected(valid.error());
+  }
   // Where it matters which tokens were a prompt, a turn that was answered is none any more.
   job.resumes = options_.keeps_prefixes && !job.policy.heeds_prompts() && !job.scores_prompt;
-  if (job.resumes) job.prompts.front().shared = shared_tokens(*request, job.prompts.front().tokens);
-  for (JobPrompt& prompt : job.prompts) {
-    if (job.resumes && job.choices > 1) prompt.shared = prompt.tokens.size() - 1;
-  }
+  if (job.resumes) find_shared(job, system.value_or(0));
   if (job.sequences() * (longest + *tokens) > kMostScored && job.generate.logprobs)
     return refuse("logprobs", fmt::format("logprobs: the tokens of all answers, and of prompts, would be more than {}",
                                           kMostScored));
@@ -171,35 +170,27 @@ Parsed<std::size_t> RequestReader::answer_tokens(const ServeRequest& request,
   return context - longest;
 }
 
+// With which the conversation begins; 0: it has no system prompt.
+Result<std::size_t> RequestReader::system_tokens(const ServeRequest& request) const {
+  if (request.messages.empty() || request.messages.front().role != "system") return 0;
+  return tokenizer_.system_prompt_length(request.messages.front().content);
+}
+
 // A server's own wish is for conversations that have a system prompt; a request's is an order.
-Parsed<std::int64_t> RequestReader::pinned_tokens(const ServeRequest& request) const {
-  const bool has_system = !request.messages.empty() && request.messages.front().role == "system";
+Parsed<std::int64_t> RequestReader::pinned_tokens(const ServeRequest& request,
+                                                  const Result<std::size_t>& system) const {
+  const bool has_system = !system || *system > 0;
   const bool pins_itself = std::any_of(request.cache.options.begin(), request.cache.options.end(),
                                        [](const PolicyOption& option) { return option.name == "pin"; });
   if (!request.cache.pin_system && (!options_.pin_system || pins_itself || !has_system)) return 0;
   if (!has_system) return refuse("a2sf.pin", "a2sf.pin: there is no system prompt to pin");
-  const auto length = tokenizer_.system_prompt_length(request.messages.front().content);
-  if (!length) return blame("a2sf.pin", length.error());
-  return static_cast<std::int64_t>(*length);
-}
-
-// The system prompt's: other conversations begin with it too.
-std::size_t RequestReader::shared_tokens(const ServeRequest& request, const std::vector<Token>& prompt) const {
-  if (request.messages.empty() || request.messages.front().role != "system") return 0;
-  const auto length = tokenizer_.system_prompt_length(request.messages.front().content);
-  return length && *length < prompt.size() ? *length : 0;
-}
-
-Parsed<ChosenPolicy> RequestReader::choose(const ServeRequest& request, std::int64_t tokens) const {
-  const auto pin = pinned_tokens(request);
-  if (!pin) return tl::unexpected(pin.error());
-  return choose_policy(request.cache, options_.cache, *pin, tokens);
+  if (!system) return blame("a2sf.pin", system.error());
+  return static_cast<std::int64_t>(*system);
 }
 
 Parsed<void> RequestReader::price(Job& job) const {
   for (JobPrompt& prompt : job.prompts) {
-    const auto tokens = static_cast<std::int64_t>(prompt.tokens.size() + job.generate.tokens);
-    const auto cost = cache_cost(model_, job.session_options(prompt.tokens.size()), tokens);
+    const auto cost = job.cost(model_, prompt.tokens.size());
     if (!cost) return blame("a2sf", cost.error());
     if (*cost > options_.memory) return tl::unexpected(too_expensive(job, prompt.tokens.size(), *cost));
     prompt.cost = *cost;
@@ -214,7 +205,7 @@ RequestError RequestReader::too_expensive(Job job, std::size_t prompt_tokens, st
     auto* shares = std::get_if<BudgetShares>(&job.policy.budget.budget);
     if (shares != nullptr) shares->mean = BudgetCount{budget};
     if (shares == nullptr) job.policy.budget.budget = BudgetCount{budget};
-    const auto bytes = cache_cost(model_, job.session_options(prompt_tokens), tokens);
+    const auto bytes = job.cost(model_, prompt_tokens);
     return bytes && *bytes <= options_.memory;
   };
   std::int64_t fitting = 0;
@@ -230,12 +221,10 @@ RequestError RequestReader::too_expensive(Job job, std::size_t prompt_tokens, st
 }
 
 // What a client needs to know of caches before it is told what they hold.
-Json RequestReader::view_form(const Job& job) const {
+Json RequestReader::view_form(Job job) const {
   const JobPrompt& prompt = job.prompts.front();
-  const auto tokens = static_cast<std::int64_t>(prompt.tokens.size() + job.generate.tokens);
-  SessionOptions full = job.session_options(prompt.tokens.size());
-  full.policy = parse_policy("full").value();
-  const auto full_bytes = cache_cost(model_, full, tokens);
+  job.policy = parse_policy("full").value();
+  const auto full_bytes = job.cost(model_, prompt.tokens.size());
   return {{"layers", model_.layers},
           {"kv_heads", model_.kv_heads},
           {"most_bytes", prompt.cost},

@@ -51,13 +51,12 @@ class RequestReader {
  private:
   Parsed<std::vector<JobPrompt>> encode_prompts(const ServeRequest& request) const;
   Parsed<std::vector<Token>> encode(const Prompt& prompt) const;
-  Parsed<std::int64_t> pinned_tokens(const ServeRequest& request) const;
+  Result<std::size_t> system_tokens(const ServeRequest& request) const;
+  Parsed<std::int64_t> pinned_tokens(const ServeRequest& request, const Result<std::size_t>& system) const;
   Parsed<std::size_t> answer_tokens(const ServeRequest& request, const std::vector<JobPrompt>& prompts) const;
-  Parsed<ChosenPolicy> choose(const ServeRequest& request, std::int64_t tokens) const;
   Parsed<void> price(Job& job) const;
   RequestError too_expensive(Job job, std::size_t prompt_tokens, std::uint64_t cost) const;
-  std::size_t shared_tokens(const ServeRequest& request, const std::vector<Token>& prompt) const;
-  Json view_form(const Job& job) const;
+  Json view_form(Job job) const;
   std::vector<std::string> echo_of(const ServeRequest& request) const;
   std::string text_of(const std::vector<Token>& tokens) const;
   SamplerOptions sampler_of(const ServeRequest& request) const;

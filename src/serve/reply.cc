@@ -97,7 +97,10 @@ Json Reply::usage() const {
   std::uint64_t bytes = 0;
   for (std::size_t i = 0; i < answers_.size(); ++i) {
     const SequenceEnd& end = *answers_[i].end;
-    if (i % form_.choices == 0) prompt += end.prompt_tokens, cached += end.cached_tokens;
+    if (i % form_.choices == 0) {
+      prompt += end.prompt_tokens;
+      cached += end.cached_tokens;
+    }
     completion += end.generated_tokens;
     retained += end.retained;
     evicted += end.evicted;

@@ -140,17 +140,14 @@ std::optional<Session> Scheduler::resume(const Job& job, const JobPrompt& prompt
 
 // A copy of what this conversation has in common with others.
 void Scheduler::keep_shared(const Sequence& sequence) {
-  const std::uint64_t room = limits_.memory - bytes_, bytes = sequence.session().kv_bytes();
-  if (!sequence.job().resumes || !sequence.at_shared() || bytes > std::min(room, limits_.prefix_memory)) return;
-  prefixes_.shrink(room - bytes);
-  auto copy = sequence.session().fork();
-  if (copy) prefixes_.keep(kind_of(sequence.job()), sequence.tokens(), std::move(*copy), room);
+  if (!sequence.job().resumes || !sequence.at_shared()) return;
+  prefixes_.keep_copy(kind_of(sequence.job()), sequence.tokens(), sequence.session(), limits_.memory - bytes_);
 }
 
 // The next turn goes on from here. The cache was counted at its longest: it is kept in its own room.
 void Scheduler::keep_end(Sequence& sequence) {
   if (!sequence.job().resumes) return;
-  std::vector<Token> tokens = sequence.tokens();
+  std::vector<Token> tokens = sequence.tokens();  // as long as it has its session
   const std::uint64_t room = limits_.memory - bytes_ + sequence.begins().cost;
   prefixes_.keep(kind_of(sequence.job()), std::move(tokens), sequence.end_session(), room);
 }

@@ -86,10 +86,8 @@ Event Sequence::take(std::span<const float> logits) {
 
 // The first view and the last one are whole.
 void Sequence::tell_view(Event& event) {
-  const std::vector<Token> read = tokens();
   event.view = take_view(session_, model_, told_ == 0 || event.end);
-  event.view->tokens.assign(read.begin() + static_cast<std::ptrdiff_t>(told_), read.end());
-  told_ = read.size();
+  for (; std::cmp_less(told_, session_.position()); ++told_) event.view->tokens.push_back(token_at(told_));
 }
 
 // A row is about the token after it.
@@ -111,12 +109,15 @@ void Sequence::draw(std::span<const float> logits, Event& event) {
     event.tokens.push_back({generation.tokens.back(), generation.choices.back()});
 }
 
+Token Sequence::token_at(std::size_t position) const {
+  const std::size_t length = prompt().size();
+  return position < length ? prompt()[position] : generator_.generation().tokens[position - length];
+}
+
 // The token that was drawn last may not have been read.
 std::vector<Token> Sequence::tokens() const {
-  const auto& drawn = generator_.generation().tokens;
-  std::vector<Token> tokens(prompt().begin(), prompt().begin() + static_cast<std::ptrdiff_t>(fed_));
-  tokens.insert(tokens.end(), drawn.begin(), drawn.end());
-  tokens.resize(static_cast<std::size_t>(session_.position()));
+  std::vector<Token> tokens(static_cast<std::size_t>(session_.position()));
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = token_at(i);
   return tokens;
 }
 

@@ -41,6 +41,7 @@ class Sequence {
   void score_prompt(std::span<const float> logits, Event& event) const;
   void draw(std::span<const float> logits, Event& event);
   void tell_view(Event& event);
+  Token token_at(std::size_t position) const;
   SequenceEnd end() const;
 
   const ModelInfo& model_;

@@ -76,10 +76,7 @@ class SchedulerTest : public TinyServer {
   // What is kept may grow.
   Job resuming(Job job) const {
     job.resumes = true;
-    for (JobPrompt& prompt : job.prompts) {
-      const auto tokens = static_cast<std::int64_t>(prompt.tokens.size() + job.generate.tokens);
-      prompt.cost = cache_cost(model_->info(), job.session_options(prompt.tokens.size()), tokens).value();
-    }
+    for (JobPrompt& prompt : job.prompts) prompt.cost = job.cost(model_->info(), prompt.tokens.size()).value();
     return job;
   }
 
