@@ -5,6 +5,8 @@ import { markdown } from './markdown.js';
 import { Memory } from './memory.js';
 import { Words } from './words.js';
 
+export const authorization = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
+
 const mebibytes = (bytes) => `${(bytes / 1048576).toFixed(2)} MiB`;
 
 function gaugeOf(name, value, largest) {
@@ -66,7 +68,7 @@ export class Chat {
     const messages = system ? [{ role: 'system', content: system }, ...this.messages] : this.messages;
     const response = await fetch('/v1/chat/completions', {
       method: 'POST',
-      headers: { 'Content-Type': 'application/json', ...(key ? { Authorization: `Bearer ${key}` } : {}) },
+      headers: { 'Content-Type': 'application/json', ...authorization(key) },
       body: JSON.stringify({ messages, stream: true, stream_options: { include_usage: true }, ...this.fields() }),
       signal: this.abort.signal,
     });

@@ -1,10 +1,9 @@
 // Who holds a token: a table of layers and KV heads, with when each let it go.
 
 export function drawHolders(figure, memory, token) {
-  const held = Math.round(memory.share(token) * memory.places);
   figure.hidden = false;
   figure.querySelector('figcaption').textContent =
-      `${JSON.stringify(memory.tokens[token])}, token ${token}: ${held} of ${memory.places} KV heads hold it. ` +
+      `${JSON.stringify(memory.tokens[token])}, token ${token}: ${memory.holders(token)} of ${memory.places} KV heads hold it. ` +
       'A row is a layer; a number says how many tokens had been read when the head let it go.';
   const rows = [];
   for (let layer = 0; layer < memory.layers; ++layer) {

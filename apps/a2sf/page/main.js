@@ -1,6 +1,6 @@
 // The page: what is written goes to one conversation, or to two side by side.
 
-import { Chat } from './chat.js';
+import { authorization, Chat } from './chat.js';
 
 const at = (id) => document.getElementById(id);
 const chats = [];
@@ -63,8 +63,7 @@ at('plain').addEventListener('change', () => {
 
 at('key').value = sessionStorage.getItem('key') ?? '';
 restart();
-const key = at('key').value;
-fetch('/v1/models', { headers: key ? { Authorization: `Bearer ${key}` } : {} })
+fetch('/v1/models', { headers: authorization(at('key').value) })
   .then((response) => (response.ok ? response.json() : { data: [{ id: 'the server wants a key: see below' }] }))
   .then(({ data }) => { at('model').textContent = data[0].id; })
   .catch(() => { at('model').textContent = 'no server answers'; });

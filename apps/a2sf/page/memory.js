@@ -51,12 +51,14 @@ export class Memory {
     changed.add(token);
   }
 
-  // The share of places that held the token when so many had been read, 0 to 1.
-  share(token, time = this.tokens.length) {
+  // How many places held the token when so many had been read, and what share of all.
+  holders(token, time = this.tokens.length) {
     let held = 0;
     for (const left of this.left[token]) held += left > time;
-    return held / this.places;
+    return held;
   }
+
+  share(token, time) { return this.holders(token, time) / this.places; }
 
   isHeld(token, place) { return this.left[token][place] === HELD; }
 }

@@ -30,9 +30,11 @@ export class Words {
     this.time.value = this.time.max = 0;
   }
 
+  get showsTokens() { return this.memory && !this.isPlain; }
+
   // After memory.apply(), with what that returned.
   update(changed) {
-    if (this.isPlain) return;
+    if (!this.showsTokens) return;
     const isAtEnd = this.box.scrollTop + this.box.clientHeight >= this.box.scrollHeight - 40;
     for (let i = this.box.children.length; i < this.memory.tokens.length; ++i) this.box.append(this.spanOf(i));
     const now = Number(this.time.value) === Number(this.time.max);
@@ -61,7 +63,7 @@ export class Words {
   }
 
   shadeAll() {
-    if (!this.memory || this.isPlain) return;
+    if (!this.showsTokens) return;
     for (let token = 0; token < this.box.children.length; ++token) this.shade(token, Number(this.time.value));
     this.tellMoment();
   }
@@ -73,7 +75,7 @@ export class Words {
 
   take(event) {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!this.memory || this.isPlain || (!step && event.key !== 'Enter')) return;
+    if (!this.showsTokens || (!step && event.key !== 'Enter')) return;
     event.preventDefault();
     const next = Math.max(0, this.chosen) + (step ?? 0);
     if (next >= 0 && next < this.box.children.length) this.choose(next);
@@ -96,9 +98,12 @@ export class Words {
   tellSelected(section) {
     const selection = document.getSelection(), answer = section.querySelector('.answer');
     const tokens = [...this.box.children].filter((span) => span.dataset.number && selection.containsNode(span, true));
-    if (!this.memory || tokens.length === 0 || this.memory.isLossy) {
-      const isUnknown = this.memory?.isLossy;
-      answer.value = isUnknown ? 'Not known before the answer ends.' : 'Select some of the conversation first.';
+    if (this.memory?.isLossy) {
+      answer.value = 'Not known before the answer ends.';
+      return;
+    }
+    if (tokens.length === 0) {
+      answer.value = 'Select some of the conversation first.';
       return;
     }
     const shares = tokens.map((span) => this.memory.share(Number(span.dataset.number)));
