@@ -124,9 +124,14 @@ def resident(pid):
         return int(file.read().split()[1]) * 4096
 
 
-def quantiles(values, *shares):
+def quantile(values, share):
+    """None of no values."""
     ordered = sorted(values)
-    return [ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None for share in shares]
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+
+
+def half_and_p99(values):
+    return {"half": quantile(values, 0.5), "p99": quantile(values, 0.99)}
 
 
 def report_of(outcomes, seconds, arguments):
@@ -134,9 +139,8 @@ def report_of(outcomes, seconds, arguments):
     plain = [o for o in whole if o.plan.kind == "plain" and o.tokens > 1]
     rates = [o.rate() for o in plain]
     good = [o for o in plain if o.first() <= arguments.goal_first
-            and quantiles(o.gaps(), 0.99)[0] <= arguments.goal_gap]
+            and (quantile(o.gaps(), 0.99) or 0) <= arguments.goal_gap]
     first, gaps = [o.first() for o in plain], [gap for o in plain for gap in o.gaps()]
-    names = ("half", "p99")
     return {
         "url": arguments.url, "seed": arguments.seed, "requests": len(outcomes), "seconds": seconds,
         "complete": len(whole), "lost": sum(o.plan.kind in ("plain", "slow") and not o.complete for o in outcomes),
@@ -147,8 +151,8 @@ def report_of(outcomes, seconds, arguments):
         "tokens_per_s": sum(o.tokens for o in whole) / seconds,
         "all_tokens_per_s": sum(o.tokens + o.prompt_tokens for o in whole) / seconds,
         "good_requests_per_s": len(good) / seconds,
-        "first_token_s": dict(zip(names, quantiles(first, 0.5, 0.99))),
-        "between_tokens_s": dict(zip(names, quantiles(gaps, 0.5, 0.99))),
+        "first_token_s": half_and_p99(first),
+        "between_tokens_s": half_and_p99(gaps),
         "slowest_over_median": min(rates) / statistics.median(rates) if rates else None,
     }
 

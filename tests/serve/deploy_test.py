@@ -10,10 +10,9 @@ import tempfile
 import time
 import unittest
 import urllib.error
-import urllib.request
 from pathlib import Path
 
-from support import DIRECT, PROGRAM, Server, main
+from support import PROGRAM, Server, main, open_address
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 BASE = ("libc.so", "libm.so", "libstdc++.so", "libgcc_s.so", "ld-linux", "linux-vdso")  # what every Debian has
@@ -64,9 +63,7 @@ class ProxyTest(unittest.TestCase):
             return False
 
     def open(self, path, body=None, key="x"):
-        data = body and json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-        return DIRECT.open(urllib.request.Request(self.url + path, data, headers), timeout=60)
+        return open_address(self.url + path, body, {"Authorization": f"Bearer {key}"})
 
     def who(self, body, key="x"):
         """The server that answers."""

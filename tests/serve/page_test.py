@@ -7,7 +7,7 @@ import sys
 import time
 import unittest
 
-from support import DIRECT, SKIPPED, Server, ServeTest, main
+from support import SKIPPED, Server, ServeTest, main
 
 try:
     from selenium import webdriver
@@ -166,7 +166,7 @@ class FilesTest(unittest.TestCase):
         with open(__file__, encoding="utf-8") as keys:
             server = Server("-t", 1, "--api-key-file", keys.name)
         for path, kind in (("/", "text/html"), ("/page/main.js", "text/javascript"), ("/page/style.css", "text/css")):
-            with DIRECT.open(server.url + path) as answer:
+            with server.open(path) as answer:
                 self.assertEqual(answer.headers["Content-Type"], f"{kind}; charset=utf-8")
                 self.assertTrue(answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'"))
         for path in ("/page/", "/page/../serve.cc", "/page/main.jsx", "/v1/models"):

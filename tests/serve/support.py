@@ -21,6 +21,12 @@ SKIPPED = 77
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past any proxy of the environment
 
 
+def open_address(url, body=None, headers=None):
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})})
+    return DIRECT.open(request, timeout=120)
+
+
 class Server:
     def __init__(self, *arguments, port=0):
         self.process = subprocess.Popen([PROGRAM, "serve", "-m", MODEL, "--port", str(port), *map(str, arguments)],
@@ -39,9 +45,7 @@ class Server:
         return self.process.returncode, said
 
     def open(self, path, body=None, headers=None):
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json", **(headers or {})})
-        return DIRECT.open(request, timeout=120)
+        return open_address(self.url + path, body, headers)
 
     def ask(self, path, body=None, headers=None):
         """Status and document."""
