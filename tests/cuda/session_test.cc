@@ -42,29 +42,37 @@ class CudaSession : public testing::Test {
     return Session::create(model, {.policy = parse_policy(spec).value(), .kv_type = type}).value();
   }
 
-  // Sequences that take their tokens together, one at a time, say to the byte what each says alone.
-  static void expect_same_alone(const std::shared_ptr<const Model>& model, const std::vector<const char*>& specs,
-                                std::size_t prompt, std::size_t steps) {
-    const Tokens tokens = some_tokens(prompt + specs.size() + steps);
+  struct Kind {
+    std::string spec;
+    KvType type = KvType::f16;
+  };
+  struct Turns {
+    std::size_t prompt = 0, chunk = 1, steps = 1;  // tokens before, tokens of a step, steps
+  };
+  // Sequences that take their tokens together say to the byte what each says alone. Sequence i has i tokens more.
+  static void expect_same_alone(const std::shared_ptr<const Model>& model, const std::vector<Kind>& kinds,
+                                const Turns& turns) {
+    const Tokens tokens = some_tokens(turns.prompt + kinds.size() + turns.chunk * turns.steps);
     std::vector<Session> alone, together;
-    for (std::size_t i = 0; i < specs.size(); ++i) {
+    for (std::size_t i = 0; i < kinds.size(); ++i) {
+      const auto before = std::span(tokens).first(turns.prompt + i);
       for (std::vector<Session>* sessions : {&alone, &together}) {
-        sessions->push_back(session_of(model, specs[i], KvType::f16));
-        ASSERT_TRUE(sessions->back().feed(std::span(tokens).first(prompt + i)));
+        sessions->push_back(session_of(model, kinds[i].spec, kinds[i].type));
+        ASSERT_TRUE(before.empty() || sessions->back().feed(before));
       }
     }
-    for (std::size_t step = 0; step < steps; ++step) {
+    for (std::size_t step = 0; step < turns.steps; ++step) {
       std::vector<Feed> feeds;
-      for (std::size_t i = 0; i < specs.size(); ++i) {
-        const auto token = std::span(tokens).subspan(prompt + i + step, 1);
-        feeds.push_back({&together[i], token, WantLogits::last});
-        ASSERT_TRUE(Session::step(std::array{Feed{&alone[i], token, WantLogits::last}}));
+      for (std::size_t i = 0; i < kinds.size(); ++i) {
+        const auto part = std::span(tokens).subspan(turns.prompt + i + step * turns.chunk, turns.chunk);
+        feeds.push_back({&together[i], part, WantLogits::last});
+        ASSERT_TRUE(Session::step(std::array{Feed{&alone[i], part, WantLogits::last}}));
       }
       ASSERT_TRUE(Session::step(feeds));
-      for (std::size_t i = 0; i < specs.size(); ++i) {
+      for (std::size_t i = 0; i < kinds.size(); ++i) {
         ASSERT_TRUE(std::equal(alone[i].logits().begin(), alone[i].logits().end(), together[i].logits().begin()))
-            << specs[i] << ", sequence " << i << ", step " << step;
-        ASSERT_EQ(alone[i].scores(1, 1), together[i].scores(1, 1)) << specs[i];
+            << kinds[i].spec << ", sequence " << i << ", step " << step;
+        ASSERT_EQ(alone[i].scores(1, 1), together[i].scores(1, 1)) << kinds[i].spec;
       }
     }
   }
@@ -119,48 +127,33 @@ TEST_F(CudaSession, AForkGoesOnAsItsOriginDoes) {
 }
 
 TEST_F(CudaSession, WhoSharesAStepDoesNotMatterToTheByte) {
-  const std::vector<std::pair<const char*, KvType>> kinds = {{"a2sf:budget=20", KvType::f16},
-                                                             {"full", KvType::f32},
-                                                             {"h2o:budget=9:block=4", KvType::f16},
-                                                             {"ideal:budget=12", KvType::f32},
-                                                             {"a2sf:budget=15:block=prompt", KvType::f16}};
-  const Tokens tokens = some_tokens(60);
-  std::vector<Session> alone, together;
-  for (const auto& [spec, type] : kinds) {
-    alone.push_back(session_of(gpu_, spec, type));
-    together.push_back(session_of(gpu_, spec, type));
-  }
-  for (std::size_t first = 0; first < 40; first += 10) {
-    std::vector<Feed> feeds;
-    for (std::size_t i = 0; i < kinds.size(); ++i) {
-      const auto part = std::span(tokens).subspan(first + i, 10);
-      feeds.push_back({&together[i], part, WantLogits::last});
-      ASSERT_TRUE(Session::step(std::array{Feed{&alone[i], part, WantLogits::last}}));
-    }
-    ASSERT_TRUE(Session::step(feeds));
-    for (std::size_t i = 0; i < kinds.size(); ++i) {
-      EXPECT_TRUE(std::equal(alone[i].logits().begin(), alone[i].logits().end(), together[i].logits().begin()))
-          << kinds[i].first;
-    }
-  }
+  expect_same_alone(gpu_,
+                    {{"a2sf:budget=20", KvType::f16},
+                     {"full", KvType::f32},
+                     {"h2o:budget=9:block=4", KvType::f16},
+                     {"ideal:budget=12", KvType::f32},
+                     {"a2sf:budget=15:block=prompt", KvType::f16}},
+                    {.chunk = 10, .steps = 4});
 }
 
 // Heads of unlike lengths have unlike numbers of partitions.
 TEST_F(CudaSession, LongSequencesOfUnlikeBudgetsShareAStep) {
-  expect_same_alone(gpu_, {"a2sf:budget=1500", "a2sf:budget=2200", "a2sf:budget=20", "full", "h2o:budget=130:block=8"},
-                    2400, 20);
+  expect_same_alone(
+      gpu_, {{"a2sf:budget=1500"}, {"a2sf:budget=2200"}, {"a2sf:budget=20"}, {"full"}, {"h2o:budget=130:block=8"}},
+      {.prompt = 2400, .steps = 20});
 }
 
 // A row of several has its inputs prepared by another kernel than a row alone.
 TEST_F(CudaSession, UpToNineRowsOfAStepSayWhatEachSaysAlone) {
-  const std::vector<const char*> all = {"a2sf:budget=20",     "full",           "h2o:budget=9:block=4",
-                                        "tova:budget=12",     "local",          "a2sf:budget=20:power=1.5",
-                                        "streaming:budget=9", "a2sf:budget=40", "full"};
+  const std::vector<Kind> all = {{"a2sf:budget=20"},     {"full"},           {"h2o:budget=9:block=4"},
+                                 {"tova:budget=12"},     {"local"},          {"a2sf:budget=20:power=1.5"},
+                                 {"streaming:budget=9"}, {"a2sf:budget=40"}, {"full"}};
   for (const ggml_type type : {GGML_TYPE_F32, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_1, GGML_TYPE_Q6_K}) {
     SCOPED_TRACE(ggml_type_name(type));
     const auto model = load("cuda", rounded({.type = type}));
     for (const std::size_t rows : {2, 3, 8, 9})
-      expect_same_alone(model, {all.begin(), all.begin() + static_cast<std::ptrdiff_t>(rows)}, 30, 4);
+      expect_same_alone(model, {all.begin(), all.begin() + static_cast<std::ptrdiff_t>(rows)},
+                        {.prompt = 30, .steps = 4});
   }
 }
 
