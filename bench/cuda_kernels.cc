@@ -220,7 +220,7 @@ void bench_attention(cuda::Device& device, const AttendShape& shape) {
   launch.most_slots = static_cast<int>(round_up(shape.tokens + 4 * kReplays, kChunk));
   launch.most_rows = 1;
   stores.front()->note_heads(launch.heads_are);
-  const auto scratch = zeros(device, cuda::attend_scratch_floats(launch) * sizeof(float));
+  const auto scratch = zeros(device, cuda::attend_scratch_floats(launch, 1) * sizeof(float));
   launch.scratch = floats(scratch);
   const double us = microseconds(device.queue(), kLayers, [&](int layer) {
     cuda::AttendLaunch of_layer = launch;

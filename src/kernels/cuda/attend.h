@@ -23,32 +23,33 @@ struct AttendLaunch {
   const DeviceSpan* spans;
   DeviceFailure* failures;  // [span]
   int span_count;
-  int layer, heads, kv_heads, head_dim, window;
+  int layer, heads, kv_heads, head_dim;
   float scale;
   DeviceRope rope;
   const float2* rotations;    // [row][pair], of find_rotations()
   DeviceNorm q_norm, k_norm;  // of every head
   const float *q, *k, *v;     // [row][heads * head_dim], [row][kv_heads * head_dim]
   float* out;
-  float* scratch;     // attend_scratch_floats() of it
-  int* arrivals;      // [span][KV head]: 0, and 0 again after each row
-  bool scores_aside;  // of one row: no other layer uses this scratch and these arrivals, but they share q, k, v and out
-  int most_slots;     // that a head of these sequences uses
-  int most_rows;      // of a span
+  float* scratch;    // attend_scratch_floats() of it
+  int* arrivals;     // [layer, if scores wait][span][KV head]: 0, and 0 again after each row
+  bool scores_wait;  // of one row: until score_layers(), for which each layer has scratch of its own
+  int most_slots;    // that a head of these sequences uses
+  int most_rows;     // of a span
   AttendedHeads heads_are;
 };
 
-// What attention works in, for each KV head of each sequence.
-A2SF_HOST_DEVICE inline std::int64_t unit_floats(int group, int head_dim, int most_slots) {
-  const std::int64_t slots = most_slots, blocks = most_partitions(most_slots);
-  return (4 * blocks + (group + 1) * slots + blocks * (head_dim + 2) * group + 3) / 4 * 4;
+// What attention works in, for each KV head of each sequence: what its partitions found, and what scores are made of.
+A2SF_HOST_DEVICE inline std::int64_t output_floats(const AttendLaunch& launch) {
+  return std::int64_t{most_partitions(launch.most_slots)} * (launch.heads / launch.kv_heads) * padded(launch.head_dim);
 }
 A2SF_HOST_DEVICE inline std::int64_t unit_floats(const AttendLaunch& launch) {
-  return unit_floats(launch.heads / launch.kv_heads, launch.head_dim, launch.most_slots);
+  const std::int64_t group = launch.heads / launch.kv_heads, blocks = most_partitions(launch.most_slots);
+  return (4 * blocks + (group + 1) * launch.most_slots + 2 * blocks * group + 3) / 4 * 4;
 }
-inline std::size_t attend_scratch_floats(const AttendLaunch& launch) {
+// `layers`: that wait for their scores, else 1.
+inline std::size_t attend_scratch_floats(const AttendLaunch& launch, int layers) {
   return static_cast<std::size_t>(launch.span_count) * static_cast<std::size_t>(launch.kv_heads) *
-         static_cast<std::size_t>(unit_floats(launch));
+         static_cast<std::size_t>(output_floats(launch) + layers * unit_floats(launch));
 }
 
 // All of them enqueue.
@@ -60,8 +61,9 @@ cudaError_t attend_plain(const AttendLaunch& launch, const Queue& queue);
 // Parts of attend(): heads that are is_fast(), and those that are not.
 cudaError_t attend_rows(const AttendLaunch& launch, const Queue& queue);
 cudaError_t attend_slow_heads(const AttendLaunch& launch, const Queue& queue);
-// After a row's attention: A, and what goes. Heads of mode score. Aside: while the layer's next operations run.
+// After a row's attention: A, and what goes. Heads of mode score.
 cudaError_t score_row(const AttendLaunch& launch, int row, const Queue& queue);
-cudaError_t score_aside(const AttendLaunch& launch, const Queue& queue);
+// The same for all `layers` that wait for it, beside what the queue's stream does next: until join().
+cudaError_t score_layers(const AttendLaunch& launch, int layers, const Queue& queue);
 
 }  // namespace a2sf::cuda

@@ -3,6 +3,7 @@
 #include <cfloat>
 
 #include "kernels/cuda/row_head.cuh"
+#include "kernels/cuda/workspace.cuh"
 
 namespace a2sf::cuda {
 namespace {
@@ -20,16 +21,18 @@ class PlainRow : public RowHead<Element> {
  public:
   __device__ PlainRow(const AttendLaunch& launch, const DeviceSpan& span, int kv_head, int row, double* shared)
       : Base(launch, span, kv_head, row, shared) {
-    probabilities_ = launch.scratch + this->unit() * unit_floats(launch);
-    given_ = probabilities_ + static_cast<std::int64_t>(group_) * launch.most_slots;
+    const Workspace work(launch, this->unit());
+    probabilities_ = work.logits;
+    given_ = work.given;
   }
 
   // False: the sequence has failed.
   __device__ bool run(int row) {
     if (this->has_failed()) return false;
     this->expire();
+    this->ask_for_rotations();
     this->read();
-    if (!this->can_store()) return this->fail(FailureCause::attention);
+    if (!can_store()) return this->fail(FailureCause::attention);
     const int slot = this->next_slot();
     if (slot == kNoSlot) return this->fail(FailureCause::eviction);
     insert(slot);
@@ -44,6 +47,13 @@ class PlainRow : public RowHead<Element> {
   }
 
  private:
+  // Whether the row's key and value are finite.
+  __device__ bool can_store() const {
+    bool finite = true;
+    for (int i = thread(); i < dim_; i += threads()) finite &= isfinite(this->k_[i]) && isfinite(this->v_[i]);
+    return !__syncthreads_or(!finite);
+  }
+
   __device__ void insert(int slot) {
     this->store_token(slot);
     this->weigh(slot, this->v_);

@@ -1,6 +1,8 @@
-// Attention row by row, many blocks to a head: each attends to a range of its slots for up to four query heads, and the
-// last one to be done puts together what they found. Where the ranges lie and the order of every sum depends on the
-// head's own slots alone.
+// Attention row by row. The blocks of a head share out the partitions of its slots, each for up to four query heads,
+// and the last one to be done puts together what all of them found. Where the partitions lie and the order of every sum
+// depend on the head's own slots alone, not on how many blocks there are.
+#include <algorithm>
+
 #include "kernels/cuda/attend_tiles.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/row_head.cuh"
@@ -10,6 +12,7 @@ namespace a2sf::cuda {
 namespace {
 
 constexpr int kWarps = 4, kThreads = kWarps * kWarp;
+constexpr int kBlocks = 6;  // of a multiprocessor, two at once: with more, each would find its queries for less work
 
 template <int dims>
 struct SharedOutputs {
@@ -27,12 +30,14 @@ class AttendRow : public RowHead<__half> {
         sets_(sets_of(launch)),
         first_head_(static_cast<int>(blockIdx.x) % sets_ * kHeads),
         found_(launch, unit()),
-        fresh_(reinterpret_cast<__half*>(v_ + stride_)),
-        outputs_(*reinterpret_cast<SharedOutputs<dims>*>(fresh_ + 2 * stride_)) {}
+        queries_(reinterpret_cast<__half*>(turns_) + 2 * stride_),
+        fresh_(queries_ + 2 * kHeads * kPitch),
+        outputs_(*reinterpret_cast<SharedOutputs<dims>*>(fresh_ + 2 * kPitch)) {
+    ask_for_rotations();
+  }
 
   static std::size_t shared_bytes(int group, int dim) {
-    return RowHead::shared_bytes(group, dim) + 2 * sizeof(__half) * static_cast<std::size_t>(padded(dim)) +
-           sizeof(SharedOutputs<dims>);
+    return RowHead::shared_bytes(group, dim) + sizeof(__half) * (2 * kHeads + 2) * kPitch + sizeof(SharedOutputs<dims>);
   }
   __host__ __device__ static int sets_of(const AttendLaunch& launch) {
     return (launch.heads / launch.kv_heads + kHeads - 1) / kHeads;
@@ -56,39 +61,57 @@ class AttendRow : public RowHead<__half> {
 
  private:
   using Tiles = SlotTiles<dims>;
+  static constexpr int kPitch = dims + 8;  // halves of a row in shared memory: neighbours lie in other banks
 
   // All slots may be taken where the window leaves one behind that nobody has freed yet.
   __device__ int slot_of_row() const {
     const int slot = next_slot();
-    return slot == kNoSlot && launch_.window > 0 ? find_expired() : slot;
+    return slot == kNoSlot && state_.window > 0 ? find_expired() : slot;
   }
   __device__ int heads() const { return min(kHeads, group_ - first_head_); }
 
-  // This block's partition of the slots.
+  // This block's partitions of the slots.
   __device__ void attend(int slot, const Partitions& partitions) {
-    const int index = static_cast<int>(blockIdx.z), first = index * partitions.slots;
-    Tiles tiles(slots_, stride_, first, min(first + partitions.slots, max(state_.used, slot + 1)), kWarps);
-    tiles.prefetch();
+    Tiles tiles(slots_, stride_, kWarps);
+    begin(tiles, slot, partitions, static_cast<int>(blockIdx.z));
     if (in_span_ == 0) wait_for_previous();
     read();
-    const bool stores = can_store();
+    const bool stores = convert();
     if (slot == kNoSlot) {
       fail(FailureCause::eviction);
-    } else if (!stores || !attend_to(tiles, slot, index)) {
+    } else if (!stores || !attend_to(tiles, slot, partitions)) {
       fail(FailureCause::attention);
-    } else if (slot / partitions.slots == index && first_head_ == 0) {
+    } else if (slot / partitions.slots % gridDim.z == blockIdx.z && first_head_ == 0) {
       store_token(slot);
     }
   }
+  __device__ void begin(Tiles& tiles, int slot, const Partitions& partitions, int index) const {
+    const int first = index * partitions.slots;
+    if (index < partitions.count) tiles.begin(first, min(first + partitions.slots, max(state_.used, slot + 1)));
+  }
+
+  // The row's token as its slot has it, and its queries as tiles want them. False: the token is not finite.
+  __device__ bool convert() const {
+    const float scale = launch_.scale * kLog2E;
+    bool finite = true;
+    for (int i = thread(); i < stride_; i += kThreads) {
+      finite &= isfinite(k_[i]) && isfinite(v_[i]);
+      store(fresh_[i], k_[i]);
+      store(fresh_[kPitch + i], v_[i]);
+#pragma unroll
+      for (int h = 0; h < kHeads; ++h) {
+        const float q = h < heads() ? q_[(first_head_ + h) * stride_ + i] * scale : 0;
+        const __half rounded = __float2half_rn(q);
+        queries_[h * kPitch + i] = rounded;
+        queries_[(kHeads + h) * kPitch + i] = __float2half_rn(q - __half2float(rounded));
+      }
+    }
+    return !__syncthreads_or(!finite);
+  }
 
   // False: a logit is not finite.
-  __device__ bool attend_to(Tiles& tiles, int slot, int index) {
-    for (int i = thread(); i < stride_; i += kThreads) {
-      store(fresh_[i], k_[i]);
-      store(fresh_[stride_ + i], v_[i]);
-    }
-    __syncthreads();
-    const TileQueries<dims> queries(q_ + first_head_ * stride_, stride_, heads(), launch_.scale * kLog2E);
+  __device__ bool attend_to(Tiles& tiles, int slot, const Partitions& partitions) {
+    const TileQueries<dims> queries(queries_, kPitch, stride_);
     const bool scores = state_.mode == RetentionMode::score;
     const int used = max(state_.used, slot + 1);
     const auto sees_slot = [&](int at, std::int32_t position) {
@@ -97,28 +120,32 @@ class AttendRow : public RowHead<__half> {
     const auto keep = [&](int g, int at, float logit) {
       if (scores && g < heads() && at < used) found_.logit(first_head_ + g, at) = logit;
     };
-    TileSums<dims> sums;
-    const bool finite = tiles.attend(queries, {slot, fresh_, fresh_ + stride_}, sums, sees_slot, keep);
-    if (__syncthreads_or(!finite)) return false;
-    sums.leave(outputs_);
-    __syncthreads();
-    put_together(index);
+    for (int index = static_cast<int>(blockIdx.z); index < partitions.count; index += static_cast<int>(gridDim.z)) {
+      TileSums<dims> sums;
+      const bool finite = tiles.attend(queries, {slot, fresh_, fresh_ + kPitch}, sums, sees_slot, keep);
+      if (__syncthreads_or(!finite)) return false;
+      begin(tiles, slot, partitions, index + static_cast<int>(gridDim.z));
+      sums.leave(outputs_);
+      __syncthreads();
+      put_together(index);
+    }
     return true;
   }
 
   // What the warps found.
   __device__ void put_together(int index) {
-    for (int e = thread(); e < heads() * dim_; e += kThreads) {
-      const int h = e / dim_, i = e % dim_;
-      float maximum = -FLT_MAX, sum = 0, output = 0;
+    for (int e = thread(); e < heads() * stride_ / 4; e += kThreads) {
+      const int h = e / (stride_ / 4), i = e % (stride_ / 4) * 4;
+      float maximum = -FLT_MAX, sum = 0;
+      float4 output{};
       for (int w = 0; w < kWarps; ++w) maximum = fmaxf(maximum, outputs_.maxima[w][h]);
       for (int w = 0; w < kWarps; ++w) {
         const float factor = exp2f(outputs_.maxima[w][h] - maximum);
         sum = fmaf(factor, outputs_.sums[w][h], sum);
-        output = fmaf(factor, outputs_.of_warps[w][h][i], output);
+        add_scaled(output, factor, *reinterpret_cast<const float4*>(&outputs_.of_warps[w][h][i]));
       }
       const int part = index * group_ + first_head_ + h;
-      found_.outputs[static_cast<std::int64_t>(part) * dim_ + i] = output;
+      found_.output(index, first_head_ + h, i) = output;
       if (i == 0) {
         found_.maxima[part] = maximum;
         found_.sums[part] = sum;
@@ -128,20 +155,15 @@ class AttendRow : public RowHead<__half> {
 
   // What the blocks found. A head that scores takes the row's token later (score_row.cu).
   __device__ void finish(int slot, int partitions) {
-    float* const shares = &outputs_.of_warps[0][0][0];  // [group][kMostBlocks]
-    for (int g = thread() / kWarp; g < group_; g += kWarps) {
-      const Shares of_head(found_, g, partitions);
-      if (thread() % kWarp < partitions) shares[g * kMostBlocks + thread() % kWarp] = of_head.of_partition;
-    }
-    __syncthreads();
     float* const out = launch_.out + (static_cast<std::int64_t>(row_) * launch_.heads + kv_head_ * group_) * dim_;
-    for (int e = thread(); e < group_ * dim_; e += kThreads) {
-      float sum = 0;
-#pragma unroll
-      for (int p = 0; p < kMostBlocks; ++p) {
-        if (p < partitions) sum = fmaf(shares[e / dim_ * kMostBlocks + p], found_.outputs[p * group_ * dim_ + e], sum);
+    for (int g = thread() / kWarp; g < group_; g += kWarps) {
+      for (int first = 0; first < stride_; first += 4 * kWarp) {
+        const int i = first + thread() % kWarp * 4;
+        const float4 sums = found_.output_of_all(g, i, partitions);
+        const float values[4] = {sums.x, sums.y, sums.z, sums.w};
+        for (int e = 0; e < 4; ++e)
+          if (i + e < dim_) out[g * dim_ + i + e] = values[e];
       }
-      out[e] = sum;
     }
     if (next_slot() == kNoSlot) leave(slot, 0);  // the one that the window leaves behind
     weigh(slot, v_);
@@ -156,7 +178,7 @@ class AttendRow : public RowHead<__half> {
 
   // A ring evicts nothing: the one token that a row leaves behind is where the ring has it.
   __device__ void expire_in_ring() {
-    const std::int64_t gone = now_ - launch_.window;
+    const std::int64_t gone = now_ - state_.window;
     const auto slot = static_cast<int>(gone % state_.most);
     if (gone >= 0 && slots_.position(slot) == gone) leave(slot, 0);
   }
@@ -165,13 +187,13 @@ class AttendRow : public RowHead<__half> {
   int sets_;     // of kHeads query heads
   int first_head_;
   Workspace found_;
-  __half* fresh_;  // shared: the row's key and value as their slot has them, [2][stride]
+  __half* queries_;  // shared: their halves, then what these lose, [2 kHeads][kPitch]
+  __half* fresh_;    // shared: the row's key and value as their slot has them, [2][kPitch]
   SharedOutputs<dims>& outputs_;
 };
 
 template <int dims>
-__global__ void __launch_bounds__(kThreads, dims > 128 ? 2 : 3)
-    attend_row(const __grid_constant__ AttendLaunch launch, int row) {
+__global__ void __launch_bounds__(kThreads, 2) attend_row(const __grid_constant__ AttendLaunch launch, int row) {
   extern __shared__ __align__(16) double shared[];
   let_next_begin();
   const DeviceSpan& span = launch.spans[blockIdx.y];
@@ -187,9 +209,10 @@ __global__ void __launch_bounds__(kThreads, dims > 128 ? 2 : 3)
 
 template <int dims>
 cudaError_t enqueue_row(const AttendLaunch& launch, int row, const Queue& queue) {
-  const int group = launch.heads / launch.kv_heads;
-  const dim3 grid(static_cast<unsigned>(launch.kv_heads * AttendRow<dims>::sets_of(launch)),
-                  static_cast<unsigned>(launch.span_count), static_cast<unsigned>(most_partitions(launch.most_slots)));
+  const int group = launch.heads / launch.kv_heads, sets = launch.kv_heads * AttendRow<dims>::sets_of(launch);
+  const int heads = sets * launch.span_count, blocks = (kBlocks * queue.multiprocessors + heads - 1) / heads;
+  const dim3 grid(static_cast<unsigned>(sets), static_cast<unsigned>(launch.span_count),
+                  static_cast<unsigned>(std::min(blocks, most_partitions(launch.most_slots))));
   return enqueue(attend_row<dims>, grid, kThreads, AttendRow<dims>::shared_bytes(group, launch.head_dim), queue, launch,
                  row);
 }
@@ -206,9 +229,8 @@ cudaError_t attend_row_of(const AttendLaunch& launch, int row, const Queue& queu
 cudaError_t attend_rows(const AttendLaunch& launch, const Queue& queue) {
   for (int row = 0; row < launch.most_rows; ++row) {
     if (const auto code = attend_row_of(launch, row, queue); code != cudaSuccess) return code;
-    if (!launch.heads_are.scoring) continue;
-    const auto code = launch.scores_aside ? score_aside(launch, queue) : score_row(launch, row, queue);
-    if (code != cudaSuccess) return code;
+    if (!launch.heads_are.scoring || launch.scores_wait) continue;
+    if (const auto code = score_row(launch, row, queue); code != cudaSuccess) return code;
   }
   return cudaSuccess;
 }

@@ -44,23 +44,19 @@ __device__ inline std::uint32_t halves_of(float a, float b, bool rest) {
   return as_word(__floats2half2_rn(a - back.x, b - back.y));
 }
 
-// The queries as the second operand of Q K: column c is query head c % 4, `rest` of it from 4 on.
+// The queries as the second operand of Q K: column c is query head c % 4, from 4 on what rounding has lost of it.
 template <int dims>
 struct TileQueries {
   static constexpr int kChunks = dims / 32;
   uint4 words[kChunks];
 
-  // queries: [heads][stride], shared.
-  __device__ TileQueries(const float* queries, int stride, int heads, float scale) {
+  // columns: [8][pitch], of `stride` dims each, shared.
+  __device__ TileQueries(const __half* columns, int pitch, int stride) {
     const Lane lane;
-    const int head = lane.row % kHeads;
+#pragma unroll
     for (int c = 0; c < kChunks; ++c) {
       const int first = c * 32 + lane.pair * 8;
-      words[c] = {};
-      if (head >= heads || first >= stride) continue;
-      const float* const q = queries + head * stride + first;
-      for (int i = 0; i < 4; ++i)
-        (&words[c].x)[i] = halves_of(q[2 * i] * scale, q[2 * i + 1] * scale, lane.row >= kHeads);
+      words[c] = first < stride ? *reinterpret_cast<const uint4*>(columns + lane.row * pitch + first) : uint4{};
     }
   }
 };
@@ -125,21 +121,19 @@ class SlotTiles {
   static constexpr int kChunks = TileQueries<dims>::kChunks, kGroups = TileSums<dims>::kGroups;
 
  public:
-  __device__ SlotTiles(const Slots<__half>& slots, int stride, int first, int end, int warps)
-      : slots_(slots),
-        stride_(stride),
-        warps_(warps),
-        tile_(first / kTileSlots + static_cast<int>(threadIdx.x) / kWarp),
-        end_((end + kTileSlots - 1) / kTileSlots) {}
+  __device__ SlotTiles(const Slots<__half>& slots, int stride, int warps)
+      : slots_(slots), stride_(stride), warps_(warps) {}
 
-  // Asks for the first tile.
-  __device__ void prefetch() {
+  // Asks for the first tile of these slots.
+  __device__ void begin(int first, int end) {
+    tile_ = first / kTileSlots + static_cast<int>(threadIdx.x) / kWarp;
+    end_ = (end + kTileSlots - 1) / kTileSlots;
     if (tile_ >= end_) return;
     ask_for_keys(tile_);
     ask_for_values(tile_);
   }
 
-  // sees(slot, position), keep(query head, slot, logit to base 2). False: a logit is not finite.
+  // All of them. sees(slot, position), keep(query head, slot, logit to base 2). False: a logit is not finite.
   template <class Sees, class Keep>
   __device__ bool attend(const TileQueries<dims>& queries, const FreshToken& fresh, TileSums<dims>& sums, Sees sees,
                          Keep keep) {
@@ -251,7 +245,7 @@ class SlotTiles {
   __device__ static std::uint32_t high_halves(std::uint32_t a, std::uint32_t b) { return __byte_perm(a, b, 0x7632); }
 
   const Slots<__half>& slots_;
-  int stride_, warps_, tile_, end_;
+  int stride_, warps_, tile_ = 0, end_ = 0;
   Lane lane_;
   uint4 keys_[kChunks][2], values_[kGroups][4];
   std::int32_t positions_[2];

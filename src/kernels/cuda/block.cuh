@@ -43,4 +43,28 @@ __device__ T over_block(T x, Operation operation, void* scratch) {
   return x;
 }
 
+__device__ inline void add_scaled(float4& to, float factor, const float4& x) {
+  to = {fmaf(factor, x.x, to.x), fmaf(factor, x.y, to.y), fmaf(factor, x.z, to.z), fmaf(factor, x.w, to.w)};
+}
+
+// Calls use(i, load(i)) for every i below `count`, in some of `workers` threads, of which this is number `worker`. So
+// many loads are on their way at once, and a block that has nothing else to do waits for them once.
+template <int at_once, class Load, class Use>
+__device__ void for_loaded(int count, int worker, int workers, Load load, Use use) {
+  for (int first = worker; first < count; first += at_once * workers) {
+    decltype(load(0)) loaded[at_once];
+#pragma unroll
+    for (int a = 0; a < at_once; ++a)
+      if (first + a * workers < count) loaded[a] = load(first + a * workers);
+#pragma unroll
+    for (int a = 0; a < at_once; ++a)
+      if (first + a * workers < count) use(first + a * workers, loaded[a]);
+  }
+}
+// The same with all threads of the block.
+template <int at_once, class Load, class Use>
+__device__ void for_loaded(int count, Load load, Use use) {
+  for_loaded<at_once>(count, static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x), load, use);
+}
+
 }  // namespace a2sf::cuda

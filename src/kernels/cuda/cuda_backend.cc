@@ -19,7 +19,7 @@ namespace cuda {
 namespace {
 
 // Bytes of scratch that attention may take so that layers need not wait for each other's scores.
-constexpr std::size_t kMostScratch = std::size_t{256} << 20;
+constexpr std::size_t kMostScratch = std::size_t{512} << 20;
 
 class CudaBackend final : public Backend {
  public:
@@ -100,18 +100,20 @@ class CudaBackend final : public Backend {
   void gather(Activations in, Activations out) override {
     if (count(out) == 0) return;
     enqueue("gathering rows",
-            [&] { return cuda::gather(data(in), upload_.wanted(), in.columns, count(out), data(out), stream()); });
+            [&] { return cuda::gather(data(in), upload_.wanted(), in.columns, count(out), data(out), queue()); });
   }
   void predict(const PredictArgs& args) override {
+    find_scores();
     ProductsLaunch head = products_of(args.in, args.norm);
     head.products[head.product_count++] = {DeviceWeights::of(*args.head), nullptr, logits_.rows(), false};
     enqueue("the logits", [&] {
       const auto code = multiply(head, queue());
-      return code == cudaSuccess ? logits_.finish(count(args.in), args.softcap, stream()) : code;
+      return code == cudaSuccess ? logits_.finish(count(args.in), args.softcap, queue()) : code;
     });
   }
   void end(std::span<Status> outcomes) override {
-    if (records_ && scores_aside_) enqueue("a step", [&] { return join(); });
+    find_scores();
+    if (attention_.scores_wait) enqueue("scores", [&] { return join(); });
     if (records_) run_recorded();
     const std::size_t found = step_->spans.size() * sizeof(DeviceFailure);
     note(cudaMemcpyAsync(found_.data(), upload_.failures(), found, cudaMemcpyDeviceToHost, stream()), "a step");
@@ -152,29 +154,31 @@ class CudaBackend final : public Backend {
     if (auto room = activations_.begin(step); !room) return room;
     if (auto room = upload_.reserve(step); !room) return room;
     kind_ = {static_cast<int>(step.spans.size()), static_cast<int>(step.wanted.size()), 0, {}};
-    most_rows_ = 0;
+    int most_rows = 0;
     for (const Span& span : step.spans) {
       // Whole chunks, so that what attention works in is not allocated anew with every token.
       const std::int64_t most = round_up(store(span).most_used(span.rows), kChunk);
       kind_.most_slots = std::max(kind_.most_slots, static_cast<int>(most));
       store(span).note_heads(kind_.heads);
-      most_rows_ = std::max(most_rows_, span.rows);
+      most_rows = std::max(most_rows, span.rows);
     }
     const SequenceShape& of_model = store(step.spans.front()).shape();
-    AttendLaunch launch{};
-    launch.span_count = static_cast<int>(step.spans.size());
-    launch.heads = of_model.heads;
-    launch.kv_heads = of_model.kv_heads;
-    launch.head_dim = of_model.head_dim;
-    launch.most_slots = kind_.most_slots;
-    layer_scratch_ = attend_scratch_floats(launch);
-    const auto layers = static_cast<std::size_t>(of_model.layers);
-    scores_aside_ = kind_.spans == static_cast<int>(step.tokens.size()) && kind_.heads.scoring &&
-                    layer_scratch_ * layers * sizeof(float) <= kMostScratch;
-    const std::size_t scratch = layer_scratch_ * (scores_aside_ ? layers : 1) * sizeof(float);
+    layers_ = of_model.layers;
+    attention_ = {};
+    attention_.span_count = kind_.spans;
+    attention_.heads = of_model.heads;
+    attention_.kv_heads = of_model.kv_heads;
+    attention_.head_dim = of_model.head_dim;
+    attention_.most_slots = kind_.most_slots;
+    attention_.most_rows = most_rows;
+    attention_.heads_are = kind_.heads;
+    attention_.scores_wait = kind_.spans == static_cast<int>(step.tokens.size()) && kind_.heads.scoring &&
+                             attend_scratch_floats(attention_, layers_) * sizeof(float) <= kMostScratch;
+    scores_wait_ = attention_.scores_wait;
+    const std::size_t scratch = attend_scratch_floats(attention_, attention_.scores_wait ? layers_ : 1) * sizeof(float);
     if (auto room = reserve(attention_scratch_, device_->memory(), scratch); !room) return room;
-    unit_count_ = static_cast<std::size_t>(kind_.spans * of_model.kv_heads);
-    if (auto room = reserve(arrivals_, device_->memory(), unit_count_ * layers * sizeof(int)); !room) return room;
+    const std::size_t arrivals = sizeof(int) * static_cast<std::size_t>(kind_.spans * of_model.kv_heads * layers_);
+    if (auto room = reserve(arrivals_, device_->memory(), arrivals); !room) return room;
     const std::size_t prepared = step.tokens.size() * prepared_bytes(activations_.widest());
     if (auto room = reserve(prepared_, device_->memory(), prepared); !room) return room;
     std::size_t pairs = 0;
@@ -183,6 +187,10 @@ class CudaBackend final : public Backend {
     if (auto room = reserve(rotations_, device_->memory(), rotations); !room) return room;
     if (auto room = logits_.reserve(step, upload_.pick_count(), shape.vocabulary); !room) return room;
     if (auto room = found_.reserve(step.spans.size() * sizeof(DeviceFailure)); !room) return room;
+    attention_.spans = upload_.spans();
+    attention_.failures = upload_.failures();
+    attention_.scratch = reinterpret_cast<float*>(attention_scratch_.data());
+    attention_.arrivals = reinterpret_cast<int*>(arrivals_.data());
     graphs_.use({upload_.tokens(), activations_.scratch(1).data, rotations_.data(), prepared_.data(),
                  attention_scratch_.data(), arrivals_.data(), logits_.rows()});
     return {};
@@ -232,30 +240,25 @@ class CudaBackend final : public Backend {
 
   AttendLaunch attention_of(const AttendArgs& args) const {
     const auto rope = static_cast<std::size_t>(args.rope);
-    const auto layer = scores_aside_ ? static_cast<std::size_t>(args.layer) : 0;
-    return {.spans = upload_.spans(),
-            .failures = upload_.failures(),
-            .span_count = kind_.spans,
-            .layer = args.layer,
-            .heads = args.heads,
-            .kv_heads = args.kv_heads,
-            .head_dim = args.head_dim,
-            .window = args.window,
-            .scale = args.scale,
-            .rope = ropes_[rope],
-            .rotations = rotations(rope),
-            .q_norm = norm_of(args.q_norm),
-            .k_norm = norm_of(args.k_norm),
-            .q = data(args.q),
-            .k = data(args.k),
-            .v = data(args.v),
-            .out = data(args.out),
-            .scratch = reinterpret_cast<float*>(attention_scratch_.data()) + layer * layer_scratch_,
-            .arrivals = reinterpret_cast<int*>(arrivals_.data()) + layer * unit_count_,
-            .scores_aside = scores_aside_,
-            .most_slots = kind_.most_slots,
-            .most_rows = most_rows_,
-            .heads_are = kind_.heads};
+    AttendLaunch launch = attention_;
+    launch.layer = args.layer;
+    launch.scale = args.scale;
+    launch.rope = ropes_[rope];
+    launch.rotations = rotations(rope);
+    launch.q_norm = norm_of(args.q_norm);
+    launch.k_norm = norm_of(args.k_norm);
+    launch.q = data(args.q);
+    launch.k = data(args.k);
+    launch.v = data(args.v);
+    launch.out = data(args.out);
+    return launch;
+  }
+
+  // Those that wait for it, if there are any: beside the product that makes the logits, the longest of a step.
+  void find_scores() {
+    if (!scores_wait_) return;
+    scores_wait_ = false;
+    enqueue("scores", [&] { return score_layers(attention_, layers_, queue()); });
   }
 
   void run_recorded() {
@@ -293,15 +296,15 @@ class CudaBackend final : public Backend {
   Status trouble_;
   const Step* step_ = nullptr;
   std::vector<DeviceRope> ropes_;
-  OwnedBuffer angles_;                        // of all ropes
-  OwnedBuffer rotations_;                     // [rope][row][pair]
-  OwnedBuffer prepared_;                      // inputs of a product
-  OwnedBuffer attention_scratch_, arrivals_;  // of one layer, or of each where scores are found aside
-  std::size_t layer_scratch_ = 0, unit_count_ = 0;
-  bool scores_aside_ = false;
+  OwnedBuffer angles_;     // of all ropes
+  OwnedBuffer rotations_;  // [rope][row][pair]
+  OwnedBuffer prepared_;   // inputs of a product
+  OwnedBuffer attention_scratch_, arrivals_;
+  AttendLaunch attention_{};  // what is the same for all layers of a step
+  int layers_ = 0;
+  bool scores_wait_ = false;
   DeviceLogits logits_;
   PinnedBuffer found_;  // the failures of the step
-  int most_rows_ = 0;   // of the step's spans
   StepKind kind_{};
   StepGraphs graphs_;
   bool records_ = false;  // the step is one that graphs_ keeps

@@ -32,7 +32,7 @@ Status CudaStore::rebuild(const Retention& retention, const SlotPlans& plans, st
 
 Status CudaStore::make_room(std::int64_t tokens, bool prompt) {
   if (!cache_) {
-    auto made = DeviceCache::create(*device_, cache_shape(shape_, retention_), retention_,
+    auto made = DeviceCache::create(*device_, cache_shape(shape_, retention_), shape_.windows, retention_,
                                     retention_.whole_prompt && !holds_prompt_ ? bounded_slots_ : slots_);
     if (!made) return tl::unexpected(made.error());
     cache_ = std::move(*made);

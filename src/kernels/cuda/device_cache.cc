@@ -14,7 +14,7 @@ namespace {
 
 int to_int(std::int64_t count) { return static_cast<int>(std::min<std::int64_t>(count, INT_MAX)); }
 
-DeviceHead device_head(const HeadRule& rule, const SlotPlan& plan) {
+DeviceHead device_head(const HeadRule& rule, const SlotPlan& plan, int window) {
   return {.mode = rule.mode,
           .budget = to_int(rule.budget),
           .first = to_int(std::max(rule.sink, rule.pin)),
@@ -23,6 +23,7 @@ DeviceHead device_head(const HeadRule& rule, const SlotPlan& plan) {
           .power = static_cast<float>(rule.power),
           .threshold = static_cast<float>(rule.threshold),
           .value_weight = rule.value_weight,
+          .window = window,
           .is_ring = plan.kind == SlotPlan::Kind::ring,
           .most = plan.most,
           .used = 0,
@@ -32,9 +33,12 @@ DeviceHead device_head(const HeadRule& rule, const SlotPlan& plan) {
           .logged = 0};
 }
 
-Result<OwnedBuffer> upload_heads(Device& device, const Retention& retention, const SlotPlans& plans) {
+Result<OwnedBuffer> upload_heads(Device& device, const Retention& retention, const SlotPlans& plans,
+                                 std::span<const int> windows) {
+  const std::size_t kv_heads = plans.size() / windows.size();
   std::vector<DeviceHead> heads;
-  for (std::size_t i = 0; i < plans.size(); ++i) heads.push_back(device_head(retention.rules[i], plans[i]));
+  for (std::size_t i = 0; i < plans.size(); ++i)
+    heads.push_back(device_head(retention.rules[i], plans[i], windows[i / kv_heads]));
   auto buffer = OwnedBuffer::create(device.memory(), heads.size() * sizeof(DeviceHead));
   if (!buffer) return buffer;
   if (auto copied =
@@ -51,10 +55,10 @@ T* pointer(const OwnedBuffer& buffer) {
 
 }  // namespace
 
-Result<DeviceCache> DeviceCache::create(Device& device, const CacheShape& shape, const Retention& retention,
-                                        const SlotPlans& plans) {
-  DeviceCache cache(device, shape);
-  auto heads = upload_heads(device, retention, plans);
+Result<DeviceCache> DeviceCache::create(Device& device, const CacheShape& shape, std::vector<int> windows,
+                                        const Retention& retention, const SlotPlans& plans) {
+  DeviceCache cache(device, shape, std::move(windows));
+  auto heads = upload_heads(device, retention, plans, cache.windows_);
   if (!heads) return tl::unexpected(heads.error());
   cache.heads_ = std::move(*heads);
   cache.plans_ = plans;
@@ -150,7 +154,7 @@ Result<std::vector<DeviceHead>> DeviceCache::heads() const {
 }
 
 Result<DeviceCache> DeviceCache::clone() const {
-  DeviceCache copy(*device_, shape_);
+  DeviceCache copy(*device_, shape_, windows_);
   copy.plans_ = plans_;
   copy.used_ = used_;
   copy.room_.resize(room_.size());
@@ -178,7 +182,7 @@ Result<DeviceCache> DeviceCache::clone() const {
 Result<DeviceCache> DeviceCache::rebuilt(const Retention& retention, const SlotPlans& plans, std::int64_t now) {
   const auto before = heads();
   if (!before) return tl::unexpected(before.error());
-  auto rebuilt = create(*device_, shape_, retention, plans);
+  auto rebuilt = create(*device_, shape_, windows_, retention, plans);
   if (!rebuilt) return rebuilt;
   std::vector<std::int64_t> needed(plans.size());
   for (std::size_t i = 0; i < plans.size(); ++i) {

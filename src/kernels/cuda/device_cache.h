@@ -14,10 +14,11 @@ namespace a2sf::cuda {
 // Grows in chunks as SequenceCache does. Not thread safe.
 class DeviceCache {
  public:
-  explicit DeviceCache(Device& device, const CacheShape& shape = {}) : device_(&device), shape_(shape) {}
-  // No tokens yet; takes memory for the heads alone.
-  static Result<DeviceCache> create(Device& device, const CacheShape& shape, const Retention& retention,
-                                    const SlotPlans& plans);
+  explicit DeviceCache(Device& device, const CacheShape& shape = {}, std::vector<int> windows = {})
+      : device_(&device), shape_(shape), windows_(std::move(windows)) {}
+  // No tokens yet; takes memory for the heads alone. windows: SequenceShape::windows.
+  static Result<DeviceCache> create(Device& device, const CacheShape& shape, std::vector<int> windows,
+                                    const Retention& retention, const SlotPlans& plans);
 
   // Room for `tokens` more in every head. An error: nothing has changed.
   Status make_room(std::int64_t tokens);
@@ -51,6 +52,7 @@ class DeviceCache {
 
   Device* device_;
   CacheShape shape_;
+  std::vector<int> windows_;
   SlotPlans plans_;
   std::vector<std::int64_t> used_;               // [head]: at most so many slots are
   std::vector<std::int64_t> room_;               // [head]: slots that exist

@@ -26,8 +26,8 @@ Status DeviceLogits::reserve(const Step& step, int picks, int vocabulary) {
   return answers_.reserve(staged_ + (is_staged() ? wanted * row_bytes() : 0));
 }
 
-cudaError_t DeviceLogits::finish(int count, float softcap, cudaStream_t stream) const {
-  return finish_logits(rows(), count, vocabulary_, softcap, buffer_.data() + parts_, of_rows(), stream);
+cudaError_t DeviceLogits::finish(int count, float softcap, const Queue& queue) const {
+  return finish_logits(rows(), count, vocabulary_, softcap, buffer_.data() + parts_, of_rows(), queue);
 }
 
 cudaError_t DeviceLogits::copy_row(std::size_t index, void* to) const {

@@ -17,7 +17,7 @@ class DeviceLogits {
 
   float* rows() const { return reinterpret_cast<float*>(buffer_.data()); }  // [wanted][vocabulary]
   // Enqueues what each row is, once all logits are there.
-  cudaError_t finish(int count, float softcap, cudaStream_t stream) const;
+  cudaError_t finish(int count, float softcap, const Queue& queue) const;
   // Enqueues the copy of all answers.
   cudaError_t download(const StepUpload& upload);
   // Once that is done: everything that the step asked for. Reports the rows with logits that are not finite.

@@ -19,6 +19,7 @@ struct DeviceHead {
   int first, recent;  // the earliest position that may go (after sinks and pins), and how many of the newest stay
   float alpha, power, threshold;
   bool value_weight;
+  int window;         // the layer's sliding one; 0: none
   bool is_ring;       // SlotPlan::Kind::ring
   std::int64_t most;  // slots that the plan has
   // From here on kernels write.
@@ -60,14 +61,17 @@ A2SF_HOST_DEVICE inline std::int32_t free_before(int next) { return -2 - next; }
 A2SF_HOST_DEVICE inline int next_free(std::int32_t position) { return -2 - position; }
 inline constexpr int kNoSlot = -1;
 
+// A key or a value in its slot: zeros follow its end.
+A2SF_HOST_DEVICE inline int padded(int head_dim) { return (head_dim + kTile - 1) / kTile * kTile; }
+
 // Slots of a chunk, the last of which may be shorter than the others.
 A2SF_HOST_DEVICE inline int slots_of_chunk(std::int64_t most, int chunk) {
   const std::int64_t left = most - std::int64_t{chunk} * kChunk;
   return left >= kChunk ? kChunk : static_cast<int>((left + kTile - 1) / kTile * kTile);
 }
 
-// A head's slots are shared out over at most so many blocks, in whole partitions.
-inline constexpr int kPartition = 128, kMostBlocks = 16;
+// A head's slots are at most so many partitions, for as many blocks or fewer.
+inline constexpr int kPartition = 64, kMostBlocks = 32;
 struct Partitions {
   int slots, count;  // of each; of them
 };

@@ -21,12 +21,14 @@ class HeadSlots {
 
  protected:
   // `reduction`: shared, kReductionBytes.
-  __device__ HeadSlots(const AttendLaunch& launch, const DeviceSpan& span, int kv_head, int row, double* reduction)
+  __device__ HeadSlots(const AttendLaunch& launch, const DeviceSpan& span, int layer, int kv_head, int row,
+                       double* reduction)
       : launch_(launch),
         span_(span),
+        layer_(layer),
         kv_head_(kv_head),
         group_(launch.heads / launch.kv_heads),
-        head_(launch.layer * launch.kv_heads + kv_head),
+        head_(layer * launch.kv_heads + kv_head),
         now_(span.first_position + row),
         state_(span.sequence.heads[head_]),
         slots_(span.sequence, head_, launch.head_dim),
@@ -36,7 +38,10 @@ class HeadSlots {
   __device__ static int threads() { return static_cast<int>(blockDim.x); }
 
   // Where blocks of this head meet.
-  __device__ std::int64_t unit() const { return static_cast<std::int64_t>(blockIdx.y) * launch_.kv_heads + kv_head_; }
+  __device__ std::int64_t unit() const {
+    const std::int64_t layer = launch_.scores_wait ? layer_ : 0;
+    return (layer * launch_.span_count + blockIdx.y) * launch_.kv_heads + kv_head_;
+  }
 
   // The head's counts are what they are in this object.
   __device__ void keep_state() const {
@@ -102,7 +107,7 @@ class HeadSlots {
 
   // Whether the row still sees what was at this position; negative: nothing is.
   __device__ bool sees(std::int32_t position) const {
-    return position >= 0 && (launch_.window == 0 || position > now_ - launch_.window);
+    return position >= 0 && (state_.window == 0 || position > now_ - state_.window);
   }
 
   // A slot that a sliding window has left behind; kNoSlot: there is none.
@@ -116,7 +121,7 @@ class HeadSlots {
   }
   // Step 0, which is a token a row at most, but after a change of rules.
   __device__ void expire() {
-    if (launch_.window == 0) return;
+    if (state_.window == 0) return;
     for (int slot = find_expired(); slot != kNoSlot; slot = find_expired()) leave(slot, 0);
   }
 
@@ -147,7 +152,7 @@ class HeadSlots {
   __device__ bool fail(FailureCause cause) const {
     DeviceFailure& failure = launch_.failures[blockIdx.y];
     if (thread() != 0 || atomicCAS(&failure.cause, 0, static_cast<int>(cause) + 1) != 0) return false;
-    failure.layer = launch_.layer;
+    failure.layer = layer_;
     failure.kv_head = kv_head_;
     failure.position = now_;
     return false;
@@ -192,7 +197,7 @@ class HeadSlots {
  protected:
   const AttendLaunch& launch_;
   const DeviceSpan& span_;
-  int kv_head_, group_, head_;
+  int layer_, kv_head_, group_, head_;
   std::int64_t now_;  // position of the row
   DeviceHead state_;
   Slots<Element> slots_;

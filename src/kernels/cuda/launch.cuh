@@ -7,8 +7,8 @@
 
 namespace a2sf::cuda {
 
-// A kernel of enqueue() calls it before it writes anything, and before it reads what other kernels of the step write:
-// before a step's first row, a layer's cache is as the last step left it.
+// A kernel of enqueue() calls it before it writes anything, and before it reads what kernels close before it write. The
+// step's rotations are older than that, and before its first row a layer's cache is as the last step left it.
 __device__ inline void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();

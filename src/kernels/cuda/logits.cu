@@ -3,6 +3,7 @@
 #include <cfloat>
 
 #include "kernels/cuda/block.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace a2sf::cuda {
 namespace {
@@ -20,6 +21,8 @@ struct Part {
 // The order of a sum depends on the vocabulary alone.
 __global__ void __launch_bounds__(kThreads) find_parts(float* logits, int vocabulary, float softcap, Part* parts) {
   __shared__ double scratch[kThreads / kWarp];
+  let_next_begin();
+  wait_for_previous();
   float* const row = logits + static_cast<std::int64_t>(blockIdx.y) * vocabulary;
   const int first = static_cast<int>(blockIdx.x) * kPart, end = min(first + kPart, vocabulary);
   float largest = -FLT_MAX;
@@ -38,6 +41,8 @@ __global__ void __launch_bounds__(kThreads) find_parts(float* logits, int vocabu
 }
 
 __global__ void __launch_bounds__(kWarp) sum_parts(const Part* parts, int count, RowOfLogits* of_rows) {
+  let_next_begin();
+  wait_for_previous();
   parts += static_cast<std::int64_t>(blockIdx.x) * count;
   float largest = -FLT_MAX;
   int finite = 1;
@@ -66,13 +71,14 @@ __global__ void pick_logits(const float* logits, int vocabulary, const Pick* pic
 std::size_t parts_bytes(int vocabulary) { return static_cast<std::size_t>(parts_of(vocabulary)) * sizeof(Part); }
 
 cudaError_t finish_logits(float* logits, int rows, int vocabulary, float softcap, void* parts, RowOfLogits* of_rows,
-                          cudaStream_t stream) {
+                          const Queue& queue) {
   const int count = parts_of(vocabulary);
   auto* const of_parts = static_cast<Part*>(parts);
-  find_parts<<<dim3(static_cast<unsigned>(count), static_cast<unsigned>(rows)), kThreads, 0, stream>>>(
-      logits, vocabulary, softcap, of_parts);
-  sum_parts<<<static_cast<unsigned>(rows), kWarp, 0, stream>>>(of_parts, count, of_rows);
-  return cudaGetLastError();
+  const dim3 blocks(static_cast<unsigned>(count), static_cast<unsigned>(rows));
+  if (const auto code = enqueue(find_parts, blocks, kThreads, 0, queue, logits, vocabulary, softcap, of_parts);
+      code != cudaSuccess)
+    return code;
+  return enqueue(sum_parts, dim3(static_cast<unsigned>(rows)), kWarp, 0, queue, of_parts, count, of_rows);
 }
 
 cudaError_t pick(const float* logits, int vocabulary, const Pick* picks, int count, float* picked,

@@ -1,10 +1,10 @@
 // What is asked of rows of logits, on the GPU.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <cstddef>
 #include <cstdint>
+
+#include "kernels/cuda/device.h"
 
 namespace a2sf::cuda {
 
@@ -17,7 +17,7 @@ struct RowOfLogits {
 // parts: parts_bytes() for each row.
 std::size_t parts_bytes(int vocabulary);
 cudaError_t finish_logits(float* logits, int rows, int vocabulary, float softcap, void* parts, RowOfLogits* of_rows,
-                          cudaStream_t stream);
+                          const Queue& queue);
 
 // One logit of one row.
 struct Pick {

@@ -15,7 +15,6 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr int kRows = 8;                 // that share a weight once it is read
 constexpr int kBlocks = 4;               // of one multiprocessor at once
 constexpr int kMostOwnColumns = 8192;    // of a row whose inputs every block prepares for itself
-constexpr int kMostShared = 96 << 10;    // bytes that every GPU gives a block
 constexpr int kSharedBytes = 200 << 10;  // of one multiprocessor, for them
 
 // Writes an output of a row.
@@ -41,59 +40,102 @@ struct Finish {
   }
 };
 
-template <class Format>
-using RowOf = InputRow<typename Format::Input>;
-
-// The inputs of many rows, for all blocks that multiply them.
+// The inputs of many rows, or of a long one, for all blocks that multiply them. A row without a norm may be shared out
+// over the blocks' y.
 template <class Format>
 __global__ void __launch_bounds__(kThreads) prepare(const __grid_constant__ ProductsLaunch launch) {
   __shared__ float scratch[kWarps];
   let_next_begin();
   wait_for_previous();
   const auto row = static_cast<std::int64_t>(blockIdx.x);
-  const float* const in = launch.in + row * launch.columns;
-  const RowNorm norm(launch.norm, in, launch.columns, scratch);
-  RowOf<Format>(launch.prepared + row * prepared_bytes(launch.columns), launch.columns).fill(in, norm);
+  const Quads in{launch.in + row * launch.columns, launch.columns};
+  const RowNorm norm(launch.norm, in, scratch);
+  RowOf<Format>(launch.prepared + row * prepared_bytes(launch.columns), launch.columns)
+      .fill(in, norm, static_cast<int>(blockIdx.y) * kThreads + static_cast<int>(threadIdx.x),
+            static_cast<int>(gridDim.y) * kThreads);
 }
 
-// A warp computes an output of `rows` rows, or two that a gate wants together; a lane sums every 32nd unit of columns.
-// So the order of a sum depends on neither number.
+// A warp computes every `stride`-th output of `rows` rows, or two that a gate wants together; a lane sums every 32nd
+// unit of columns. So the order of a sum depends on neither number. While a warp multiplies units, the next ones are on
+// their way, also those of its next output.
 template <class Format, int rows, int matrices>
 class Outputs {
   using Unit = typename Format::Unit;
-  static constexpr int kAhead = rows == 1 ? 4 / matrices : 1;  // units that a thread has asked for before it uses one
+  static constexpr int kUnitBytes = Format::unit * Format::bytes / Format::block;
+  // Units that are always on their way, as registers allow.
+  static constexpr int kAhead = (rows == 1 ? std::clamp(80 / kUnitBytes, matrices, 4) : 2) / matrices;
 
  public:
-  __device__ explicit Outputs(const ProductsLaunch& launch)
-      : launch_(launch), units_((launch.columns + Format::unit - 1) / Format::unit) {}
-
-  // Asks for the first units of an output's weights.
-  __device__ void begin(int output) {
-    index_ = 0;
-    output_ = output;
-    while (output_ >= launch_.products[index_].weight.rows)
-      output_ -= static_cast<int>(launch_.products[index_++].weight.rows);
-    ask_for(lane());
+  // Asks for the first units of the first output's weights.
+  __device__ Outputs(const ProductsLaunch& launch, int first, int stride, int outputs)
+      : launch_(launch),
+        units_((launch.columns + Format::unit - 1) / Format::unit),
+        next_(first),
+        stride_(stride),
+        outputs_(outputs) {
+    if (next_ >= outputs_) return;
+    asked_ = place_of(next_);
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) ask_for(a, a);
   }
 
   // The inputs of row r are row_of(r); those from first_row + r = count on are not there.
   template <class RowOf>
-  __device__ void finish(int first_row, RowOf row_of) {
-    float sums[matrices][rows] = {};
-    for (int first = lane(); first < units_; first += kAhead * kWarp) {
-      if (first != lane()) ask_for(first);
+  __device__ void run(int first_row, RowOf row_of) {
+    const int rounds = (units_ + kAhead * kWarp - 1) / (kAhead * kWarp);
+    while (next_ < outputs_) {
+      const Place place = asked_;
+      float sums[matrices][rows] = {};
+      for (int round = 0; round < rounds; ++round) {
+        const bool is_last = round + 1 == rounds;
+        if (is_last) {
+          next_ += stride_;
+          if (next_ < outputs_) asked_ = place_of(next_);
+        }
 #pragma unroll
-      for (int a = 0; a < kAhead; ++a) {
-        const int u = first + a * kWarp;
-        if (u >= units_) break;
-#pragma unroll
-        for (int r = 0; r < rows; ++r) {
-          const typename Format::Input x = row_of(r).unit(u);
-#pragma unroll
-          for (int m = 0; m < matrices; ++m) sums[m][r] += dot<Format>(weights_[a][m], x);
+        for (int a = 0; a < kAhead; ++a) {
+          const int u = (round * kAhead + a) * kWarp + lane();
+          if (u < units_) add_unit(a, u, row_of, sums);
+          if (next_ < outputs_) ask_for(a, is_last ? a : (round + 1) * kAhead + a);
         }
       }
+      write(place, first_row, sums);
     }
+  }
+
+ private:
+  struct Place {
+    int index, output;  // the product, and which of its outputs
+  };
+
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
+  __device__ Place place_of(int output) const {
+    Place place{0, output};
+    while (place.output >= launch_.products[place.index].weight.rows)
+      place.output -= static_cast<int>(launch_.products[place.index++].weight.rows);
+    return place;
+  }
+
+  // The lane's unit of 32 that are number `step` of the output's, to place `a`.
+  __device__ void ask_for(int a, int step) {
+    const int u = step * kWarp + lane();
+    if (u >= units_) return;
+#pragma unroll
+    for (int m = 0; m < matrices; ++m) {
+      const DeviceWeight& weight = launch_.products[asked_.index + m].weight;
+      weights_[a][m] = Format::load(weight.data + asked_.output * weight.row_bytes, weight.offsets, u);
+    }
+  }
+  template <class RowOf>
+  __device__ void add_unit(int a, int u, RowOf row_of, float (&sums)[matrices][rows]) const {
+#pragma unroll
+    for (int r = 0; r < rows; ++r) {
+      const typename Format::Input x = row_of(r).unit(u);
+#pragma unroll
+      for (int m = 0; m < matrices; ++m) sums[m][r] += dot<Format>(weights_[a][m], x);
+    }
+  }
+  __device__ void write(const Place& place, int first_row, const float (&sums)[matrices][rows]) const {
     const Finish finish{launch_};
 #pragma unroll
     for (int r = 0; r < rows; ++r) {
@@ -102,111 +144,84 @@ class Outputs {
       for (int m = 0; m < matrices; ++m) all[m] = over_warp(sums[m][r], Sum());
       if (lane() != 0 || first_row + r >= launch_.count) continue;
       if (launch_.has_gate) {
-        finish.write_gated(first_row + r, output_, all[0], all[1]);
+        finish.write_gated(first_row + r, place.output, all[0], all[1]);
       } else {
-        finish.write(index_, first_row + r, output_, all[0]);
+        finish.write(place.index, first_row + r, place.output, all[0]);
       }
     }
   }
 
- private:
-  __device__ static int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
-  __device__ void ask_for(int first) {
-#pragma unroll
-    for (int m = 0; m < matrices; ++m) {
-      const DeviceWeight& weight = launch_.products[index_ + m].weight;
-      const std::uint8_t* const row = weight.data + output_ * weight.row_bytes;
-#pragma unroll
-      for (int a = 0; a < kAhead; ++a)
-        weights_[a][m] = Format::load(row, weight.offsets, min(first + a * kWarp, units_ - 1));
-    }
-  }
-
   const ProductsLaunch& launch_;
-  int units_;
-  int index_ = 0, output_ = 0;  // the product, and which of its outputs
+  int units_, next_, stride_, outputs_;
+  Place asked_{};  // whose units were asked for last
   Unit weights_[kAhead][matrices];
 };
 
-// The inputs of the only row.
-template <class Format>
-__device__ void take_inputs(const ProductsLaunch& launch, std::byte* shared) {
-  __shared__ float reduction[kWarps];
-  const RowOf<Format> row(shared, launch.columns);
-  if (launch.prepared == nullptr) {
-    row.fill(launch.in, RowNorm(launch.norm, launch.in, launch.columns, reduction));
-  } else {
-    const auto* const from = reinterpret_cast<const uint4*>(launch.prepared);
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < row.quads(); i += kThreads)
-      reinterpret_cast<uint4*>(shared)[i] = from[i];
-  }
-}
+enum class Inputs { own, prepared };
 
-// Blocks stay until all outputs are there: inputs of one row are prepared once for each of them, while the first
+// Blocks stay until all outputs are there. One row's inputs each of them may prepare for itself, while the first
 // weights are on their way.
-template <class Format, int rows, int matrices>
+template <class Format, Inputs inputs, int rows, int matrices>
 __global__ void __launch_bounds__(kThreads, rows == 1 ? kBlocks : 2)
     multiply_rows(const __grid_constant__ ProductsLaunch launch) {
   extern __shared__ __align__(16) std::byte shared[];
   let_next_begin();
   int outputs = 0;
   for (int p = 0; p < launch.product_count; p += matrices) outputs += static_cast<int>(launch.products[p].weight.rows);
-  const int warps = static_cast<int>(gridDim.x) * kWarps;
-  int output = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / kWarp;
-  Outputs<Format, rows, matrices> all(launch);
-  if (output < outputs) all.begin(output);
-  wait_for_previous();
-  const int first_row = static_cast<int>(blockIdx.y) * rows;
-  if constexpr (rows == 1) {
-    take_inputs<Format>(launch, shared);
-    __syncthreads();
-  }
-  const auto row_of = [&](int r) {
-    if constexpr (rows == 1) return RowOf<Format>(shared, launch.columns);
-    const auto row = static_cast<std::size_t>(min(first_row + r, launch.count - 1));
-    return RowOf<Format>(launch.prepared + row * prepared_bytes(launch.columns), launch.columns);
-  };
-  while (output < outputs) {
-    all.finish(first_row, row_of);
-    output += warps;
-    if (output < outputs) all.begin(output);
+  const int first = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / kWarp;
+  Outputs<Format, rows, matrices> all(launch, first, static_cast<int>(gridDim.x) * kWarps, outputs);
+  if constexpr (inputs == Inputs::own) {
+    OwnInputs<Format> own(launch, shared);
+    wait_for_previous();
+    const RowOf<Format> row = own.take();
+    all.run(0, [&](int) { return row; });
+  } else {
+    wait_for_previous();
+    const int first_row = static_cast<int>(blockIdx.y) * rows;
+    all.run(first_row, [&](int r) {
+      const auto row = static_cast<std::size_t>(min(first_row + r, launch.count - 1));
+      return RowOf<Format>(launch.prepared + row * prepared_bytes(launch.columns), launch.columns);
+    });
   }
 }
 
-template <class Format>
-int shared_bytes(int columns) {
-  const int units = (columns + Format::unit - 1) / Format::unit;
-  return (units * RowOf<Format>::unit_bytes + 15) / 16 * 16;
-}
-
-template <class Format, int rows, int matrices>
+template <class Format, Inputs inputs, int rows, int matrices>
 cudaError_t enqueue_rows(const ProductsLaunch& launch, const Queue& queue) {
   std::int64_t outputs = 0;
   for (int p = 0; p < launch.product_count; p += matrices) outputs += launch.products[p].weight.rows;
-  const int shared = rows == 1 ? shared_bytes<Format>(launch.columns) : 0;
+  const int shared = inputs == Inputs::own ? OwnInputs<Format>::shared_bytes(launch) : 0;
   const std::int64_t needed = (outputs + kWarps - 1) / kWarps;
   const int most = queue.multiprocessors * std::clamp(kSharedBytes / std::max(shared, 1), 1, kBlocks);
   const std::int64_t rounds = (needed + most - 1) / most;  // as many for each
   const dim3 grid(static_cast<unsigned>((needed + rounds - 1) / rounds),
                   static_cast<unsigned>((launch.count + rows - 1) / rows));
-  return enqueue(multiply_rows<Format, rows, matrices>, grid, kThreads, static_cast<std::size_t>(shared), queue,
+  return enqueue(multiply_rows<Format, inputs, rows, matrices>, grid, kThreads, static_cast<std::size_t>(shared), queue,
                  launch);
 }
 
-template <class Format>
-cudaError_t multiply_as(ProductsLaunch launch, const Queue& queue) {
+template <class Format, Inputs inputs, int rows>
+cudaError_t enqueue_pairs(const ProductsLaunch& launch, const Queue& queue) {
   const bool pairs = launch.has_gate && launch.product_count == 2;
+  return pairs ? enqueue_rows<Format, inputs, rows, 2>(launch, queue)
+               : enqueue_rows<Format, inputs, rows, 1>(launch, queue);
+}
+
+template <class Format>
+cudaError_t enqueue_inputs(const ProductsLaunch& launch, const Queue& queue) {
+  const int quads = (launch.columns + 3) / 4,
+            parts = launch.norm.weight == nullptr ? (quads + kThreads - 1) / kThreads : 1;
+  const dim3 grid(static_cast<unsigned>(launch.count), static_cast<unsigned>(parts));
+  return enqueue(prepare<Format>, grid, kThreads, 0, queue, launch);
+}
+
+template <class Format>
+cudaError_t multiply_as(const ProductsLaunch& launch, const Queue& queue) {
   // The inputs of a row that is long take longer than one more kernel.
-  const bool is_one = launch.count == 1 && shared_bytes<Format>(launch.columns) <= kMostShared;
-  if (is_one && launch.columns <= kMostOwnColumns) {
-    launch.prepared = nullptr;
-  } else {
-    const auto code = enqueue(prepare<Format>, dim3(static_cast<unsigned>(launch.count)), kThreads, 0, queue, launch);
-    if (code != cudaSuccess) return code;
-  }
-  if (is_one) return pairs ? enqueue_rows<Format, 1, 2>(launch, queue) : enqueue_rows<Format, 1, 1>(launch, queue);
-  return pairs ? enqueue_rows<Format, kRows, 2>(launch, queue) : enqueue_rows<Format, kRows, 1>(launch, queue);
+  if (launch.count == 1 && launch.columns <= kMostOwnColumns)
+    return enqueue_pairs<Format, Inputs::own, 1>(launch, queue);
+  if (const auto code = enqueue_inputs<Format>(launch, queue); code != cudaSuccess) return code;
+  return launch.count == 1 ? enqueue_pairs<Format, Inputs::prepared, 1>(launch, queue)
+                           : enqueue_pairs<Format, Inputs::prepared, kRows>(launch, queue);
 }
 
 bool alike(const OneProduct& a, const OneProduct& b) { return a.weight.type == b.weight.type; }

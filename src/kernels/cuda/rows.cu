@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/inputs.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace a2sf::cuda {
 namespace {
@@ -27,11 +28,16 @@ __global__ void norm_of_rows(const float* in, const DeviceNorm norm, int columns
   __shared__ float scratch[kThreads / kWarp];
   const float* const x = in + static_cast<std::int64_t>(blockIdx.x) * columns;
   float* const to = out + static_cast<std::int64_t>(blockIdx.x) * columns;
-  const RowNorm normed(norm, x, columns, scratch);
-  for (int i = static_cast<int>(threadIdx.x); i < columns; i += kThreads) {
-    const float y = normed(x[i], i);
-    to[i] = adds ? to[i] + y : y;
-  }
+  const Quads row{x, columns};
+  const RowNorm norm_of_row(norm, row, scratch);
+  for_loaded<kQuadsAtOnce>(row.count(), row, [&](int quad, const float4& in) {
+    const float4 y = norm_of_row(in, quad);
+    const float values[4] = {y.x, y.y, y.z, y.w};
+    for (int e = 0; e < 4; ++e) {
+      const int i = 4 * quad + e;
+      if (i < columns) to[i] = adds ? to[i] + values[e] : values[e];
+    }
+  });
 }
 
 __global__ void activate_floats(Activation activation, const float* gate, const float* up, std::int64_t floats,
@@ -53,6 +59,8 @@ __global__ void find_rotations_of(const DeviceRope rope, const std::int32_t* pos
 }
 
 __global__ void gather_rows(const float* in, const std::int32_t* rows, int columns, float* out) {
+  let_next_begin();
+  wait_for_previous();
   const float* const from = in + static_cast<std::int64_t>(rows[blockIdx.x]) * columns;
   float* const to = out + static_cast<std::int64_t>(blockIdx.x) * columns;
   for (int i = static_cast<int>(threadIdx.x); i < columns; i += kThreads) to[i] = from[i];
@@ -91,9 +99,8 @@ cudaError_t find_rotations(const DeviceRope& rope, const std::int32_t* positions
   return cudaGetLastError();
 }
 
-cudaError_t gather(const float* in, const std::int32_t* rows, int columns, int count, float* out, cudaStream_t stream) {
-  gather_rows<<<static_cast<unsigned>(count), kThreads, 0, stream>>>(in, rows, columns, out);
-  return cudaGetLastError();
+cudaError_t gather(const float* in, const std::int32_t* rows, int columns, int count, float* out, const Queue& queue) {
+  return enqueue(gather_rows, dim3(static_cast<unsigned>(count)), kThreads, 0, queue, in, rows, columns, out);
 }
 
 }  // namespace a2sf::cuda

@@ -1,8 +1,7 @@
 // Operations on rows of activations that are no products: embeddings, norms, sums, activations.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
+#include "kernels/cuda/device.h"
 #include "kernels/cuda/tensors.h"
 
 namespace a2sf {
@@ -32,6 +31,6 @@ cudaError_t activate(Activation activation, const float* gate, const float* up, 
 cudaError_t find_rotations(const DeviceRope& rope, const std::int32_t* positions, int count, float2* rotations,
                            cudaStream_t stream);
 // out[i] = in[rows[i]]
-cudaError_t gather(const float* in, const std::int32_t* rows, int columns, int count, float* out, cudaStream_t stream);
+cudaError_t gather(const float* in, const std::int32_t* rows, int columns, int count, float* out, const Queue& queue);
 
 }  // namespace a2sf::cuda

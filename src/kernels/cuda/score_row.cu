@@ -23,7 +23,8 @@ class ScoreRow : public HeadSlots<__half> {
   // `denominators`: shared, [group].
   __device__ ScoreRow(const AttendLaunch& launch, const DeviceSpan& span, int row, double* reduction,
                       Denominator* denominators)
-      : HeadSlots(launch, span, static_cast<int>(blockIdx.x), row, reduction),
+      : HeadSlots(launch, span, launch.layer + static_cast<int>(blockIdx.x) / launch.kv_heads,
+                  static_cast<int>(blockIdx.x) % launch.kv_heads, row, reduction),
         row_(row),
         found_(launch, unit()),
         denominators_(denominators) {}
@@ -111,23 +112,28 @@ __global__ void __launch_bounds__(kThreads) score_rows(const __grid_constant__ A
   ScoreRow(launch, span, row, shared, denominators).run();
 }
 
-}  // namespace
-
-cudaError_t score_row(const AttendLaunch& launch, int row, const Queue& queue) {
+// Of so many layers from the launch's on.
+cudaError_t score(const AttendLaunch& launch, int layers, int row, const Queue& queue) {
   const auto group = static_cast<std::size_t>(launch.heads / launch.kv_heads);
-  const dim3 grid(static_cast<unsigned>(launch.kv_heads), static_cast<unsigned>(launch.span_count),
+  const dim3 grid(static_cast<unsigned>(layers * launch.kv_heads), static_cast<unsigned>(launch.span_count),
                   static_cast<unsigned>(most_blocks(launch.most_slots)));
   return enqueue(score_rows, grid, kThreads, HeadSlots<__half>::kReductionBytes + group * sizeof(Denominator), queue,
                  launch, row);
 }
 
-cudaError_t score_aside(const AttendLaunch& launch, const Queue& queue) {
+}  // namespace
+
+cudaError_t score_row(const AttendLaunch& launch, int row, const Queue& queue) { return score(launch, 1, row, queue); }
+
+cudaError_t score_layers(const AttendLaunch& launch, int layers, const Queue& queue) {
   if (const auto code = cudaEventRecord(queue.forked, queue.stream); code != cudaSuccess) return code;
   if (const auto code = cudaStreamWaitEvent(queue.aside, queue.forked); code != cudaSuccess) return code;
+  AttendLaunch all = launch;
+  all.layer = 0;
   Queue aside = queue;
   aside.stream = queue.aside;
   aside.overlaps = false;  // it waits for attention as a whole
-  return score_row(launch, 0, aside);
+  return score(all, layers, 0, aside);
 }
 
 }  // namespace a2sf::cuda

@@ -21,7 +21,7 @@ class Slots {
   __device__ Slots(const DeviceSequence& sequence, int head, int head_dim)
       : chunks_(sequence.chunks + static_cast<std::int64_t>(head) * sequence.chunks_per_head),
         most_(sequence.heads[head].most),
-        dim_((head_dim + kTile - 1) / kTile * kTile),
+        dim_(padded(head_dim)),
         weighted_(sequence.mean_values != nullptr) {}
 
   __device__ Element* key(int slot) const { return elements(slot) + slot % kChunk * dim_; }
