@@ -24,7 +24,7 @@ struct Flags {
   std::string shape;  // instead of a file
   CacheFlags cache;
   OutputFlags output;
-  std::string prompts = "512", decodes = "128", depths = "0";
+  std::string prompts = "512", decodes = "128", depths = "0", sequences = "1";
   std::size_t repeats = 5;
   bool bound = false;
 };
@@ -46,19 +46,25 @@ std::vector<SpeedTest> read_tests(const Flags& flags) {
   const PolicySpec spec = spec_of(flags.cache);
   const auto prompts = read_numbers("-p", flags.prompts, 0), decodes = read_numbers("-n", flags.decodes, 0);
   std::vector<SpeedTest> tests;
-  const auto add = [&](bool decode, std::size_t tokens, std::size_t depth) {
-    if (tokens > 0) tests.push_back({decode, tokens, depth, flags.repeats, spec, kv_type_of(flags.cache)});
+  const auto add = [&](bool decode, std::size_t tokens, std::size_t depth, std::size_t sequences) {
+    if (tokens > 0) tests.push_back({decode, tokens, depth, flags.repeats, spec, kv_type_of(flags.cache), sequences});
   };
+  const auto sequences = read_numbers("--sequences", flags.sequences, 1);
   for (const std::size_t depth : read_numbers("-d", flags.depths, 0)) {
-    for (const std::size_t tokens : prompts) add(false, tokens, depth);
-    for (const std::size_t tokens : decodes) add(true, tokens, depth);
+    for (const std::size_t tokens : prompts) add(false, tokens, depth, 1);
+    for (const std::size_t tokens : decodes) {
+      for (const std::size_t together : sequences) add(true, tokens, depth, together);
+    }
   }
   if (tests.empty()) fail_with(kWrongUsage, "there is nothing to measure: -p and -n are both 0");
   return tests;
 }
 
 Json row_json(const SpeedTest& test, const SpeedResult& result) {
-  Json row = {{"test", test.decode ? "decode" : "prompt"}, {"n_tokens", test.tokens}, {"depth", test.depth}};
+  Json row = {{"test", test.decode ? "decode" : "prompt"},
+              {"n_tokens", test.tokens},
+              {"depth", test.depth},
+              {"sequences", test.sequences}};
   row.update(policy_json(test.policy));
   row.update(Json{{"tokens_per_s", median_of_sorted(result.tokens_per_s)},
                   {"tokens_per_s_min", result.tokens_per_s.front()},
@@ -115,10 +121,11 @@ Json measure(const Flags& flags, const SpeedTest& test, const std::optional<Mach
 
 std::string table_of(const Json& rows) {
   std::vector<std::vector<std::string>> table = {
-      {"test", "tokens", "depth", "speed", "min", "max", "KV cache", "peak memory"}};
+      {"test", "tokens", "depth", "sequences", "speed", "min", "max", "KV cache", "peak memory"}};
   for (const Json& row : rows) {
     table.push_back({row["test"], with_commas(row["n_tokens"]), with_commas(row["depth"]),
-                     rate_text(row["tokens_per_s"]), fmt::format("{:.1f}", row["tokens_per_s_min"].get<double>()),
+                     with_commas(row["sequences"]), rate_text(row["tokens_per_s"]),
+                     fmt::format("{:.1f}", row["tokens_per_s_min"].get<double>()),
                      fmt::format("{:.1f}", row["tokens_per_s_max"].get<double>()), bytes_text(row["kv_bytes"]),
                      bytes_text(row["peak_rss_bytes"])});
   }
@@ -202,6 +209,11 @@ void add_bench(CLI::App& app) {
       ->type_name("N,...")
       ->capture_default_str();
   command->add_option("-d", flags->depths, "Tokens read before the test, separated by commas")
+      ->type_name("N,...")
+      ->capture_default_str();
+  command
+      ->add_option("--sequences", flags->sequences,
+                   "Sequences that decode together, separated by commas; the speed is that of all of them")
       ->type_name("N,...")
       ->capture_default_str();
   command->add_option("-r", flags->repeats, "Repeats of each test")->check(CLI::Range(1, 1000))->capture_default_str();

@@ -1,5 +1,7 @@
 #include "eval/bench.h"
 
+#include <a2sf/batch.h>
+
 #include <algorithm>
 #include <chrono>
 #include <random>
@@ -12,6 +14,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using Tokens = std::span<const std::int32_t>;
+using Sessions = std::vector<Session>;
 
 constexpr std::size_t kWarmUpTokens = 16;
 
@@ -45,40 +48,62 @@ class SpeedRun {
                         [this](std::size_t) { return !keep_going_ || keep_going_(); });
   }
 
-  Status write(Session& session, Tokens tokens) const {
+  // Every session gets the same tokens.
+  Status write(Sessions& sessions, Tokens tokens) const {
+    Batch batch;
+    std::vector<Feed> feeds(sessions.size());
     for (const std::int32_t& token : tokens) {
       if (keep_going_ && !keep_going_()) return fail(ErrorKind::cancelled, "interrupted");
-      if (auto status = session.feed({&token, 1}); !status) return status;
+      for (std::size_t i = 0; i < sessions.size(); ++i)
+        feeds[i] = {.session = &sessions[i], .tokens = {&token, 1}, .keep_logits = true};
+      if (auto started = batch.run(feeds); !started) return started;
+      for (std::size_t i = 0; i < sessions.size(); ++i)
+        if (!batch.status(i)) return batch.status(i);
     }
     return {};
   }
 
-  Status advance(Session& session, Tokens tokens) const {
-    return test_.decode ? write(session, tokens) : read(session, tokens);
+  Status advance(Sessions& sessions, Tokens tokens) const {
+    return test_.decode ? write(sessions, tokens) : read(sessions.front(), tokens);
   }
 
   // The first tokens of a test touch memory and wake threads: they are not measured.
   Status warm_up(const Session& start, Tokens tokens) const {
-    auto session = start.fork();
-    if (!session) return tl::unexpected(session.error());
-    return advance(*session, tokens.first(std::min(tokens.size(), kWarmUpTokens)));
+    auto sessions = forks(start);
+    if (!sessions) return tl::unexpected(sessions.error());
+    return advance(*sessions, tokens.first(std::min(tokens.size(), kWarmUpTokens)));
   }
 
-  // Returns the session as it is in the end.
+  // Returns a session as it is in the end.
   Result<Session> repeat(const Session& start, Tokens tokens, SpeedResult& result) const {
-    auto session = start.fork();
-    if (!session) return session;
+    auto sessions = forks(start);
+    if (!sessions) return tl::unexpected(sessions.error());
     const auto begin = Clock::now();
-    auto status = advance(*session, tokens);
+    auto status = advance(*sessions, tokens);
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-    result.tokens_per_s.push_back(static_cast<double>(tokens.size()) / seconds);
-    result.kv_bytes = std::max(result.kv_bytes, session->peak_kv_bytes());
-    result.cold_bytes = std::max(result.cold_bytes, session->cold_bytes());
+    result.tokens_per_s.push_back(static_cast<double>(tokens.size() * sessions->size()) / seconds);
+    std::size_t kv_bytes = 0, cold_bytes = 0;
+    for (const Session& session : *sessions) {
+      kv_bytes += session.peak_kv_bytes();
+      cold_bytes += session.cold_bytes();
+    }
+    result.kv_bytes = std::max(result.kv_bytes, kv_bytes);
+    result.cold_bytes = std::max(result.cold_bytes, cold_bytes);
     if (!status) return tl::unexpected(status.error());
-    return session;
+    return std::move(sessions->front());
   }
 
  private:
+  Result<Sessions> forks(const Session& start) const {
+    Sessions sessions;
+    while (sessions.size() < (test_.decode ? test_.sequences : 1)) {
+      auto fork = start.fork();
+      if (!fork) return tl::unexpected(fork.error());
+      sessions.push_back(std::move(*fork));
+    }
+    return sessions;
+  }
+
   const SpeedTest& test_;
   const std::function<bool()>& keep_going_;
 };
@@ -112,7 +137,7 @@ Result<SpeedResult> measure_speed(const std::shared_ptr<const Model>& model, con
   }
   if (!status) return tl::unexpected(status.error());
   const OperationSeconds after = backend.seconds();
-  const auto tokens_measured = static_cast<double>(test.repeats * test.tokens);
+  const auto tokens_measured = static_cast<double>(test.repeats * test.tokens * (test.decode ? test.sequences : 1));
   result.matmul_seconds_per_token = (after.matmul - before.matmul) / tokens_measured;
   result.attend_seconds_per_token = (after.attend - before.attend) / tokens_measured;
   std::sort(result.tokens_per_s.begin(), result.tokens_per_s.end());

@@ -17,11 +17,12 @@ struct SpeedTest {
   std::size_t repeats;
   PolicySpec policy;
   KvType kv_type = KvType::f16;
+  std::size_t sequences = 1;  // that decode together, all with a token in each step
 };
 
 struct SpeedResult {
-  std::vector<double> tokens_per_s;  // of each repeat, ascending
-  std::size_t kv_bytes;              // the peak
+  std::vector<double> tokens_per_s;  // of each repeat, of all sequences together, ascending
+  std::size_t kv_bytes;              // the peak, of all sequences
   std::size_t cold_bytes;            // of these, those of the cold tier
   double attended;                   // tokens that a token attends to, on average over the test, layers and heads
   double matmul_seconds_per_token, attend_seconds_per_token;

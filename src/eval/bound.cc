@@ -25,7 +25,7 @@ struct Work {
 
 Work matrix_work(const Weights& weights, const SpeedTest& test) {
   Work work;
-  const double sharers = test.decode ? 1 : static_cast<double>(test.tokens);
+  const auto sharers = static_cast<double>(test.decode ? test.sequences : test.tokens);
   for (const WeightView* matrix : matrices(weights)) {
     // The logits of a prompt's last token alone are computed.
     const double uses = matrix == &weights.head && !test.decode ? 1 / sharers : 1;

@@ -615,6 +615,14 @@ class BenchTest(CliTest):
             self.assertEqual((row["repeats"], row["budget"]), (2, 16))
             self.assertTrue(row["kv_bytes"] > 0 and row["peak_rss_bytes"] > row["kv_bytes"])
 
+    def test_sequences_decode_together(self):
+        result = self.read("bench", "-m", MODEL, "-p", 8, "-n", 4, "-d", 32, "-r", 1, "--budget", 16, "--sequences", "1,3")
+        self.assertEqual([(row["test"], row["sequences"]) for row in result["rows"]],
+                         [("prompt", 1), ("decode", 1), ("decode", 3)])
+        one, three = (row["kv_bytes"] for row in result["rows"][1:])
+        self.assertEqual(three, 3 * one)
+        self.refuse(2, "--sequences", "bench", "-m", MODEL, "--sequences", 0)
+
     def test_a_shape_needs_no_file(self):
         result = self.read("bench", "--shape", "smollm2-135m:q4_0", "-p", 8, "-n", 4, "-r", 1)
         self.assertEqual(result["model"], "smollm2-135m:q4_0")

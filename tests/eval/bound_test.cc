@@ -62,6 +62,14 @@ TEST(Bound, ThePromptSharesTheWeightsAndTheHead) {
   EXPECT_DOUBLE_EQ(multiply.operations[0].bound, (kLayerWeights + kHeadWeights / 8) / 1000);
 }
 
+TEST(Bound, SequencesThatDecodeTogetherShareTheWeights) {
+  SpeedTest test = decode();
+  test.sequences = 4;
+  const SpeedBound read = bound(GGML_TYPE_F32, test, {1000, kNoTime, kNoTime, kNoTime});
+  EXPECT_DOUBLE_EQ(read.operations[0].bound, (kLayerWeights + kHeadWeights) * 4 / 4 / 1000);
+  EXPECT_DOUBLE_EQ(read.operations[1].bound, 10 * 2 * 2 * (2 * 16 * 2 + 8) / 1000.0);  // each its own cache
+}
+
 TEST(Bound, ProductsTakeTheRateOfTheirType) {
   const double products = kLayerWeights + kHeadWeights;
   EXPECT_DOUBLE_EQ(bound(GGML_TYPE_BF16, decode(), {kNoTime, kNoTime, kNoTime, 1000}).operations[0].bound,
