@@ -1,9 +1,10 @@
-"""Speed of a2sf beside llama.cpp and, if asked for, OpenVINO GenAI; run it as `tools/bench`, see --help.
+"""Speed of a2sf beside llama.cpp and, if asked for, its descendants and OpenVINO GenAI; run it as `tools/bench`, see --help.
 
 Machines drift, so the engines take turns: in every round each row is measured by every engine. What counts is the median
-of the rounds' ratios. Of a peer's variants (llama.cpp with and without flash attention) the faster one counts.
+of the rounds' ratios. Of a peer's variants (with and without flash attention, or repacked weights) the fastest one counts.
 """
 
+import itertools
 import json
 import platform
 import subprocess
@@ -14,9 +15,11 @@ from pathlib import Path
 from statistics import median
 
 import usage
+from llama_bench import LlamaBench, peer
 
 OURS, LLAMA, OPENVINO = "a2sf", "llama.cpp", "OpenVINO"
 COLOURS = {OURS: "#D55E00", LLAMA: "#0072B2", OPENVINO: "#009E73"}
+COLOURS_OF_OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#999999")
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,6 @@ def measure_a2sf(arguments, row):
     return {(OURS, row.policy): result["rows"][0]["tokens_per_s"]}
 
 
-def measure_llama(arguments, work):
-    # A warm-up of a long prompt would read all of it.
-    warm_up = ["--no-warmup"] if work.prompt > 1024 else []
-    results = run_json(arguments.llama_bench, "-m", arguments.model, "-p", work.prompt, "-n", work.decode, "-d", work.depth,
-                       "-t", arguments.threads, "-fa", "0,1", "-r", 1, "-o", "json", *warm_up)
-    return {(LLAMA, f"-fa {int(result['flash_attn'])}"): result["avg_ts"] for result in results}
-
-
 def measure_openvino(arguments, work):
     result = run_json(sys.executable, Path(__file__).with_name("openvino_peer.py"), arguments.model, arguments.threads,
                       work.prompt, work.decode, work.depth)
@@ -81,7 +76,9 @@ def measure_round(arguments, rows):
     peers = {}
     for row in rows:
         if row.has_peers and row.work not in peers:
-            peers[row.work] = measure_llama(arguments, row.work)
+            peers[row.work] = {}
+            for program in arguments.peers:
+                peers[row.work] |= program.measure(run_json, arguments.model, arguments.threads, row.work)
             if arguments.openvino:
                 peers[row.work] |= measure_openvino(arguments, row.work)
         yield row, peers.get(row.work, {}) | measure_a2sf(arguments, row)
@@ -127,7 +124,9 @@ def draw(summaries, heading, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    used = [engine for engine in COLOURS if any(engine in summary["engines"] for summary in summaries)]
+    names = {engine for summary in summaries for engine in summary["engines"]}
+    colours = COLOURS | dict(zip(sorted(names - COLOURS.keys()), itertools.cycle(COLOURS_OF_OTHERS)))
+    used = [engine for engine in colours if engine in names]
     height = 0.8 / len(used)
     figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.75 * len(summaries)), layout="constrained")
     for i, engine in enumerate(used):
@@ -137,7 +136,7 @@ def draw(summaries, heading, path):
                 continue
             at = y - 0.4 + (i + 0.5) * height
             ratio = f"  ({OURS}: {entry['ratio']:.2f} times)" if "ratio" in entry else ""
-            axes.barh(at, entry["tokens_per_s"], 0.92 * height, color=COLOURS[engine])
+            axes.barh(at, entry["tokens_per_s"], 0.92 * height, color=colours[engine])
             axes.text(entry["tokens_per_s"], at, f" {entry['tokens_per_s']:.0f}{ratio}", va="center", fontsize=9)
     axes.set_yticks(range(len(summaries)), [f"{summary['row']}\n{summary['policy']}" for summary in summaries], fontsize=9)
     axes.invert_yaxis()
@@ -145,7 +144,7 @@ def draw(summaries, heading, path):
     axes.set_xlabel("tokens per second")
     axes.set_title(heading, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend([pyplot.Rectangle((0, 0), 1, 1, color=COLOURS[engine]) for engine in used], used, frameon=False)
+    axes.legend([pyplot.Rectangle((0, 0), 1, 1, color=colours[engine]) for engine in used], used, frameon=False)
     figure.savefig(path, dpi=130)
 
 
@@ -166,6 +165,8 @@ def parse_arguments():
     parser.add_argument("--rounds", type=usage.count, default=3, metavar="N", help="how often each row is measured (default: 3)")
     parser.add_argument("--threads", type=usage.count, default=2, metavar="N", help="of every engine (default: 2)")
     parser.add_argument("--only", metavar="ROW,...", help="rows whose names begin so, for example decode-0,prompt")
+    parser.add_argument("--peer", type=peer, action="append", default=[], metavar="[NAME=]PATH",
+                        help="measure this program too, which is used like llama-bench; may be given again")
     parser.add_argument("--openvino", action="store_true", help="measure OpenVINO GenAI as well; installs it")
     parser.add_argument("--json", metavar="FILE", help="write every measurement")
     parser.add_argument("--picture", metavar="FILE.png", help="draw the table")
@@ -177,6 +178,11 @@ def parse_arguments():
     for name in paths:
         if not arguments.check and not vars(arguments)[name.replace("-", "_")]:
             parser.error(f"--{name} FILE is missing")
+    arguments.peers = [LlamaBench(LLAMA, arguments.llama_bench), *arguments.peer]
+    taken = [OURS, OPENVINO, *(program.name for program in arguments.peers)]
+    for name in taken:
+        if taken.count(name) > 1:
+            parser.error(f"two engines are called {name}: give --peer NAME=PATH")
     return arguments
 
 
@@ -191,7 +197,7 @@ def compare(arguments):
     heading = (f"{Path(arguments.model).stem}, {arguments.threads} threads, {processor()}, "
                f"median of {arguments.rounds} round{'s' if arguments.rounds > 1 else ''}")
     print(heading)
-    print(table_of(summaries, [LLAMA] + [OPENVINO] * arguments.openvino))
+    print(table_of(summaries, [program.name for program in arguments.peers] + [OPENVINO] * arguments.openvino))
     if arguments.json:
         document = {"command": "whole_model", "model": arguments.model, "threads": arguments.threads,
                     "processor": processor(), "rounds": arguments.rounds, "rows": summaries}

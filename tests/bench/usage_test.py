@@ -26,7 +26,8 @@ class UsageTest(unittest.TestCase):
         for arguments, expected in (([], "openvino_peer.py: .*MODEL.gguf"), (["m", "two", "0", "0", "0"], "THREADS: 'two' is not")):
             self.refuse(2, expected, "openvino_peer", *arguments)
         for arguments, expected in (([], "tools/bench: --model FILE is missing"), (["--threads", "0"], "--threads: '0' is not"),
-                                    (["--only", "frob"], "--only frob: no row begins so")):
+                                    (["--only", "frob"], "--only frob: no row begins so"),
+                                    (["--check", "--peer", "a2sf=x"], "two engines are called a2sf: give --peer NAME=PATH")):
             self.refuse(2, expected, "whole_model", *arguments)
 
     def test_missing_files(self):
