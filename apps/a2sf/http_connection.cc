@@ -31,6 +31,8 @@ constexpr std::size_t kLongestPiece =
 constexpr auto kReadTime = std::chrono::seconds(30), kWriteTime = std::chrono::seconds(60);
 constexpr auto kLingerTime = std::chrono::seconds(2);
 
+std::string_view view(beast::string_view text) { return {text.data(), text.size()}; }
+
 // Handlers hold a pointer to it: it is there as long as something is expected of its socket or of the engine.
 class Connection : public std::enable_shared_from_this<Connection> {
   template <class Function>
@@ -88,7 +90,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
     const auto& header = parser_->get();
     version_ = header.version();
     keep_alive_ = header.keep_alive();
-    const auto view = [](beast::string_view text) { return std::string_view(text.data(), text.size()); };
     if (header.method() == http::verb::options && !context_.options.cors.empty())
       return refuse_body(preflight_response(head(), view(header[http::field::access_control_request_headers])));
     const Asked asked{.method = view(header.method_string()),
@@ -142,6 +143,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
         return send(service.models());
       case Route::props:
         return send(service.props());
+      case Route::tokenizer_info:
+        return send(service.tokenizer_info());
       case Route::tokenize:
         return read_body([&reader](const std::string& body) { return reader.tokenize(body); }, send_document);
       case Route::detokenize:
@@ -171,8 +174,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   void submit(serve::ReadRequest read) {
-    const auto key = parser_->get()[http::field::authorization];
-    read.job.owner.assign(key.data(), key.size());
+    read.job.owner = key_of(view(parser_->get()[http::field::authorization]));
     id_ = ++context_.last_id;
     context_.requests.emplace(id_, shared_from_this());
     reply_.emplace(std::move(read.form), context_.service->tokenizer(), id_);

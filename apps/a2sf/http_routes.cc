@@ -18,6 +18,7 @@ constexpr RouteRow kRoutes[] = {{"/health", "GET", Route::health},
                                 {"/metrics", "GET", Route::metrics},
                                 {"/v1/models", "GET", Route::models},
                                 {"/props", "GET", Route::props},
+                                {"/tokenizer_info", "GET", Route::tokenizer_info},
                                 {"/v1/completions", "POST", Route::completion},
                                 {"/v1/chat/completions", "POST", Route::chat},
                                 {"/tokenize", "POST", Route::tokenize},
@@ -35,14 +36,25 @@ bool is_same(std::string_view given, std::string_view key) {
 }
 
 bool has_key(std::string_view authorization, const std::vector<std::string>& keys) {
-  constexpr std::string_view kScheme = "Bearer ";
-  if (!authorization.starts_with(kScheme)) return false;
+  const std::string_view given = key_of(authorization);
   bool known = false;
-  for (const std::string& key : keys) known |= is_same(authorization.substr(kScheme.size()), key);
+  for (const std::string& key : keys) known |= is_same(given, key);
   return known;
 }
 
+char lower(char letter) { return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter; }
+
 }  // namespace
+
+std::string_view key_of(std::string_view authorization) {
+  constexpr std::string_view kScheme = "bearer ";
+  const std::string_view scheme = authorization.substr(0, kScheme.size());
+  const bool is_scheme = std::equal(scheme.begin(), scheme.end(), kScheme.begin(), kScheme.end(),
+                                    [](char given, char wanted) { return lower(given) == wanted; });
+  if (!is_scheme) return {};
+  const std::size_t begin = authorization.find_first_not_of(' ', kScheme.size());
+  return begin == std::string_view::npos ? std::string_view() : authorization.substr(begin);
+}
 
 const PageFile* find_page_file(const Asked& asked) {
   const auto files = page_files();

@@ -10,11 +10,14 @@
 
 namespace a2sf::app {
 
-enum class Route { health, metrics, models, props, completion, chat, tokenize, detokenize };
+enum class Route { health, metrics, models, props, tokenizer_info, completion, chat, tokenize, detokenize };
 
 struct Asked {
   std::string_view method, target, authorization;
 };
+
+// KEY of "Bearer KEY", the scheme in any case (RFC 7235); empty: there is none.
+std::string_view key_of(std::string_view authorization);
 
 // The file of the page that is asked for, which holds nothing of anybody and needs no key; nullptr: it is none.
 const PageFile* find_page_file(const Asked& asked);

@@ -64,6 +64,8 @@ class Tokenizer {
   bool has_chat_template() const;
   const std::string& chat_template() const { return chat_template_; }  // empty if none
   bool adds_bos() const;
+  std::optional<Token> bos() const;  // the tokens that begin and end a sequence, where the file names them
+  std::optional<Token> eos() const;
   bool is_end_of_generation(Token token) const;
   int vocabulary_size() const;
 

@@ -63,4 +63,16 @@ std::string Service::props() const {
                  {"step_tokens", options_.limits.step_tokens}}}});
 }
 
+// As vLLM has it.
+std::string Service::tokenizer_info() const {
+  const auto piece = [&](std::optional<Token> token) { return token ? Json(tokenizer_.piece(*token, true)) : Json(); };
+  return dump({{"tokenizer_class", "GGUF"},
+               {"bos_token", piece(tokenizer_.bos())},
+               {"eos_token", piece(tokenizer_.eos())},
+               {"add_bos_token", tokenizer_.adds_bos()},
+               {"vocab_size", tokenizer_.vocabulary_size()},
+               {"model_max_length", model_->info().context},
+               {"chat_template", tokenizer_.has_chat_template() ? Json(tokenizer_.chat_template()) : Json()}});
+}
+
 }  // namespace a2sf::serve

@@ -26,9 +26,10 @@ class Service {
   Engine& engine() { return engine_; }
   Metrics& metrics() { return metrics_; }
 
-  // The documents of /v1/models and /props.
+  // The documents of /v1/models, /props and /tokenizer_info.
   std::string models() const;
   std::string props() const;
+  std::string tokenizer_info() const;
 
  private:
   const ServiceOptions options_;

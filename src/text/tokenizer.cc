@@ -27,6 +27,10 @@ const llama_vocab* vocab_of(const std::shared_ptr<const llama_model>& model) {
   return llama_model_get_vocab(model.get());
 }
 
+std::optional<Token> token_or_none(llama_token token) {
+  return token == LLAMA_TOKEN_NULL ? std::nullopt : std::optional<Token>(token);
+}
+
 // Exceptions of libllama end here. `what` begins the message.
 template <class Function>
 auto catch_exceptions(const std::string& what, Function&& function) -> decltype(function()) {
@@ -193,7 +197,7 @@ Result<std::vector<Token>> Tokenizer::encode(std::string_view text, bool add_bos
   }
   auto tokens = tokenize_safely(vocabulary_.get(), text, parse_special);
   if (tokens && !parse_special) tokens = without_controls(vocab_of(vocabulary_), std::move(*tokens));
-  if (tokens && add_bos && adds_bos()) tokens->insert(tokens->begin(), llama_vocab_bos(vocab_of(vocabulary_)));
+  if (tokens && add_bos && adds_bos()) tokens->insert(tokens->begin(), *bos());
   return tokens;
 }
 
@@ -232,10 +236,11 @@ Result<std::string> Tokenizer::apply_chat_template(std::span<const ChatMessage> 
 
 bool Tokenizer::has_chat_template() const { return !chat_template_.empty(); }
 
-bool Tokenizer::adds_bos() const {
-  const llama_vocab* vocab = vocab_of(vocabulary_);
-  return llama_vocab_get_add_bos(vocab) && llama_vocab_bos(vocab) != LLAMA_TOKEN_NULL;
-}
+bool Tokenizer::adds_bos() const { return llama_vocab_get_add_bos(vocab_of(vocabulary_)) && bos(); }
+
+std::optional<Token> Tokenizer::bos() const { return token_or_none(llama_vocab_bos(vocab_of(vocabulary_))); }
+
+std::optional<Token> Tokenizer::eos() const { return token_or_none(llama_vocab_eos(vocab_of(vocabulary_))); }
 
 bool Tokenizer::is_end_of_generation(Token token) const { return llama_vocab_is_eog(vocab_of(vocabulary_), token); }
 

@@ -223,6 +223,19 @@ class ErrorTest(ClientTest):
         self.assertEqual(self.server.metric("a2sf_unknown_fields_total"), before + 2)
 
 
+class TokenizerInfoTest(ServeTest):
+    """What the remote tokenizer of lm-evaluation-harness asks for."""
+
+    def test_its_tokens_are_those_of_the_model(self):
+        info = self.server.ask("/tokenizer_info")[1]
+        for field in ("bos_token", "eos_token"):
+            ids = self.server.ask("/tokenize", {"prompt": info[field], "add_special_tokens": False})[1]["tokens"]
+            self.assertEqual(len(ids), 1, field)
+            self.assertEqual(self.server.ask("/detokenize", {"tokens": ids})[1]["prompt"], info[field])
+        self.assertIn("<|im_start|>", info["chat_template"])
+        self.assertEqual(info["model_max_length"], self.server.ask("/v1/models")[1]["data"][0]["max_model_len"])
+
+
 class KeyTest(ServeTest):
     @classmethod
     def setUpClass(cls):
@@ -239,6 +252,8 @@ class KeyTest(ServeTest):
         for key in ("first-kez", "first-ke", "first-key2", "x"):
             with openai.OpenAI(base_url=self.server.url + "/v1", api_key=key) as client:
                 self.assertRaises(openai.AuthenticationError, client.models.list)
+        for header, status in (("bearer first-key", 200), ("BEARER  first-key", 200), ("Basic first-key", 401), ("Bearer ", 401)):
+            self.assertEqual(self.server.ask("/v1/models", headers={"Authorization": header})[0], status, header)
         self.assertEqual(self.server.ask("/health")[0], 200)
         for path in ("/metrics", "/v1/models", "/nowhere"):
             self.assertEqual(self.server.ask(path)[0], 401)

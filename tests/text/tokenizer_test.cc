@@ -141,6 +141,8 @@ TEST(TokenizerTiny, BeginningIsAddedOnRequestAndTheEndNever) {
   const auto tokenizer = load_tiny();
   ASSERT_TRUE(tokenizer);
   EXPECT_TRUE(tokenizer->adds_bos());
+  EXPECT_EQ(tokenizer->bos(), Token{1});
+  EXPECT_EQ(tokenizer->eos(), Token{2});
   EXPECT_EQ(tokenizer->encode("", true, false).value(), std::vector<Token>{1});
   EXPECT_THAT(tokenizer->encode("A", true, false).value(), ElementsAre(1, 259, 3 + 'A'));
   EXPECT_THAT(tokenizer->encode("A", false, false).value(), ElementsAre(259, 3 + 'A'));
@@ -148,6 +150,7 @@ TEST(TokenizerTiny, BeginningIsAddedOnRequestAndTheEndNever) {
   const auto without = load_tiny([](gguf_context* g) { gguf_set_val_bool(g, "tokenizer.ggml.add_bos_token", false); });
   ASSERT_TRUE(without);
   EXPECT_FALSE(without->adds_bos());
+  EXPECT_EQ(without->bos(), Token{1});
   EXPECT_TRUE(without->encode("", true, false)->empty());
 }
 
