@@ -20,7 +20,8 @@ struct SpeedBound {
 };
 
 // A decoded token reads all weights and all it attends to; tokens of a prompt share the weights, which are read once,
-// and multiply, as those of sequences do which decode together. What takes neither, such as norms and the choice of victims, has no part in the bound.
+// and multiply, as those of sequences do which decode together. What takes neither, such as norms and the choice of
+// victims, has no part in the bound.
 SpeedBound bound_of(const MachineRates& rates, const Model& model, const SpeedTest& test, const SpeedResult& result);
 
 // Of the threads and instructions that this model computes with. Takes a second.
