@@ -4,6 +4,7 @@
 #include "http_routes.h"
 
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
@@ -179,6 +180,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     context_.requests.emplace(id_, shared_from_this());
     reply_.emplace(std::move(read.form), context_.service->tokenizer(), id_);
     begun_ = writing_ = failed_ = false;
+    if (reply_->streams()) ping_when_quiet();
     context_.service->engine().submit(id_, std::move(read.job));
   }
 
@@ -205,6 +207,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void forget_request() {
     context_.requests.erase(id_);
     id_ = 0;
+    quiet_.cancel();
   }
 
   // ---- the answer goes
@@ -231,11 +234,22 @@ class Connection : public std::enable_shared_from_this<Connection> {
     http::async_write(stream_, response_, then([this](error_code error) { finish(error); }));
   }
 
+  // Proxies and clients take a stream on which nothing comes for a dead one.
+  void ping_when_quiet() {
+    if (context_.options.ping.count() == 0) return;
+    quiet_.expires_after(context_.options.ping);
+    quiet_.async_wait(then([this](error_code error) {
+      if (!error && id_ != 0 && !writing_) write_events();
+    }));
+  }
+
   // While a slow client takes the last ones, the next events become one of each sequence: a stream takes no more memory
-  // than its text.
+  // than its text. Without events a comment is written.
   void write_events() {
+    quiet_.cancel();
     text_.clear();
     if (!std::exchange(begun_, true)) text_ = stream_head(head());
+    if (held_.empty()) text_ += stream_part(head(), ": ping\n\n");
     for (serve::Event& event : std::exchange(held_, {})) {
       failed_ |= event.error.has_value();
       text_ +=
@@ -254,7 +268,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
                        if (error || is_last) return finish(error);
                        stream_.expires_never();
                        writing_ = false;
-                       if (!held_.empty()) write_events();
+                       held_.empty() ? ping_when_quiet() : write_events();
                      }));
   }
 
@@ -277,6 +291,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   HttpContext& context_;
   beast::tcp_stream stream_;
+  net::steady_timer quiet_{context_.io};  // since the stream's last part
   beast::flat_buffer buffer_{kLongestPiece};
   std::optional<http::request_parser<http::string_body>> parser_;
   Response response_;

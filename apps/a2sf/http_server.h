@@ -18,6 +18,7 @@ struct HttpOptions {
   std::uint16_t port = 8080;           // 0: any that is free
   std::vector<std::string> keys = {};  // any of which a client must present; none: nobody has to
   std::string cors = {};               // the origin whose pages may read answers; empty: none
+  std::chrono::seconds ping{15};       // a stream on which nothing came for so long gets a comment; 0: none
 };
 
 class HttpServer {

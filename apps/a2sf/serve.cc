@@ -26,7 +26,7 @@ struct Flags {
   HttpOptions http;
   std::string key_file;
   serve::SchedulerLimits limits;
-  int drain_seconds = 30;
+  int drain_seconds = 30, ping_seconds = 15;
   bool has_seed = false, has_prefix_memory = false;
 };
 
@@ -106,6 +106,7 @@ std::string ready_line(const Flags& flags, const HttpServer& server, const serve
 void run(const Flags& flags) {
   const PolicySpec spec = check_policy(flags);
   HttpOptions http = flags.http;
+  http.ping = std::chrono::seconds(flags.ping_seconds);
   if (!flags.key_file.empty()) http.keys = read_keys(flags.key_file);
   const bool is_guarded = !http.keys.empty();
   allow_many_connections();
@@ -144,6 +145,11 @@ void add_network_flags(CLI::App* command, Flags* flags) {
       ->type_name("F");
   command->add_option("--cors", flags->http.cors, "Let pages of this origin read answers; *: any page")
       ->type_name("ORIGIN");
+  command
+      ->add_option("--ping-seconds", flags->ping_seconds,
+                   "A stream on which nothing came for so long gets a comment, so that no proxy closes it; 0: none")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 86400));
   command
       ->add_option("--drain-seconds", flags->drain_seconds,
                    "After Ctrl-C or SIGTERM, requests that run have so long to end")

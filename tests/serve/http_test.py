@@ -152,6 +152,23 @@ class GoneTest(RawTest):
         self.wait_until_idle()
 
 
+class PingTest(RawTest):
+    ARGUMENTS = ("--max-sequences", 1, "--ping-seconds", 1)
+
+    def test_a_stream_that_waits_is_kept_alive_and_then_answered(self):
+        with self.server.connect() as runs, self.server.connect() as waits:
+            runs.sendall(post("/v1/completions", {"prompt": LONG, **ENDLESS}))
+            self.wait_until(lambda: self.server.metric("vllm:num_requests_running") == 1)
+            waits.sendall(post("/v1/completions", {"prompt": "x", "stream": True, "max_tokens": 2}, "Connection: close"))
+            received = b""
+            while received.count(b": ping\n\n") < 2:
+                received += waits.recv(65536)
+            self.assertNotIn(b"data:", received)
+            runs.close()
+            received += read_all(waits)
+        self.assertTrue(received.startswith(b"HTTP/1.1 200 ") and b"data: [DONE]" in received, received)
+
+
 class SlowTest(RawTest):
     ARGUMENTS = ("--max-sequences", 16)
 
