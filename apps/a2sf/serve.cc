@@ -27,6 +27,7 @@ struct Flags {
   std::string key_file;
   serve::SchedulerLimits limits;
   int drain_seconds = 30, ping_seconds = 15;
+  std::string scheduling_policy = "fcfs";
   bool has_seed = false, has_prefix_memory = false;
 };
 
@@ -91,6 +92,7 @@ serve::ServiceOptions service_options(const Flags& flags, const ModelInfo& model
   reader.stop = flags.sampling.stop;
   reader.memory = options.limits.memory;
   reader.keeps_prefixes = options.limits.prefix_memory > 0;
+  reader.has_priorities = flags.scheduling_policy == "priority";
   return options;
 }
 
@@ -157,8 +159,9 @@ void add_network_flags(CLI::App* command, Flags* flags) {
       ->check(CLI::Range(0, 86400));
 }
 
-void add_limit_flags(CLI::App* command, serve::SchedulerLimits* limits) {
+void add_limit_flags(CLI::App* command, Flags* flags) {
   const Heading heading(command, "Requests");
+  serve::SchedulerLimits* const limits = &flags->limits;
   command
       ->add_option("--memory", limits->memory,
                    "Memory for all caches together (8GiB): a request waits until its cache fits")
@@ -179,6 +182,12 @@ void add_limit_flags(CLI::App* command, serve::SchedulerLimits* limits) {
       ->capture_default_str()
       ->check(CLI::Range(0, 1 << 20));
   command
+      ->add_option("--scheduling", flags->scheduling_policy,
+                   "Who starts first: fcfs, who came first; priority, whose `priority` is the lowest")
+      ->type_name("P")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"fcfs", "priority"}));
+  command
       ->add_option("--step-tokens", limits->step_tokens,
                    "Tokens of a step: more reads prompts faster, fewer keeps answers fluent beside them")
       ->capture_default_str()
@@ -195,7 +204,7 @@ void add_serve(CLI::App& app) {
       "a2sf serve -m model.gguf --port 8080 --memory 4GiB --policy a2sf --budget 512");
   add_model_flags(command, &flags->model);
   add_network_flags(command, flags.get());
-  add_limit_flags(command, &flags->limits);
+  add_limit_flags(command, flags.get());
   flags->cache.standard_profile = "auto";
   add_cache_flags(command, &flags->cache);
   command->get_option("--pin")->description("First tokens that are never evicted, part of the budget; or system");

@@ -36,6 +36,7 @@ struct Job {
   bool is_viewed = false;      // what the caches hold is told
   bool resumes = false;        // may go on from a cache that was kept, and has its own kept
   std::string owner = {};      // whose caches these are
+  std::int32_t priority = 0;   // the lowest starts first
   Clock::time_point arrived = Clock::now();
 
   std::size_t sequences() const { return prompts.size() * choices; }

@@ -55,6 +55,8 @@ Parsed<ReadRequest> RequestReader::read(Endpoint endpoint, std::string_view body
     return tl::unexpected<RequestError>(RequestError{
         Refusal::not_found, fmt::format("there is no model '{}'; there is '{}'", request->model, options_.model_name),
         "model", "model_not_found"});
+  if (request->priority != 0 && !options_.has_priorities)
+    return refuse("priority", "priority: who comes first is served first here; it needs --scheduling priority");
   auto prompts = encode_prompts(*request);
   if (!prompts) return tl::unexpected(prompts.error());
   const auto tokens = answer_tokens(*request, *prompts);
@@ -74,7 +76,8 @@ Parsed<ReadRequest> RequestReader::read(Endpoint endpoint, std::string_view body
           .sampler = sampler_of(*request),
           .generate = {.tokens = *tokens, .stop = request->stop.value_or(options_.stop), .logprobs = request->logprobs},
           .scores_prompt = request->echo && request->logprobs,
-          .is_viewed = request->cache.is_viewed};
+          .is_viewed = request->cache.is_viewed,
+          .priority = request->priority};
   if (job.is_viewed) {
     if (const auto valid = check_view(*request, job); !valid) return tl::unexpected(valid.error());
   }

@@ -30,6 +30,7 @@ struct ReaderOptions {
   std::vector<std::string> stop = {};
   std::uint64_t memory = 0;     // for all caches together
   bool keeps_prefixes = false;  // caches are kept for requests that go on from them
+  bool has_priorities = false;  // requests may have one
 };
 
 struct ReadRequest {

@@ -137,6 +137,7 @@ Parsed<ServeRequest> parse_request(Endpoint endpoint, std::string_view body, con
   take_lengths(fields, request);
   take_stream(fields, request);
   request.ignore_eos = fields.flag("ignore_eos", false);
+  request.priority = static_cast<std::int32_t>(fields.whole("priority", INT32_MIN, INT32_MAX).value_or(0));
   refuse_what_is_missing(fields);
   if (const Json* object = fields.object("a2sf")) {
     Fields own(*object, "a2sf.");

@@ -39,6 +39,7 @@ struct ServeRequest {
   std::size_t choices = 1;  // `n`: of each prompt
   std::optional<std::vector<std::string>> stop = {};
   std::optional<std::size_t> logprobs = {};  // so many of the likeliest tokens in every place
+  std::int32_t priority = 0;                 // the lowest first
   bool ignore_eos = false, echo = false, stream = false, include_usage = false;
   CacheChoice cache = {};
   std::size_t unknown_fields = 0;

@@ -49,7 +49,9 @@ void Scheduler::submit(RequestId id, Job job) {
   const bool starts_now = waiting_.empty() && fits(prompts.front().cost);
   if (!starts_now && waiting_requests() >= limits_.queue)
     return fail(*request, {Refusal::queue_full, fmt::format("the queue of {} requests is full", limits_.queue)});
-  for (std::size_t i = 0; i < request->left; ++i) waiting_.push_back({request, i});
+  const auto is_less_urgent = [&](const Waiting& each) { return each.request->job->priority > request->job->priority; };
+  auto place = std::find_if(waiting_.begin(), waiting_.end(), is_less_urgent);
+  for (std::size_t i = 0; i < request->left; ++i) place = std::next(waiting_.insert(place, {request, i}));
 }
 
 void Scheduler::cancel(RequestId id) {

@@ -1,10 +1,10 @@
 // Shares the machine out over requests: which of them hold a cache, and whose tokens are in the next step. A state
 // machine without threads and sockets: whoever owns it calls step() as long as there is work.
 //
-// A request's sequences start in the order in which requests came, each as soon as its cache fits into what is left of
-// the memory, at its longest: nothing that has started ever waits for memory. Small sequences may pass one that does
-// not fit yet, a bounded number of times. Caches that are kept for requests to come go where a sequence needs their
-// bytes.
+// A request's sequences start by its priority and then in the order in which requests came, each as soon as its cache
+// fits into what is left of the memory, at its longest: nothing that has started ever waits for memory. Small sequences
+// may pass one that does not fit yet, a bounded number of times. Caches that are kept for requests to come go where a
+// sequence needs their bytes.
 //
 // A step feeds the last token of every sequence that decodes, and fills up with chunks of prompts, the oldest first.
 // What a sequence says does not depend on any of this where the device promises exact bytes.
@@ -97,7 +97,7 @@ class Scheduler {
   SchedulerLimits limits_;
   Metrics& metrics_;
   Notify notify_;
-  std::deque<Waiting> waiting_;
+  std::deque<Waiting> waiting_;   // in the order in which they should start
   std::vector<Running> running_;  // in the order in which they started
   std::uint64_t bytes_ = 0;
   Prefixes prefixes_;

@@ -16,13 +16,14 @@ using testing::HasSubstr;
 
 class ReaderTest : public TinyServer {
  protected:
-  RequestReader reader(std::uint64_t memory = 1U << 30U) {
+  RequestReader reader(std::uint64_t memory = 1U << 30U, bool has_priorities = false) {
     ReaderOptions options;
     options.model_name = "tiny";
     options.cache.options = {{"budget", "24"}};
     options.seed = 5;
     options.stop = {"END"};
     options.memory = memory;
+    options.has_priorities = has_priorities;
     return {options, model_->info(), tokenizer_, metrics_};
   }
   Parsed<ReadRequest> read(const std::string& body) { return reader().read(Endpoint::completion, body); }
@@ -39,6 +40,12 @@ TEST_F(ReaderTest, AJobHasTheTokensAndWhatTheyCost) {
   EXPECT_EQ(job.generate.tokens, 5U);
   EXPECT_EQ(job.sampler.seed, 5U);
   EXPECT_THAT(job.generate.stop, ElementsAre("END"));
+}
+
+TEST_F(ReaderTest, PrioritiesAreTakenWhereTheServerHasThem) {
+  EXPECT_EQ(read(R"({"prompt": "x", "priority": 1})").error().param, "priority");
+  EXPECT_TRUE(read(R"({"prompt": "x", "priority": 0})"));
+  EXPECT_EQ(reader(1U << 30U, true).read(Endpoint::completion, R"({"prompt": "x", "priority": -3})")->job.priority, -3);
 }
 
 TEST_F(ReaderTest, WhatNoModelCanDoIsRefused) {

@@ -108,12 +108,12 @@ TEST(Request, MessagesAreTextOrParts) {
 
 TEST(Request, WrongTypesAndRangesNameTheField) {
   for (const char* field : {"temperature", "top_p", "min_p", "top_k", "seed", "n", "max_tokens", "logprobs",
-                            "presence_penalty", "frequency_penalty", "repetition_penalty"}) {
+                            "presence_penalty", "frequency_penalty", "repetition_penalty", "priority"}) {
     for (const char* wrong : {"\"1\"", "true", "[]", "{}", "-1e300", "1e300", "-1e19"})
       EXPECT_EQ(param_of(field, wrong), field) << wrong;
   }
   for (const char* field : {"echo", "stream", "ignore_eos"}) EXPECT_EQ(param_of(field, "1"), field);
-  for (const char* field : {"n", "max_tokens", "top_k", "seed"}) EXPECT_EQ(param_of(field, "1.5"), field);
+  for (const char* field : {"n", "max_tokens", "top_k", "seed", "priority"}) EXPECT_EQ(param_of(field, "1.5"), field);
   EXPECT_EQ(param_of("logit_bias", R"({"x": 1})"), "logit_bias");
   EXPECT_EQ(param_of("logit_bias", R"({"1": 101})"), "logit_bias");
   EXPECT_EQ(param_of("stop", "[1]"), "stop");

@@ -342,6 +342,18 @@ TEST_F(SchedulerTest, SmallOnesPassALargeOneButNotForEver) {
   EXPECT_EQ(place, 4);  // behind the first, and three that passed it
 }
 
+TEST_F(SchedulerTest, TheMostUrgentStartFirstThenWhoCameFirst) {
+  use({.max_sequences = 1});
+  const std::int32_t priorities[] = {0, 1, 0, -1, 1, -1};
+  for (RequestId id = 1; id <= std::size(priorities); ++id) {
+    Job job = job_of(prompt_of(3), 1, "full", 1);
+    job.priority = priorities[id - 1];
+    scheduler_->submit(id, std::move(job));
+  }
+  run();
+  EXPECT_THAT(ended_, testing::ElementsAre(4, 6, 1, 3, 2, 5));
+}
+
 TEST_F(SchedulerTest, AFullQueueRefusesAndAnIdleServerDoesNot) {
   use({.max_sequences = 1, .queue = 1});
   for (RequestId id = 1; id <= 2; ++id) scheduler_->submit(id, job_of(prompt_of(4), 5));
