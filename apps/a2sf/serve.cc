@@ -27,7 +27,7 @@ struct Flags {
   std::string key_file;
   serve::SchedulerLimits limits;
   int drain_seconds = 30, ping_seconds = 15;
-  std::string scheduling_policy = "fcfs";
+  std::string scheduling_policy = "fcfs", profiles;
   bool has_seed = false, has_prefix_memory = false;
 };
 
@@ -50,6 +50,27 @@ void allow_many_connections() {
   ::setrlimit(RLIMIT_NOFILE, &files);
 }
 
+// NAME.json of a folder as NAME.
+void add_profiles(const std::string& folder, const ModelInfo& model, serve::CacheDefaults& cache) {
+  std::error_code error;
+  const std::filesystem::directory_iterator files(folder, error);
+  if (error) fail_with(kFailed, fmt::format("--profiles {}: {}", folder, error.message()));
+  for (const auto& file : files) {
+    if (file.path().extension() != ".json") continue;
+    const std::string name = file.path().stem().string();
+    auto profile = std::make_shared<const Profile>(need(read_profile(file.path().string())));
+    const auto refuse = [&](const std::string& why) {
+      fail_with(kFailed, fmt::format("--profiles {}: {} {}", folder, file.path().filename().string(), why));
+    };
+    if (name == "none" || name == "auto") refuse("has a name that means something else: give it another");
+    const auto& shares = profile->tables.front().shares;
+    if (std::cmp_not_equal(shares.size(), model.layers) || std::cmp_not_equal(shares.front().size(), model.kv_heads) ||
+        (!profile->model_hash.empty() && profile->model_hash != model.hash))
+      refuse(fmt::format("is of another model than {}", harmless(model.path)));
+    cache.profiles[name] = std::move(profile);
+  }
+}
+
 serve::CacheDefaults cache_defaults(const Flags& flags, const ModelInfo& model) {
   serve::CacheDefaults cache{flags.cache.policy, given_options(flags.cache)};
   std::erase_if(cache.options,
@@ -58,6 +79,7 @@ serve::CacheDefaults cache_defaults(const Flags& flags, const ModelInfo& model) 
   for (const std::string& domain : shipped_domains()) {
     if (auto profile = shipped_profile(model.hash, domain)) cache.profiles[domain] = std::move(profile);
   }
+  if (!flags.profiles.empty()) add_profiles(flags.profiles, model, cache);
   const std::string wanted = flags.cache.profile.empty() ? flags.cache.standard_profile : flags.cache.profile;
   if (wanted == "auto" || cache.profiles.contains(wanted)) {
     cache.profile = wanted;
@@ -192,6 +214,10 @@ void add_limit_flags(CLI::App* command, Flags* flags) {
                    "Tokens of a step: more reads prompts faster, fewer keeps answers fluent beside them")
       ->capture_default_str()
       ->check(CLI::Range(1, 2048));
+  command
+      ->add_option("--profiles", flags->profiles,
+                   "A folder of profiles of this model: requests may ask for NAME, which is DIR/NAME.json")
+      ->type_name("DIR");
 }
 
 }  // namespace

@@ -3,15 +3,18 @@
 import concurrent.futures
 import json
 import re
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
 import unittest
+from pathlib import Path
 
 from support import Server, ServeTest, main, read_all
 
+PROFILES = Path(__file__).resolve().parents[2] / "profiles"
 LONG = "The lighthouse keeper wrote down the weather every evening. " * 60
 ENDLESS = {"max_tokens": 4000, "ignore_eos": True, "temperature": 0}
 
@@ -267,6 +270,29 @@ class EndTest(RawTest):
         with self.assertRaisesRegex(RuntimeError, "cannot listen"):
             Server(port=one.port)
         one.stop()
+
+    def test_profiles_of_a_folder_have_its_names(self):
+        with tempfile.TemporaryDirectory() as folder:
+            mine = Path(folder) / "mine.json"
+            shutil.copy(PROFILES / "smollm2-135m.json", mine)
+            (Path(folder) / "notes.txt").write_text("not a profile", encoding="utf-8")
+            server = Server("-t", 1, "--profiles", folder)
+            self.assertIn("mine", server.ask("/props")[1]["a2sf"]["profiles"])
+            answer = server.complete("x", max_tokens=40, a2sf={"budget": 32, "profile": "mine"})
+            self.assertEqual(answer["usage"]["a2sf"]["profile"], "mine")
+            self.assertEqual(server.stop(), (0, ""))
+            for name, source, wrong in (("other", "gemma3-270m", "other.json is of another model"),
+                                        ("auto", "smollm2-135m", "auto.json has a name")):
+                taken = mine.rename(mine.with_name(f"{name}.json"))
+                shutil.copy(PROFILES / f"{source}.json", taken)
+                with self.assertRaisesRegex(RuntimeError, wrong):
+                    Server("-t", 1, "--profiles", folder)
+                mine = taken
+            taken.write_text("{", encoding="utf-8")
+            with self.assertRaisesRegex(RuntimeError, "auto.json"):
+                Server("-t", 1, "--profiles", folder)
+        with self.assertRaisesRegex(RuntimeError, "--profiles /nonexistent: No such"):
+            Server("-t", 1, "--profiles", "/nonexistent")
 
     def test_an_open_server_without_a_key_is_warned_of(self):
         server = Server("-t", 1, "--host", "0.0.0.0")
