@@ -86,6 +86,9 @@ class ProxyTest(unittest.TestCase):
             name = answer.headers["X-A2SF-Server"]
             answer.readline()
             self.servers[name].process.terminate()
+            deadline = time.monotonic() + 10
+            while self.servers[name].ask("/health")[0] != 503:  # until then it may still answer
+                self.assertLess(time.monotonic(), deadline)
             other = {"first": "second", "second": "first"}[name]
             for i in range(8):
                 self.assertEqual(self.who(turn("You are brief.", f"Question {i}?")), other)
